@@ -1,0 +1,3 @@
+//! The data path: where format and store meet.
+
+pub mod volume;

@@ -1,0 +1,82 @@
+//! What can go wrong in a store, sorted by what the caller does next.
+//!
+//! Holds [`StoreError`]; does not know which object mattered to whom.
+
+use std::fmt;
+
+/// What the caller can do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StoreErrorKind {
+    /// No such object: reload what named it.
+    NotFound,
+    /// The store did not answer, or answered that it cannot now: try again later. The effect of a put or delete is unknown.
+    Unavailable,
+    /// The store refuses these credentials or this operation: an operator must act.
+    Denied,
+    /// No room, or over quota: an operator must act.
+    NoSpace,
+    /// The object is shorter than what was asked for: it is damaged.
+    Truncated,
+    /// The object is longer than the caller's limit: it is damaged or not ours.
+    TooLarge,
+    /// The text is no key: a bug or a forged name.
+    InvalidKey,
+    /// The place cannot do what the repository needs (create-only puts, say): choose another.
+    Unsupported,
+    /// The settings are wrong: an operator must act.
+    InvalidSettings,
+    /// The device or the server answered with an error that none of the above describes.
+    Io,
+}
+
+/// An error of a store.
+#[derive(Debug)]
+pub struct StoreError {
+    kind: StoreErrorKind,
+    message: String,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl StoreError {
+    /// A new error; `message` is lower-case, variables last, and holds no secret.
+    #[must_use]
+    pub fn new(kind: StoreErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), source: None }
+    }
+
+    /// The same with its cause.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// What the caller can do next.
+    #[must_use]
+    pub fn kind(&self) -> StoreErrorKind {
+        self.kind
+    }
+
+    /// Whether the same call may succeed later without anybody acting.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(self.kind, StoreErrorKind::Unavailable)
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        if let Some(source) = &self.source {
+            write!(f, ": {source}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for StoreError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(|s| -> &(dyn std::error::Error + 'static) { &**s })
+    }
+}
