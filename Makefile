@@ -1,0 +1,136 @@
+# Every door of the house: each target works by itself on a machine that has Python 3.11 with venv, Rust, Go, a C compiler, make and git.
+#
+# Holds the recipes that people, `.ci/run` and pre-commit share, so that green here and green there mean the same. Promises: whatever a
+# target needs is made first, a second run of something that stands costs nothing, and what is made lies in .venv/, target/, .cache/ and
+# the tools' cache (tests/tools/build.sh). Does not know how a test or a tool works inside.
+#
+#   make demo SOURCE=/some/dir     the demo with your own data
+#   make demo CLUSTER=1            the demo on the real kube-apiserver and etcd
+#   make test ARGS="-k restore"    more arguments for pytest
+#   make build PYTHON=python3.12   another interpreter for a new .venv
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+PYTHON ?= python3
+ARGS ?=
+SOURCE ?=
+CLUSTER ?=
+BIN := .venv/bin
+# Only these Python files are ours to judge; a folder joins the list when it comes to exist.
+PYTHON_ROOMS := $(wildcard python tests scripts benches daemonset)
+RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust -type f \( -name '*.rs' -o -name Cargo.toml \) 2>/dev/null)
+# PyO3's build asks an interpreter what it is; naming it keeps every build of one tree asking the same one, and so from rebuilding.
+export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+
+.PHONY: help venv build tools demo test test-rust test-unit test-engine test-cluster lint lint-rust lint-python lint-types lint-seam \
+	lint-house format crds ci lock clean
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# --- what the other targets stand on ---
+
+venv: .venv/.stamp-requirements ## .venv/ with every pinned Python package
+
+# uv installs in seconds what plain pip needs many minutes to resolve; it comes with its hash out of the same lock file as the rest.
+.venv/.stamp-requirements: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than 3.11: say make PYTHON=python3.11" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	lock=$$(mktemp) && trap 'rm -f "$$lock"' EXIT && awk '/^[a-z]/ {ours = /^uv==/} ours' requirements.txt >"$$lock" && \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --require-hashes --no-deps -r "$$lock"
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.txt
+	touch $@
+
+build: .venv/.stamp-extension ## The native extension (release) and the commands, in .venv/
+
+# Python sources stay editable in place; only Rust and the package's metadata make the extension anew.
+.venv/.stamp-extension: .venv/.stamp-requirements pyproject.toml $(RUST_SOURCES)
+	PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV="$(CURDIR)/.venv" $(BIN)/maturin develop --quiet --release --locked --uv
+	test -x $(BIN)/longshore -a -x $(BIN)/kubectl-longshore
+	touch $@
+
+tools: ## kube-apiserver, etcd, an S3 server and restic, built from source and cached
+	tests/tools/build.sh
+
+# Where a tool cannot be built, its tests are skipped with the reason; with CI=true that is a failure instead.
+.PHONY: tools-for-tests
+tools-for-tests:
+	tests/tools/build.sh || [ "$${CI:-}" != true ]
+
+# --- the main job ---
+
+demo: build ## The whole way of a pod's volume, out and back, before your eyes
+	$(if $(CLUSTER),tests/tools/build.sh)
+	SOURCE="$(SOURCE)" CLUSTER="$(CLUSTER)" $(BIN)/python -m scripts.demo
+
+# --- tests ---
+
+TEST_STEPS := test-rust test-unit test-engine test-cluster
+LINT_STEPS := lint-rust lint-python lint-types lint-seam lint-house
+
+test: ## All tests that need no cluster node
+	@$(PYTHON) scripts/steps.py venv build tools-for-tests $(TEST_STEPS)
+
+# The seam is left out: a test program of an extension module would have to link libpython. tests/engine goes through it instead.
+test-rust:
+	cargo test --locked --workspace --exclude longshore-python --quiet
+
+test-unit: build
+	$(BIN)/python -m pytest tests/unit --ignore=tests/unit/house -n auto $(ARGS)
+
+test-engine: build
+	$(if $(wildcard tests/engine),$(BIN)/python -m pytest tests/engine -n auto $(ARGS),@echo "tests/engine does not exist yet")
+
+test-cluster: build
+	$(if $(wildcard tests/cluster/test_*.py),$(BIN)/python -m pytest tests/cluster $(ARGS),@echo "tests/cluster holds no tests yet")
+
+# --- lint ---
+
+lint: ## Formatting, clippy, ruff, mypy, stubtest, import arrows, the house's own rules, licences
+	@$(PYTHON) scripts/steps.py venv build $(LINT_STEPS)
+
+lint-rust: venv
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
+
+lint-python: venv
+	$(BIN)/ruff check $(PYTHON_ROOMS)
+	$(BIN)/ruff format --check $(PYTHON_ROOMS)
+
+lint-types: venv
+	$(BIN)/mypy
+	PYTHONPATH=python $(BIN)/lint-imports --no-cache --no-logo
+
+# A stub that disagrees with the extension is a bug that mypy cannot see.
+lint-seam: build
+	$(if $(wildcard python/longshore/_native.pyi),$(BIN)/stubtest longshore._native,@echo "python/longshore/_native.pyi does not exist yet")
+
+lint-house: venv
+	$(BIN)/python -m pytest tests/unit/house --quiet
+
+# --- changing files ---
+
+format: venv ## Rewrite sources in the house's format
+	cargo fmt --all
+	$(BIN)/ruff check --fix --quiet $(PYTHON_ROOMS) || true
+	$(BIN)/ruff format $(PYTHON_ROOMS)
+
+crds: build ## Write daemonset/crds/ from the models in python/longshore/api
+	$(BIN)/python -m longshore.api.crds daemonset/crds
+
+lock: venv ## Resolve requirements.in and Cargo.toml anew into their lock files
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links \
+		--upgrade --output-file requirements.txt requirements.in
+	cargo update --quiet
+
+ci: ## What a merge needs: lint and test, each step timed
+	@$(PYTHON) scripts/steps.py venv build $(LINT_STEPS) tools-for-tests $(TEST_STEPS)
+
+clean: ## Take away what make made here (not the tools' cache)
+	rm -rf .venv target .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache python/longshore/_native*.so
+	find python tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
