@@ -1,0 +1,89 @@
+"""The real components as fixtures: one of each for a whole session, and so one for each worker of pytest-xdist.
+
+Promises: a component that is not built is a failure where `CI` is `true`, and elsewhere a skip that says why and how to build it; one that
+is built and does not start is a failure everywhere. Tests share the servers, so each makes its own namespace and bucket (fixtures
+`namespace`, `bucket`). A test that stops or restarts a server starts one of its own (`own_api_server`, `own_s3_server`).
+
+Does not know: longshore.
+"""
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import pytest
+from kubernetes import client
+
+from tests.support.components import ApiServer, ComponentMissingError, S3Server, exit_on_sigterm
+
+
+def _require(start: Callable[[], None]) -> None:
+    try:
+        start()
+    except ComponentMissingError as err:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"a component that CI must have cannot be had: {err}", pytrace=False)
+        pytest.skip(str(err))
+
+
+_Server = TypeVar("_Server", ApiServer, S3Server)
+
+
+def _run(server: _Server) -> Iterator[_Server]:
+    try:
+        _require(server.start)
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _sigterm_ends_servers() -> None:
+    exit_on_sigterm()
+
+
+@pytest.fixture(scope="session")
+def api_server() -> Iterator[ApiServer]:
+    """Run a kube-apiserver with etcd for the session."""
+    yield from _run(ApiServer())
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """Run an S3 server for the session."""
+    yield from _run(S3Server())
+
+
+@pytest.fixture
+def own_api_server() -> Iterator[ApiServer]:
+    """Run a kube-apiserver with an empty etcd for one test, which may stop and restart it."""
+    yield from _run(ApiServer())
+
+
+@pytest.fixture
+def own_s3_server() -> Iterator[S3Server]:
+    """Run an empty S3 server for one test, which may stop and restart it."""
+    yield from _run(S3Server())
+
+
+@pytest.fixture(scope="session")
+def api_client(api_server: ApiServer) -> Iterator[Any]:
+    """Give the official client, as administrator of `api_server`."""
+    with api_server.client() as made:
+        yield made
+
+
+@pytest.fixture
+def namespace(api_client: Any) -> str:
+    """Make a namespace for one test. It stays: without a controller manager none is ever gone."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    core: Any = client.CoreV1Api(api_client)
+    core.create_namespace({"metadata": {"name": name}})
+    return name
+
+
+@pytest.fixture
+def bucket(s3_server: S3Server) -> str:
+    """Make an empty bucket for one test."""
+    return s3_server.bucket(f"test-{uuid.uuid4().hex[:12]}")
