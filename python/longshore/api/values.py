@@ -1,0 +1,163 @@
+"""Small values that travel as strings: times, durations, label values.
+
+Promises: `Timestamp` and `Duration` are the text that came over the wire, unchanged, and are read only when someone asks; so an odd one is never rewritten,
+and nonsense is an error where it is used, naming the text. What we make ourselves has one form: times in UTC with whole seconds and `Z`, as metav1.Time;
+durations as Go prints them (`720h0m0s`), so that both compare equal with Velero's.
+
+It does not know clocks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar, Final, Self
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
+
+from longshore.errors import InvalidObjectError
+
+__all__ = ["Duration", "Timestamp", "valid_label_value"]
+
+_TIME: Final = re.compile(
+    r"(?P<stem>\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d)(?:\.(?P<fraction>\d{1,9}))?(?P<zone>[Zz]|[+-]\d\d:\d\d)", re.ASCII
+)
+_DURATION_PART: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
+_NANOSECONDS: Final = {
+    "ns": 1,
+    "us": 1_000,
+    "µs": 1_000,
+    "μs": 1_000,
+    "ms": 1_000_000,
+    "s": 1_000_000_000,
+    "m": 60_000_000_000,
+    "h": 3_600_000_000_000,
+}
+_NANOSECONDS_MAX: Final = 2**63 - 1
+_LABEL_VALUE_LENGTH_MAX: Final = 63
+_LABEL_HASH_LENGTH: Final = 6
+
+
+class _WireText(str):
+    """A string with a meaning; pydantic takes it from text and gives it back as it was."""
+
+    __slots__ = ()
+    _schema: ClassVar[dict[str, Any]]
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(cls, core_schema.str_schema(strict=True))
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return dict(cls._schema)
+
+
+class Timestamp(_WireText):
+    """A point in time in RFC 3339, as `2026-11-21T09:30:00Z`."""
+
+    __slots__ = ()
+    _schema: ClassVar[dict[str, Any]] = {"type": "string", "format": "date-time"}
+
+    @classmethod
+    def of(cls, time: datetime) -> Self:
+        """Write a time as metav1.Time does: UTC, whole seconds (the fraction is cut off).
+
+        Raises:
+            ValueError: `time` has no zone.
+        """
+        if time.tzinfo is None:
+            raise ValueError(f"a time without a zone cannot be written: time={time!r}")
+        return cls(time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+
+    @property
+    def time(self) -> datetime:
+        """The time, in UTC; digits after the microsecond are cut off.
+
+        Raises:
+            InvalidObjectError: the text is no RFC 3339 time.
+        """
+        match = _TIME.fullmatch(self)
+        if match:
+            fraction = (match["fraction"] or "")[:6].ljust(6, "0")
+            zone = "+00:00" if match["zone"] in "Zz" else match["zone"]
+            try:
+                return datetime.fromisoformat(f"{match['stem'].upper()}.{fraction}{zone}").astimezone(UTC)
+            except (ValueError, OverflowError):
+                pass
+        raise InvalidObjectError(f"not an RFC 3339 time: text={str(self)!r}", "write it as 2026-11-21T09:30:00Z")
+
+
+class Duration(_WireText):
+    """A span of time in Go's notation, as `720h0m0s`, `1.5h` or `300ms`."""
+
+    __slots__ = ()
+    _schema: ClassVar[dict[str, Any]] = {"type": "string"}
+
+    @classmethod
+    def of(cls, span: timedelta) -> Self:
+        """Write a span as Go's Duration.String does."""
+        microseconds = span // timedelta(microseconds=1)
+        sign, microseconds = ("-", -microseconds) if microseconds < 0 else ("", microseconds)
+        if microseconds == 0:
+            return cls("0s")
+        if microseconds < 1_000:
+            return cls(f"{sign}{microseconds}µs")
+        if microseconds < 1_000_000:
+            return cls(f"{sign}{_decimal(microseconds, 1_000)}ms")
+        minutes, rest = divmod(microseconds, 60_000_000)
+        hours, minutes = divmod(minutes, 60)
+        seconds = _decimal(rest, 1_000_000)
+        if hours:
+            return cls(f"{sign}{hours}h{minutes}m{seconds}s")
+        return cls(f"{sign}{minutes}m{seconds}s" if minutes else f"{sign}{seconds}s")
+
+    @property
+    def span(self) -> timedelta:
+        """The span, cut to whole microseconds.
+
+        Raises:
+            InvalidObjectError: Go would not read this text, or it does not fit in 64 bits of nanoseconds.
+        """
+        text = self[1:] if self[:1] in {"-", "+"} else str(self)
+        nanoseconds, place = 0, 0
+        if text == "0":
+            return timedelta(0)
+        while place < len(text):
+            part = _DURATION_PART.match(text, place)
+            if part is None:
+                break
+            whole, _, fraction = part[1].partition(".")
+            unit = _NANOSECONDS[part[2]]
+            nanoseconds += int(whole or "0") * unit + int(fraction or "0") * unit // 10 ** len(fraction)
+            if nanoseconds > _NANOSECONDS_MAX:
+                break
+            place = part.end()
+        if not text or place < len(text):
+            raise InvalidObjectError(f"not a duration: text={str(self)!r}", "write it as 720h0m0s, 90m or 30s")
+        span = timedelta(microseconds=nanoseconds // 1_000)
+        return -span if self.startswith("-") else span
+
+
+def _decimal(count: int, unit: int) -> str:
+    whole, rest = divmod(count, unit)
+    digits = f"{rest:0{len(str(unit)) - 1}d}".rstrip("0")
+    return f"{whole}.{digits}" if digits else str(whole)
+
+
+def valid_label_value(value: str) -> str:
+    """Fit a name into a label value, as Velero does, so that both find the same objects.
+
+    Args:
+        value: a name of Kubernetes, that is ASCII.
+
+    Returns:
+        The name itself, or when it is longer than 63 characters its first 57 and the first 6 hex digits of its SHA-256.
+    """
+    if len(value) <= _LABEL_VALUE_LENGTH_MAX:
+        return value
+    digest = hashlib.sha256(value.encode()).hexdigest()
+    return value[: _LABEL_VALUE_LENGTH_MAX - _LABEL_HASH_LENGTH] + digest[:_LABEL_HASH_LENGTH]
