@@ -48,6 +48,8 @@ _SPELLINGS = {
     "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
     "Python Software Foundation License": "PSF-2.0",
 }
+# Classifiers that say who approves of a licence, not which it is.
+_APPROVALS = {"OSI Approved", "DFSG approved"}
 _TOKEN = re.compile(r"\(|\)|\bAND\b|\bOR\b|/")
 
 
@@ -93,7 +95,7 @@ def _stated(metadata: importlib.metadata.PackageMetadata) -> str:
     if expression := fields.get("license_expression"):
         return str(expression)
     classifiers = [entry.split(" :: ")[-1] for entry in fields.get("classifier", []) if entry.startswith("License :: ")]
-    known = [_SPELLINGS.get(name, name) for name in classifiers if name != "OSI Approved"]
+    known = [_SPELLINGS.get(name, name) for name in classifiers if name not in _APPROVALS]
     field = str(fields.get("license", ""))
     return " AND ".join(known) or _SPELLINGS.get(field, field)
 

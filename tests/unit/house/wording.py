@@ -7,8 +7,8 @@ pieces, in order, with variables between them.
 
 import re
 
-# What may stand between and after variables: punctuation, brackets, `name=` and nothing that reads as prose.
-_CONNECTOR = re.compile(r"""[\s,;:/()\[\]"'`@.-]*(?:[\w.-]+=)?[\s"'`(\[]*""")
+# What may stand between and after variables: punctuation, brackets, `name=`, `name=constant`, and nothing that reads as prose.
+_CONNECTOR = re.compile(r"""(?:[\s,;:/()\[\]"'`@.-]|[\w.-]+=[\w.-]*)*""")
 _PLACEHOLDER = re.compile(r"%[sdrf]|\{[^{}]*\}")
 
 
