@@ -121,7 +121,7 @@ format: venv ## Rewrite sources in the house's format
 	$(BIN)/ruff format $(PYTHON_ROOMS)
 
 crds: build ## Write daemonset/crds/ from the models in python/longshore/api
-	$(BIN)/python -m longshore.api.crds daemonset/crds
+	$(BIN)/python -m longshore.api.crdgen --output daemonset/crds
 
 lock: venv ## Resolve requirements.in and Cargo.toml anew into their lock files
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links \

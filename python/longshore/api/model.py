@@ -30,7 +30,7 @@ from pydantic.alias_generators import to_camel
 from longshore.api.names import ResourceDefinition
 from longshore.errors import InvalidObjectError
 
-__all__ = ["ApiModel", "ApiObject", "JsonObject", "open_enum", "open_enum_schema"]
+__all__ = ["ApiModel", "ApiObject", "JsonObject", "open_enum", "open_enum_schema", "wire_name"]
 
 JsonObject = dict[str, Any]
 """An object as it came over the wire."""
@@ -39,7 +39,8 @@ _WIRE_NAMES: Final = {"snapshot_id": "snapshotID", "container_id": "containerID"
 _ERRORS_NAMED_MAX: Final = 5
 
 
-def _wire_name(name: str) -> str:
+def wire_name(name: str) -> str:
+    """Tell the name under which a field travels."""
     return _WIRE_NAMES.get(name) or to_camel(name)
 
 
@@ -50,7 +51,7 @@ class ApiModel(BaseModel):
         strict=True,
         frozen=True,
         extra="allow",
-        alias_generator=_wire_name,
+        alias_generator=wire_name,
         validate_by_name=True,
         validate_by_alias=True,
         # Velero's words come first: a field may be called `model_…` without a warning.
@@ -62,12 +63,12 @@ class ApiModel(BaseModel):
     def _drop_nulls(cls, data: object) -> object:
         if not isinstance(data, Mapping):
             return data
-        known = {_wire_name(name) for name in cls.model_fields}
+        known = {wire_name(name) for name in cls.model_fields}
         return {name: value for name, value in data.items() if value is not None or name not in known}
 
     @model_serializer(mode="wrap")
     def _leave_out_nulls(self, serialize: SerializerFunctionWrapHandler) -> JsonObject:
-        known = {_wire_name(name) for name in type(self).model_fields}
+        known = {wire_name(name) for name in type(self).model_fields}
         return {name: value for name, value in serialize(self).items() if value is not None or name not in known}
 
     @classmethod
