@@ -77,6 +77,7 @@ impl fmt::Display for StoreError {
 
 impl std::error::Error for StoreError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.source.as_ref().map(|s| -> &(dyn std::error::Error + 'static) { &**s })
+        let source = self.source.as_ref()?;
+        Some(&**source)
     }
 }

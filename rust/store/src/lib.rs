@@ -14,9 +14,18 @@
 
 mod error;
 mod key;
+mod local;
+mod memory;
+mod shared;
+#[cfg(any(test, feature = "testing"))]
+pub mod suite;
+mod system;
 
 pub use error::{StoreError, StoreErrorKind};
-pub use key::Key;
+pub use key::{KEY_BYTES_MAX, Key};
+pub use local::{LocalSettings, LocalStore};
+pub use memory::MemoryStore;
+pub use system::{SystemClock, SystemRng};
 
 use bytes::Bytes;
 use std::fmt;
