@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 import pytest
 from kubernetes import client
 
-from tests.support.components import ApiServer, ComponentMissingError, S3Server, exit_on_sigterm
+from tests.support.components import ApiServer, ComponentMissingError, S3Server, interrupt_on_sigterm, require_tool
 
 
-def _require(start: Callable[[], None]) -> None:
+def _require(start: Callable[[], object]) -> None:
     try:
         start()
     except ComponentMissingError as err:
@@ -40,7 +40,7 @@ def _run(server: _Server) -> Iterator[_Server]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _sigterm_ends_servers() -> None:
-    exit_on_sigterm()
+    interrupt_on_sigterm()
 
 
 @pytest.fixture(scope="session")
@@ -72,6 +72,13 @@ def api_client(api_server: ApiServer) -> Iterator[Any]:
     """Give the official client, as administrator of `api_server`."""
     with api_server.client() as made:
         yield made
+
+
+@pytest.fixture
+def kubectl(api_server: ApiServer) -> Callable[..., str]:
+    """Give `ApiServer.kubectl`, where the program is built."""
+    _require(lambda: require_tool("kubectl"))
+    return api_server.kubectl
 
 
 @pytest.fixture

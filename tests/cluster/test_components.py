@@ -117,18 +117,12 @@ def test_rbac_decides(api_server: ApiServer, api_client: Any, namespace: str) ->
         assert _status(reader.list_namespaced_secret, namespace) == 403
 
 
-def test_kubectl_applies_server_side(api_server: ApiServer, namespace: str) -> None:
-    try:
-        require_tool("kubectl")
-    except ComponentMissingError as err:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(str(err))
+def test_kubectl_applies_server_side(kubectl: Callable[..., str], namespace: str) -> None:
     manifest = '{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "applied"}, "data": {"k": "v"}}'
-    api_server.kubectl("apply", "--server-side", "-n", namespace, "-f", "-", stdin=manifest)
-    assert api_server.kubectl("get", "configmap", "applied", "-n", namespace, "-o", "jsonpath={.data.k}") == "v"
+    kubectl("apply", "--server-side", "-n", namespace, "-f", "-", stdin=manifest)
+    assert kubectl("get", "configmap", "applied", "-n", namespace, "-o", "jsonpath={.data.k}") == "v"
     with pytest.raises(AssertionError, match="not found"):
-        api_server.kubectl("get", "configmap", "absent", "-n", namespace)
+        kubectl("get", "configmap", "absent", "-n", namespace)
 
 
 @pytest.mark.parametrize("crash", [False, True], ids=["graceful", "crash"])
@@ -245,8 +239,8 @@ def test_no_process_outlives_its_starter(s3_server: S3Server, tmp_path: Path, nu
     code = (
         "import sys, time\n"
         "from pathlib import Path\n"
-        "from tests.support.components import S3Server, exit_on_sigterm\n"
-        "exit_on_sigterm()\n"
+        "from tests.support.components import S3Server, interrupt_on_sigterm\n"
+        "interrupt_on_sigterm()\n"
         "with S3Server() as s3:\n"
         "    print(s3._child.pid, s3.folder, flush=True)\n"
         "    time.sleep(600)\n"
@@ -272,7 +266,7 @@ def test_no_process_outlives_its_starter(s3_server: S3Server, tmp_path: Path, nu
 
 def test_child_that_dies_is_reported_with_its_log(tmp_path: Path) -> None:
     child = ChildProcess("doomed", ["/bin/sh", "-c", "echo the reason; exit 7"], log_path=tmp_path / "log")
-    with child, pytest.raises(ComponentFailedError, match=r"(?s)doomed ended.*exit_code=7.*the reason"):
+    with child, pytest.raises(ComponentFailedError, match=r"(?s)doomed ended: exit_code=7, .*the reason"):
         child.wait_ready(lambda: "not yet", timeout_seconds=30)
 
 
@@ -283,13 +277,41 @@ def test_child_that_never_gets_ready_is_reported(tmp_path: Path) -> None:
     assert _gone(child.pid)
 
 
-def test_stop_ends_the_whole_group(tmp_path: Path) -> None:
-    child = ChildProcess("family", ["/bin/sh", "-c", "sleep 600 & echo $!; wait"], log_path=tmp_path / "log")
+@pytest.mark.parametrize("grace_seconds", [0, 30], ids=["kill", "terminate"])
+def test_stop_ends_the_whole_group(tmp_path: Path, grace_seconds: float) -> None:
+    script = (
+        "trap '' TERM; sleep 600 & echo $!; trap 'exit 0' TERM; wait"  # the grandchild ignores SIGTERM, the child obeys
+    )
+    child = ChildProcess("family", ["/bin/sh", "-c", script], log_path=tmp_path / "log")
     with child:
         child.wait_ready(lambda: None if (tmp_path / "log").read_text().strip() else "no pid", timeout_seconds=30)
         grandchild = int((tmp_path / "log").read_text())
         assert _alive(grandchild)
+        child.stop(grace_seconds=grace_seconds)
     assert _gone(grandchild)
+
+
+def test_child_is_not_started_outside_the_main_thread(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        started = pool.submit(ChildProcess, "orphan", ["/bin/sleep", "600"], log_path=tmp_path / "log")
+    with pytest.raises(RuntimeError, match="main thread"):
+        started.result()
+
+
+@pytest.mark.parametrize(("ci", "outcome"), [("true", "1 error"), ("", "1 skipped")])
+def test_component_that_cannot_be_had_is_skipped_but_fails_in_ci(tmp_path: Path, ci: str, outcome: str) -> None:
+    one = f"{__file__}::test_wrong_secret_is_refused"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-ra", one],
+        cwd=_ROOT,
+        env={**os.environ, "LONGSHORE_TOOLS_DIR": str(tmp_path), "CI": ci},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert outcome in done.stdout.splitlines()[-1]
+    assert "versitygw is not built, run `make tools`" in done.stdout
+    assert done.returncode == (1 if ci else 0)
 
 
 def test_reserved_port_is_given_to_nobody_else_but_can_be_listened_on() -> None:

@@ -231,8 +231,8 @@ class ApiServer:
         return json.dumps(config, indent=2).encode()  # JSON is YAML
 
     def _not_ready(self) -> str | None:
-        if self._etcd is not None and not self._etcd.alive:
-            return f"etcd ended, see {self._etcd.log_path}"
+        if self._etcd is not None:
+            self._etcd.check_alive()
         connection = http.client.HTTPSConnection("127.0.0.1", self._port.number, timeout=5, context=self._tls)
         try:
             connection.request("GET", "/readyz")

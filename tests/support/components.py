@@ -4,11 +4,11 @@
         use(api.kubeconfig, s3.endpoint_url, s3.bucket("backups"))
 
 `tools` finds what tests/tools/build.sh has built, `processes` keeps children from outliving us, `pki` makes certificates, `api_server` and
-`s3_server` start the real thing. None of them imports longshore. Callers that are not pytest call `exit_on_sigterm` first.
+`s3_server` start the real thing. None of them imports longshore. Callers that are not pytest call `interrupt_on_sigterm` first.
 """
 
 from tests.support.api_server import ApiServer
-from tests.support.processes import ComponentFailedError, exit_on_sigterm
+from tests.support.processes import ComponentFailedError, interrupt_on_sigterm
 from tests.support.s3_server import S3Server
 from tests.support.tools import ComponentMissingError, find_tool, require_tool, tools_dir
 
@@ -17,8 +17,8 @@ __all__ = [
     "ComponentFailedError",
     "ComponentMissingError",
     "S3Server",
-    "exit_on_sigterm",
     "find_tool",
+    "interrupt_on_sigterm",
     "require_tool",
     "tools_dir",
 ]

@@ -12,23 +12,21 @@ Does not know: which program runs, or what ready means for it.
 """
 
 import atexit
-import contextlib
 import ctypes
 import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Self
 
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)  # loaded here: nothing may be loaded between fork and exec
 _POLL_SECONDS = 0.05
+_HAS_ENDED = os.WEXITED | os.WNOHANG | os.WNOWAIT  # asks, and leaves the zombie: only `stop` reaps
 
 _running: set["ChildProcess"] = set()
 
@@ -104,7 +102,17 @@ class ChildProcess:
     @property
     def alive(self) -> bool:
         """Whether it still runs."""
-        return self._popen.poll() is None
+        return self._popen.returncode is None and os.waitid(os.P_PID, self.pid, _HAS_ENDED) is None
+
+    def check_alive(self) -> None:
+        """Do nothing while it runs.
+
+        Raises:
+            ComponentFailedError: it ended.
+        """
+        if not self.alive:
+            self.stop()
+            raise ComponentFailedError(f"{self.name} ended: exit_code={self._popen.returncode}, {self._log_tail()}")
 
     def wait_ready(self, probe: Callable[[], str | None], *, timeout_seconds: float) -> None:
         """Poll until `probe` returns None; what it returns otherwise says what is still missing.
@@ -113,15 +121,8 @@ class ChildProcess:
             ComponentFailedError: the child ended, or the time is over.
         """
         deadline = time.monotonic() + timeout_seconds
-        while True:
-            missing = probe()
-            if missing is None:
-                return
-            code = self._popen.poll()
-            if code is not None:
-                raise ComponentFailedError(
-                    f"{self.name} ended while it was starting: exit_code={code}, {self._log_tail()}"
-                )
+        while (missing := probe()) is not None:
+            self.check_alive()
             if time.monotonic() > deadline:
                 raise ComponentFailedError(
                     f"{self.name} is not ready after {timeout_seconds:g} s: {missing}, {self._log_tail()}"
@@ -130,19 +131,19 @@ class ChildProcess:
 
     def stop(self, *, grace_seconds: float = 0.0) -> None:
         """End it and everything in its group; SIGTERM first when it is given time. A second call does nothing."""
-        if grace_seconds > 0 and self.alive:
-            self._signal(signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._popen.wait(grace_seconds)
-        # Once it was waited for, its number may be another's; so the group is killed only while the leader is not reaped.
-        if self.alive:
+        if self._popen.returncode is None:
+            if grace_seconds > 0:
+                self._signal(signal.SIGTERM)
+                deadline = time.monotonic() + grace_seconds
+                while self.alive and time.monotonic() < deadline:
+                    time.sleep(_POLL_SECONDS)
             self._signal(signal.SIGKILL)
-        self._popen.wait()
+            self._popen.wait()
         _running.discard(self)
 
     def _signal(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, number)
+        # The leader is not reaped yet, alive or not, so the group's number is still its own.
+        os.killpg(self.pid, number)
 
     def _log_tail(self, lines: int = 20) -> str:
         text = self.log_path.read_text(errors="replace").splitlines()
@@ -161,12 +162,7 @@ def _stop_all() -> None:
         child.stop()
 
 
-def exit_on_sigterm() -> None:
+def interrupt_on_sigterm() -> None:
     """Let SIGTERM end this process the way Ctrl-C does, through every `finally`, where it would die at once by default."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        del frame
-        sys.exit(128 + number)
-
     if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, leave)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
