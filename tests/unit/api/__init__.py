@@ -1,0 +1,1 @@
+"""Models, CRDs: what comes in goes out."""
