@@ -22,6 +22,13 @@ _TOKEN = re.compile(
 _LITERAL = re.compile(r'\s*(?:format!\(\s*)?"((?:\\.|[^"\\])*)"(.*)', re.DOTALL)
 _CONTINUATION = re.compile(r"\\\n\s*")
 _VARIABLE = re.compile(r"\{[^{}]*\}")
+_UNSAFE = re.compile(r"\bunsafe\s*(?:\{|fn|impl|extern)")
+_WORLD = re.compile(
+    r"\b(?:(?:std|rustix)::fs\b|thread::(?:spawn|sleep|scope|Builder)\b|(?:SystemTime|Instant)::now\b"
+    r"|(?:std::)?env::vars?\b|getrandom\b|std::process::|std::net\b)"
+)
+# Modules for tests stand at the end of a file.
+_TESTS = re.compile(r"^\s*#\[cfg\(test\)\]\s*(?:#\[[^\]]*\]\s*)*mod \w+ \{", re.MULTILINE)
 _SUBJECT = re.compile(r"^\{\w+\} ")
 
 
@@ -80,13 +87,21 @@ def error_texts(text: str) -> list[Trespass]:
     return found
 
 
+def _bare(text: str) -> str:
+    """Blank out comments and what stands in strings."""
+    return re.sub(r'"(?:\\.|[^"\\])*"', '""', without_comments(text))
+
+
 def unsafe_code(text: str) -> list[Trespass]:
     """No `unsafe` in code."""
-    code = re.sub(r'"(?:\\.|[^"\\])*"', '""', without_comments(text))
-    return [
-        Trespass(code.count("\n", 0, m.start()) + 1, "unsafe code")
-        for m in re.finditer(r"\bunsafe\s*(?:\{|fn|impl|extern)", code)
-    ]
+    code = _bare(text)
+    return [Trespass(code.count("\n", 0, m.start()) + 1, "unsafe code") for m in _UNSAFE.finditer(code)]
+
+
+def touches_world(text: str) -> list[Trespass]:
+    """No files, threads, clock, chance or environment outside tests: they are handed in."""
+    code = _TESTS.split(_bare(text), maxsplit=1)[0]
+    return [Trespass(code.count("\n", 0, m.start()) + 1, f"touches the world: {m[0]}") for m in _WORLD.finditer(code)]
 
 
 def opening(text: str) -> str:

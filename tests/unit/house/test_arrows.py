@@ -7,6 +7,7 @@ The import contract lives in pyproject.toml and the bans of ruff and clippy in t
 
 import ast
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -108,6 +109,36 @@ def test_unsafe_is_noticed() -> None:
     assert rust_style.unsafe_code("fn f() { unsafe { g() } }")
     assert rust_style.unsafe_code("unsafe impl Send for X {}")
     assert rust_style.unsafe_code('// unsafe { }\n#![forbid(unsafe_code)]\nlet s = "unsafe { }";') == []
+
+
+# Rooms that stand for the world, and hand it to the rest as Clock, Rng, Fs, Store, Spawn.
+WORLD_ROOMS = re.compile(
+    r"rust/(?:engine/src/(?:volume|system|seams)|store/src/(?:local|cloud|system)|kernels/)|/tests?(?:/|\.rs$|_)|/benches/|/suite"
+)
+
+
+def test_world_is_handed_in() -> None:
+    names = [name for name in files("rust/", ending=".rs") if not WORLD_ROOMS.search(name)]
+    assert len(names) > 10
+    trespasses = judge(rust_style.touches_world, names)
+    assert not trespasses, "\n" + "\n".join(trespasses)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "use std::fs::File;",
+        "rustix::fs::openat(d, n)",
+        "std::thread::spawn(f)",
+        "Instant::now()",
+        "getrandom::fill(&mut b)",
+        'std::env::var("X")',
+    ],
+)
+def test_world_is_noticed(text: str) -> None:
+    assert rust_style.touches_world(text)
+    assert rust_style.touches_world(f"fn f() {{}}\n#[cfg(test)]\nmod tests {{\n{text}\n}}") == []
+    assert rust_style.touches_world(f"// {text}") == []
 
 
 # --- Python rooms -------------------------------------------------------------------------------------------------------------
