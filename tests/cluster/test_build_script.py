@@ -5,6 +5,7 @@ The pretended `go` writes down its arguments, and its `build` writes a program t
 package in FAIL it fails, and in HANG it sleeps.
 """
 
+import contextlib
 import os
 import signal
 import stat
@@ -146,13 +147,17 @@ def test_signal_ends_the_compiler_and_leaves_no_half_program(room: Room, number:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     compiler = int(hanging.read_text())
-    process.send_signal(number)
-    process.communicate(timeout=60)
-    assert process.returncode == 128 + number
-    with pytest.raises(ProcessLookupError):
-        while time.monotonic() < deadline:
-            os.kill(compiler, 0)
-            time.sleep(0.05)
+    try:
+        process.send_signal(number)
+        process.communicate(timeout=60)
+        assert process.returncode == 128 + number
+        with pytest.raises(ProcessLookupError):
+            while time.monotonic() < deadline:
+                os.kill(compiler, 0)
+                time.sleep(0.05)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(compiler, signal.SIGKILL)
     assert room.built() == []
     code, out = room.run("etcd")  # and the lock is free
     assert code == 0, out
