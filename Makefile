@@ -87,7 +87,7 @@ test-engine: build
 	$(if $(wildcard tests/engine),$(BIN)/python -m pytest tests/engine -n auto $(ARGS),@echo "tests/engine does not exist yet")
 
 test-cluster: build
-	$(if $(wildcard tests/cluster/test_*.py),$(BIN)/python -m pytest tests/cluster $(ARGS),@echo "tests/cluster holds no tests yet")
+	$(if $(wildcard tests/cluster/test_*.py),$(BIN)/python -m pytest tests/cluster -n 2 --dist loadfile $(ARGS),@echo "tests/cluster holds no tests yet")
 
 # --- lint ---
 
