@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import random
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -36,6 +35,7 @@ import msgspec
 from longshore.errors import GoneError, LongshoreError, UsageError
 from longshore.kube.client import KubeList
 from longshore.kube.clock import SYSTEM_CLOCK, Backoff, Clock
+from longshore.kube.delivery import Entry, Gone, Handler, Listener
 from longshore.kube.resource import JsonObject, Resource, key_of, object_key
 from longshore.kube.watch import WatchEvent, WatchEventType, WatchStream
 from longshore.logs import get_logger
@@ -85,22 +85,6 @@ class ListWatcher(Protocol):
         ...
 
 
-class Handler(Protocol):
-    """Who is told of changes. Level-triggered: what matters is the state now, so calls may be merged or repeated."""
-
-    def on_add(self, obj: JsonObject) -> None:
-        """An object this handler had not been told of."""
-        ...
-
-    def on_update(self, old: JsonObject, new: JsonObject) -> None:
-        """The object it was told of as `old` is now `new`."""
-        ...
-
-    def on_delete(self, obj: JsonObject, *, final_state_unknown: bool) -> None:
-        """The object is gone; `obj` is its last state, or the last that was seen when the deletion itself was missed."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class InformerTimes:
     """How long things take; the defaults are for production."""
@@ -115,25 +99,6 @@ class InformerTimes:
     page_size: int = 500
     list_timeout_seconds: float = 60.0
     """For one page, Retry-After included."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    uid: str
-    encoded: bytes
-    indexed: tuple[tuple[str, str], ...]
-
-    def decode(self) -> JsonObject:
-        decoded: JsonObject = msgspec.json.decode(self.encoded)
-        return decoded
-
-
-@dataclass(slots=True)
-class _Gone:
-    """The last state of a deleted object, until every handler was told."""
-
-    entry: _Entry
-    final_state_unknown: bool
 
 
 class Informer:
@@ -173,9 +138,9 @@ class Informer:
         self._times = InformerTimes() if times is None else times
         self._backoff = Backoff(clock=clock, rng=self._rng)
         self._lock = threading.Lock()
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, Entry] = {}
         self._index: dict[str, dict[str, set[str]]] = {name: {} for name in self._indexers}
-        self._listeners: list[_Listener] = []
+        self._listeners: list[Listener] = []
         self._stop = threading.Event()
         self._synced = threading.Event()
         self._stream: WatchStream | None = None
@@ -189,7 +154,7 @@ class Informer:
 
     def add_handler(self, handler: Handler) -> None:
         """Tell this handler of every object, from what is already there on; at any time, before or after `start`."""
-        listener = _Listener(
+        listener = Listener(
             handler,
             entry_of=self._entry,
             name=f"informer-{self.resource.plural}-handler-{len(self._listeners)}",
@@ -295,7 +260,7 @@ class Informer:
             entries = [self._entries[key] for key in sorted(self._index[index].get(value, ()))]
         return [entry.decode() for entry in entries]
 
-    def _entry(self, key: str) -> _Entry | None:
+    def _entry(self, key: str) -> Entry | None:
         with self._lock:
             return self._entries.get(key)
 
@@ -354,8 +319,8 @@ class Informer:
         self._heard()
         self._synced.set()
 
-    def _list_all(self, page_size: int | None) -> tuple[dict[str, _Entry], str]:
-        fresh: dict[str, _Entry] = {}
+    def _list_all(self, page_size: int | None) -> tuple[dict[str, Entry], str]:
+        fresh: dict[str, Entry] = {}
         token = ""
         while True:
             page = self._client.page(
@@ -424,7 +389,7 @@ class Informer:
         self._version = event.resource_version
         self._heard()
 
-    def _encode(self, obj: JsonObject) -> _Entry:
+    def _encode(self, obj: JsonObject) -> Entry:
         obj.setdefault("apiVersion", self.resource.api_version)
         obj.setdefault("kind", self.resource.kind)
         obj["metadata"].pop("managedFields", None)
@@ -433,11 +398,11 @@ class Informer:
         indexed = tuple(
             (name, value) for name, indexer in self._indexers.items() for value in dict.fromkeys(indexer(kept))
         )
-        return _Entry(uid=uid, encoded=msgspec.json.encode(kept), indexed=indexed)
+        return Entry(uid=uid, encoded=msgspec.json.encode(kept), indexed=indexed)
 
     # -- the copy; the lock is held --------------------------------------------------------------------------------------------
 
-    def _put(self, key: str, entry: _Entry, *, final_state_unknown: bool = False) -> None:
+    def _put(self, key: str, entry: Entry, *, final_state_unknown: bool = False) -> None:
         old = self._entries.get(key)
         if old is not None:
             if old.uid != entry.uid:
@@ -452,16 +417,16 @@ class Informer:
         for listener in self._listeners:
             listener.notice(key, None)
 
-    def _remove(self, key: str, *, final: _Entry | None = None, final_state_unknown: bool = False) -> None:
+    def _remove(self, key: str, *, final: Entry | None = None, final_state_unknown: bool = False) -> None:
         old = self._entries.pop(key, None)
         if old is None:
             return
         self._unindex(key, old)
         last = final if final is not None and final.uid == old.uid else old
         for listener in self._listeners:
-            listener.notice(key, _Gone(last, final_state_unknown))
+            listener.notice(key, Gone(last, final_state_unknown))
 
-    def _unindex(self, key: str, entry: _Entry) -> None:
+    def _unindex(self, key: str, entry: Entry) -> None:
         for name, value in entry.indexed:
             keys = self._index[name].get(value)
             if keys is not None:
@@ -471,69 +436,3 @@ class Informer:
 
 
 _Objects = list[JsonObject]  # named out here because the informer has a method called `list`
-
-
-class _Listener:
-    """One handler, its thread, and what it has still to be told: at most one entry a key, holding the deletion that must not be lost."""
-
-    def __init__(
-        self, handler: Handler, *, entry_of: Callable[[str], _Entry | None], name: str, stop: threading.Event
-    ) -> None:
-        self._handler = handler
-        self._entry_of = entry_of
-        self._stop = stop
-        self._condition = threading.Condition()
-        self._pending: OrderedDict[str, _Gone | None] = OrderedDict()
-        self._told: dict[str, _Entry] = {}
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def join(self, timeout_seconds: float) -> bool:
-        with self._condition:
-            self._condition.notify_all()
-        if self._thread.ident is not None and self._thread is not threading.current_thread():
-            self._thread.join(timeout_seconds)
-            return not self._thread.is_alive()
-        return True
-
-    def notice(self, key: str, gone: _Gone | None) -> None:
-        with self._condition:
-            # A deletion is kept when an addition follows before it was told; a later deletion takes its place.
-            if gone is not None or key not in self._pending:
-                self._pending[key] = gone
-            self._condition.notify()
-
-    def _run(self) -> None:
-        while True:
-            with self._condition:
-                while not self._pending and not self._stop.is_set():
-                    self._condition.wait()
-                if self._stop.is_set():
-                    return
-                key, gone = self._pending.popitem(last=False)
-            try:
-                self._tell(key, gone)
-            except Exception:  # noqa: BLE001 - the handler's fault must not end its thread
-                _log.exception("Informer's handler failed", key=key)
-
-    def _tell(self, key: str, gone: _Gone | None) -> None:
-        now = self._entry_of(key)
-        told = self._told.get(key)
-        if told is not None and (now is None or now.uid != told.uid):
-            del self._told[key]
-            # The tombstone at hand may be of a later object of the same name that this handler never heard of.
-            known = gone is not None and gone.entry.uid == told.uid
-            last = gone.entry if gone is not None and known else told
-            self._handler.on_delete(
-                last.decode(), final_state_unknown=not known or (gone is not None and gone.final_state_unknown)
-            )
-            told = None
-        if now is None:
-            return
-        self._told[key] = now
-        if told is None:
-            self._handler.on_add(now.decode())
-        elif told.encoded != now.encoded:
-            self._handler.on_update(told.decode(), now.decode())

@@ -66,7 +66,7 @@ def path_of(
 
 def _segment(what: str, text: str) -> str:
     if not text or text in {".", ".."} or "/" in text or "%" in text or any(ord(c) < 0x20 for c in text):
-        raise UsageError(f"not a valid {what} for a path: {what}={text!r}")
+        raise UsageError(f"not valid as a part of a path: part={what}, text={text!r}")
     return quote(text, safe="")
 
 

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import base64
 import binascii
+import copy
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from longshore.kube.fake import schema
 from longshore.kube.fake.kinds import GroupPlural, Kind
-from longshore.kube.fake.status import bad_request, invalid
+from longshore.kube.fake.status import bad_request, conflict, invalid
 from longshore.kube.resource import JsonObject, Resource
 
-__all__ = ["Validator", "admit"]
+__all__ = ["Validator", "admit", "merge_write"]
 
 Validator = Callable[[Resource, JsonObject, JsonObject | None], str | None]
 """Gets kind, new state and old state (None on create); gives back why it refuses, or None."""
@@ -28,6 +29,16 @@ _LABEL: Final = re.compile(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
 _QUALIFIED: Final = re.compile(r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")
 _LABEL_VALUE: Final = re.compile(r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$")
 _MICRO_TIME: Final = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}(Z|[+-]\d\d:\d\d)$")
+_KEPT_ON_WRITE: Final = (
+    "name",
+    "namespace",
+    "uid",
+    "resourceVersion",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "generation",
+)
 _PENDING_AT_FIRST: Final = frozenset({("", "pods"), ("", "persistentvolumeclaims"), ("", "persistentvolumes")})
 _SECRET_BYTES_MAX: Final = 1_048_576
 _ANNOTATION_BYTES_MAX: Final = 262_144
@@ -71,6 +82,51 @@ def admit(
         why = validator(resource, new, old)
         if why is not None:
             raise invalid(resource, name, [("<root>", "FieldValueInvalid", why)])
+    return new
+
+
+def merge_write(kind: Kind, old: JsonObject, new: JsonObject, *, subresource: str | None, trusted: bool) -> JsonObject:
+    """Check that the write is allowed at all, and put back whatever this path may not change."""
+    was: dict[str, Any] = old["metadata"]
+    metadata: dict[str, Any] = new.setdefault("metadata", {})
+    name, namespace = was["name"], was.get("namespace", "")
+    if metadata.get("name", name) != name:
+        raise bad_request(f"the name of the object ({metadata['name']}) does not match the name on the URL ({name})")
+    if metadata.get("namespace", namespace) != namespace:
+        raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
+    if metadata.get("uid", was["uid"]) != was["uid"]:
+        raise conflict(
+            kind.resource,
+            name,
+            f"Precondition failed: UID in precondition: {metadata['uid']}, UID in object meta: {was['uid']}",
+        )
+    if metadata.get("resourceVersion", was["resourceVersion"]) not in {"", was["resourceVersion"]}:
+        raise conflict(
+            kind.resource,
+            name,
+            "the object has been modified; please apply your changes to the latest version and try again",
+        )
+    if subresource == "status":
+        status = new.get("status")
+        new = {field: value for field, value in old.items() if field != "status"}
+        if status is not None:
+            new["status"] = status
+        new["metadata"] = metadata = copy.deepcopy(was)
+    elif kind.status_subresource and not trusted:
+        new.pop("status", None)
+        if "status" in old:
+            new["status"] = copy.deepcopy(old["status"])
+    for field in _KEPT_ON_WRITE:
+        if field in was:
+            metadata[field] = was[field]
+        else:
+            metadata.pop(field, None)
+    metadata.pop("managedFields", None)
+    if was.get("deletionTimestamp"):
+        fresh = sorted(set(metadata.get("finalizers") or ()) - set(was.get("finalizers") or ()))
+        if fresh:
+            why = f"Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers {fresh}"
+            raise invalid(kind.resource, name, [("metadata.finalizers", "FieldValueForbidden", why)])
     return new
 
 

@@ -9,10 +9,9 @@ import socket
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any, Final, cast
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
@@ -26,8 +25,8 @@ from longshore.kube.fake.faults import (
     Slow,
     StallStream,
 )
-from longshore.kube.fake.kinds import Kind
 from longshore.kube.fake.patches import PatchError, json_patch, merge_patch
+from longshore.kube.fake.routes import Route, find_route, fixed_answer
 from longshore.kube.fake.selectors import SelectorError, field_selector, fields_named, label_selector
 from longshore.kube.fake.status import StatusError, bad_request, expired, invalid
 from longshore.kube.fake.store import Change
@@ -54,29 +53,10 @@ _REASONS: Final = {
     503: "ServiceUnavailable",
     504: "Timeout",
 }
-_VERSION: Final = {
-    "major": "1",
-    "minor": "36",
-    "gitVersion": "v1.36.3+fake",
-    "gitTreeState": "clean",
-    "platform": "linux/amd64",
-}
-_SUBRESOURCES: Final = frozenset({"status"})
 
 
 class _Hangup(Exception):  # noqa: N818 - not an error: the connection ends without an answer
     """Close the connection now."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Route:
-    kind: Kind
-    version: str
-    namespace: str
-    """Empty for all namespaces, or for what lies in none."""
-    name: str | None
-    subresource: str | None
-    verb: str
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -104,18 +84,18 @@ class Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
         raw = self.rfile.read(length) if length else b""
-        route: _Route | None = None
+        route: Route | None = None
         code = 0
         try:
             if not self._api.admits(self.headers.get("Authorization")):
                 raise StatusError(401, "Unauthorized", "Unauthorized")
             split = urlsplit(self.path)
             query = {name: values[-1] for name, values in parse_qs(split.query, keep_blank_values=True).items()}
-            fixed = self._fixed(split.path)
+            fixed = fixed_answer(self._api.store, split.path)
             if fixed is not None:
                 code = self._answer(200, fixed)
                 return
-            route = self._route(split.path, query)
+            route = find_route(self._api.store, self.command, split.path, query)
             code = self._serve_route(route, query, raw)
         except StatusError as err:
             code = self._answer(err.code, err.status, headers=err.headers)
@@ -135,111 +115,9 @@ class Handler(BaseHTTPRequestHandler):
                     code=code,
                 )
 
-    # -- paths -----------------------------------------------------------------------------------------------------------------
-
-    def _fixed(self, path: str) -> JsonObject | str | None:
-        parts = [part for part in path.split("/") if part]
-        match parts:
-            case ["version"]:
-                return dict(_VERSION)
-            case ["healthz" | "readyz" | "livez", *_]:
-                return "ok"
-            case ["api"]:
-                return {"kind": "APIVersions", "versions": ["v1"]}
-            case ["apis"]:
-                return {"kind": "APIGroupList", "apiVersion": "v1", "groups": self._groups()}
-            case ["apis", group]:
-                found = [item for item in self._groups() if item["name"] == group]
-                return {"kind": "APIGroup", "apiVersion": "v1", **found[0]} if found else None
-            case ["api", version]:
-                return self._resource_list("", version)
-            case ["apis", group, version]:
-                return self._resource_list(group, version)
-        return None
-
-    def _groups(self) -> list[JsonObject]:
-        versions: dict[str, list[str]] = {}
-        for kind in self._api.store.kinds():
-            if kind.resource.group:
-                listed = versions.setdefault(kind.resource.group, [])
-                listed += [version for version in kind.served if version not in listed]
-        groups = []
-        for group, names in sorted(versions.items()):
-            named = [{"groupVersion": f"{group}/{name}", "version": name} for name in names]
-            groups.append({"name": group, "versions": named, "preferredVersion": named[0]})
-        return groups
-
-    def _resource_list(self, group: str, version: str) -> JsonObject | None:
-        found = []
-        for kind in self._api.store.kinds():
-            if kind.resource.group == group and version in kind.served:
-                base = {
-                    "singularName": kind.resource.kind.lower(),
-                    "namespaced": kind.resource.namespaced,
-                    "kind": kind.resource.kind,
-                }
-                verbs = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
-                found.append({"name": kind.resource.plural, "verbs": verbs, **base})
-                if kind.status_subresource:
-                    found.append(
-                        {"name": f"{kind.resource.plural}/status", "verbs": ["get", "patch", "update"], **base}
-                    )
-        return (
-            {
-                "kind": "APIResourceList",
-                "apiVersion": "v1",
-                "groupVersion": f"{group}/{version}" if group else version,
-                "resources": found,
-            }
-            if found
-            else None
-        )
-
-    def _route(self, path: str, query: dict[str, str]) -> _Route:
-        parts = [unquote(part) for part in path.split("/")[1:]]
-        match parts:
-            case ["api", version, *rest]:
-                group = ""
-            case ["apis", group, version, *rest]:
-                pass
-            case _:
-                raise StatusError(404, "NotFound", "404 page not found")
-        namespace = ""
-        if len(rest) >= 3 and rest[0] == "namespaces" and rest[2] not in _SUBRESOURCES | {"finalize"}:
-            namespace, rest = rest[1], rest[2:]
-        plural, name, subresource = (*rest, None, None, None)[:3] if len(rest) <= 3 else (None, None, None)
-        kind = None if not plural else self._api.store.kind(group, version, plural)
-        if (
-            kind is None
-            or (namespace and not kind.resource.namespaced)
-            or (name is not None and kind.resource.namespaced and not namespace)
-        ):
-            raise StatusError(404, "NotFound", "the server could not find the requested resource", details={})
-        if subresource is not None and not (subresource == "status" and kind.status_subresource):
-            raise StatusError(404, "NotFound", "the server could not find the requested resource", details={})
-        return _Route(kind, version, namespace, name, subresource, self._verb(name, query))
-
-    def _verb(self, name: str | None, query: dict[str, str]) -> str:
-        match self.command, name is not None:
-            case "GET", True:
-                return "get"
-            case "GET", False:
-                return "watch" if query.get("watch") in {"true", "1"} else "list"
-            case "POST", False:
-                return "create"
-            case "PUT", True:
-                return "update"
-            case "PATCH", True:
-                return "patch"
-            case "DELETE", True:
-                return "delete"
-            case "DELETE", False:
-                return "deletecollection"
-        raise StatusError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
-
     # -- verbs -----------------------------------------------------------------------------------------------------------------
 
-    def _serve_route(self, route: _Route, query: dict[str, str], raw: bytes) -> int:
+    def _serve_route(self, route: Route, query: dict[str, str], raw: bytes) -> int:
         action = self._strike(route, on_event=False, name=route.name)
         drop_after = False
         match action:
@@ -263,7 +141,7 @@ class Handler(BaseHTTPRequestHandler):
             raise _Hangup
         return self._answer(code, body)
 
-    def _unary(self, route: _Route, query: dict[str, str], raw: bytes) -> tuple[int, JsonObject]:
+    def _unary(self, route: Route, query: dict[str, str], raw: bytes) -> tuple[int, JsonObject]:
         store, kind, namespace = self._api.store, route.kind, route.namespace
         match route.verb:
             case "get":
@@ -304,7 +182,7 @@ class Handler(BaseHTTPRequestHandler):
                         store.delete(kind, obj["metadata"].get("namespace", ""), obj["metadata"]["name"])
                 return 200, {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
 
-    def _body(self, route: _Route, raw: bytes) -> JsonObject:
+    def _body(self, route: Route, raw: bytes) -> JsonObject:
         body: JsonObject = _json(raw)
         resource = route.kind.resource
         api_version = f"{resource.group}/{route.version}" if resource.group else route.version
@@ -318,7 +196,7 @@ class Handler(BaseHTTPRequestHandler):
             raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
         return body
 
-    def _patch(self, route: _Route, raw: bytes) -> Callable[[JsonObject], JsonObject]:
+    def _patch(self, route: Route, raw: bytes) -> Callable[[JsonObject], JsonObject]:
         style = (self.headers.get("Content-Type") or "").partition(";")[0].strip()
         body = _json(raw, any_shape=True)
         if style == "application/merge-patch+json":
@@ -346,12 +224,12 @@ class Handler(BaseHTTPRequestHandler):
             f"the body of the request was in an unknown format - accepted media types include: {known}",
         )
 
-    def _shown(self, route: _Route, obj: JsonObject) -> JsonObject:
+    def _shown(self, route: Route, obj: JsonObject) -> JsonObject:
         if route.version != route.kind.resource.version:
             obj["apiVersion"] = f"{route.kind.resource.group}/{route.version}"
         return obj
 
-    def _deleted(self, route: _Route, obj: JsonObject) -> JsonObject:
+    def _deleted(self, route: Route, obj: JsonObject) -> JsonObject:
         metadata, resource = obj["metadata"], route.kind.resource
         if metadata.get("deletionTimestamp") or resource.plural in {
             "pods",
@@ -363,7 +241,7 @@ class Handler(BaseHTTPRequestHandler):
         details = {"name": metadata["name"], "group": resource.group, "kind": resource.plural, "uid": metadata["uid"]}
         return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
 
-    def _selectors(self, route: _Route, query: dict[str, str]) -> Callable[[JsonObject], bool]:
+    def _selectors(self, route: Route, query: dict[str, str]) -> Callable[[JsonObject], bool]:
         labels, fields = query.get("labelSelector", ""), query.get("fieldSelector", "")
         try:
             allowed = route.kind.selectable_fields
@@ -386,7 +264,7 @@ class Handler(BaseHTTPRequestHandler):
 
         return matches
 
-    def _list(self, route: _Route, query: dict[str, str]) -> JsonObject:
+    def _list(self, route: Route, query: dict[str, str]) -> JsonObject:
         limit = int(query.get("limit") or 0) or None
         version, place = None, None
         if query.get("continue"):
@@ -439,7 +317,7 @@ class Handler(BaseHTTPRequestHandler):
 
     # -- watches ---------------------------------------------------------------------------------------------------------------
 
-    def _watch(self, route: _Route, query: dict[str, str], *, stalled: bool) -> int:
+    def _watch(self, route: Route, query: dict[str, str], *, stalled: bool) -> int:
         api = self._api
         matches = self._selectors(route, query)
         ends = time.monotonic() + float(query.get("timeoutSeconds") or 3_600)
@@ -490,7 +368,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
         return 200
 
-    def _changes(self, route: _Route, at: int, *, until: float, epoch: int) -> tuple[list[Change], int]:
+    def _changes(self, route: Route, at: int, *, until: float, epoch: int) -> tuple[list[Change], int]:
         """Wait for changes of this kind, until a moment, the end of the server, or the client's leaving."""
         api, store = self._api, self._api.store
         while True:
@@ -503,7 +381,7 @@ class Handler(BaseHTTPRequestHandler):
                 store.changed.wait(min(left, _POLL_SECONDS))
             self._must_be_connected()
 
-    def _tell(self, route: _Route, change: Change, matches: Callable[[JsonObject], bool]) -> None:
+    def _tell(self, route: Route, change: Change, matches: Callable[[JsonObject], bool]) -> None:
         before = None if change.before is None else _json(change.before)
         after = None if change.after is None else _json(change.after)
         had, has = before is not None and matches(before), after is not None and matches(after)
@@ -515,7 +393,7 @@ class Handler(BaseHTTPRequestHandler):
             last["metadata"]["resourceVersion"] = str(change.version)
             self._event(route, "DELETED", self._shown(route, last))
 
-    def _event(self, route: _Route, kind: str, obj: JsonObject) -> None:
+    def _event(self, route: Route, kind: str, obj: JsonObject) -> None:
         event = {"type": kind, "object": obj}
         match self._strike(route, on_event=True, name=obj["metadata"]["name"]):
             case None:
@@ -538,7 +416,7 @@ class Handler(BaseHTTPRequestHandler):
             case SendError(code):
                 raise StatusError(code, _REASONS.get(code, "Unknown"), f"injected fault: {code}")
 
-    def _bookmark(self, route: _Route, version: int, *, initial_events_end: bool = False) -> None:
+    def _bookmark(self, route: Route, version: int, *, initial_events_end: bool = False) -> None:
         resource = route.kind.resource
         metadata: JsonObject = {"resourceVersion": str(version), "creationTimestamp": None}
         if initial_events_end:
@@ -555,7 +433,7 @@ class Handler(BaseHTTPRequestHandler):
 
     # -- the connection --------------------------------------------------------------------------------------------------------
 
-    def _strike(self, route: _Route, *, on_event: bool, name: str | None) -> Any:
+    def _strike(self, route: Route, *, on_event: bool, name: str | None) -> Any:
         return self._api.faults.strike(
             on_event=on_event,
             verb=route.verb,

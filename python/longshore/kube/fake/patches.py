@@ -61,7 +61,7 @@ def _apply(document: Any, operation: dict[str, Any]) -> Any:
             return _remove(document, path)
         case "test":
             if _get(document, path) != _value(operation):
-                raise PatchTestError(f"testing value {operation['path']} failed")
+                raise PatchTestError(f"test failed: path={operation['path']}")
             return document
         case "copy":
             return _put(

@@ -23,7 +23,7 @@ from typing import Any, Final
 import msgspec
 
 from longshore.kube.clock import SYSTEM_CLOCK, Clock, format_time
-from longshore.kube.fake.admission import Validator, admit
+from longshore.kube.fake.admission import Validator, admit, merge_write
 from longshore.kube.fake.kinds import BUILT_IN, GroupPlural, Kind, kind_of_crd
 from longshore.kube.fake.status import already_exists, bad_request, conflict, expired, forbidden, invalid, not_found
 from longshore.kube.resource import JsonObject
@@ -44,16 +44,6 @@ _SERVERS_OWN: Final = (
     "generation",
     "selfLink",
     "managedFields",
-)
-_KEPT_ON_WRITE: Final = (
-    "name",
-    "namespace",
-    "uid",
-    "resourceVersion",
-    "creationTimestamp",
-    "deletionTimestamp",
-    "deletionGracePeriodSeconds",
-    "generation",
 )
 
 Place = tuple[str, str]
@@ -363,7 +353,7 @@ class Store:
     ) -> JsonObject:
         was: dict[str, Any] = old["metadata"]
         name, namespace = was["name"], was.get("namespace", "")
-        new = self._merged(kind, old, new, subresource=subresource, trusted=trusted)
+        new = merge_write(kind, old, new, subresource=subresource, trusted=trusted)
         new = admit(kind, new, old, validators=self.validators, trusted=trusted)
         metadata = new["metadata"]
         if kind.generation and _wanted(kind, old) != _wanted(kind, new):
@@ -381,54 +371,6 @@ class Store:
         self._record(kind, (namespace, name), new)
         if kind.key == _CRDS:
             self.register(kind_of_crd(new))
-        return new
-
-    def _merged(
-        self, kind: Kind, old: JsonObject, new: JsonObject, *, subresource: str | None, trusted: bool
-    ) -> JsonObject:
-        """Check that the write is allowed at all, and put back whatever this path may not change."""
-        was: dict[str, Any] = old["metadata"]
-        metadata: dict[str, Any] = new.setdefault("metadata", {})
-        name, namespace = was["name"], was.get("namespace", "")
-        if metadata.get("name", name) != name:
-            raise bad_request(
-                f"the name of the object ({metadata['name']}) does not match the name on the URL ({name})"
-            )
-        if metadata.get("namespace", namespace) != namespace:
-            raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
-        if metadata.get("uid", was["uid"]) != was["uid"]:
-            raise conflict(
-                kind.resource,
-                name,
-                f"Precondition failed: UID in precondition: {metadata['uid']}, UID in object meta: {was['uid']}",
-            )
-        if metadata.get("resourceVersion", was["resourceVersion"]) not in {"", was["resourceVersion"]}:
-            raise conflict(
-                kind.resource,
-                name,
-                "the object has been modified; please apply your changes to the latest version and try again",
-            )
-        if subresource == "status":
-            status = new.get("status")
-            new = {field: value for field, value in old.items() if field != "status"}
-            if status is not None:
-                new["status"] = status
-            new["metadata"] = metadata = copy.deepcopy(was)
-        elif kind.status_subresource and not trusted:
-            new.pop("status", None)
-            if "status" in old:
-                new["status"] = copy.deepcopy(old["status"])
-        for field in _KEPT_ON_WRITE:
-            if field in was:
-                metadata[field] = was[field]
-            else:
-                metadata.pop(field, None)
-        metadata.pop("managedFields", None)
-        if was.get("deletionTimestamp"):
-            fresh = sorted(set(metadata.get("finalizers") or ()) - set(was.get("finalizers") or ()))
-            if fresh:
-                why = f"Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers {fresh}"
-                raise invalid(kind.resource, name, [("metadata.finalizers", "FieldValueForbidden", why)])
         return new
 
     def _record(self, kind: Kind, place: Place, obj: JsonObject) -> None:
