@@ -50,7 +50,7 @@ build: .venv/.stamp-extension ## The native extension (release) and the commands
 
 # Python sources stay editable in place; only Rust and the package's metadata make the extension anew.
 .venv/.stamp-extension: .venv/.stamp-requirements pyproject.toml $(RUST_SOURCES)
-	PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV="$(CURDIR)/.venv" $(BIN)/maturin develop --quiet --release --locked --uv
+	PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV="$(CURDIR)/.venv" $(BIN)/maturin develop --release --locked --uv
 	test -x $(BIN)/longshore -a -x $(BIN)/kubectl-longshore
 	touch $@
 
@@ -78,7 +78,7 @@ test: ## All tests that need no cluster node
 
 # The seam is left out: a test program of an extension module would have to link libpython. tests/engine goes through it instead.
 test-rust:
-	cargo test --locked --workspace --exclude longshore-python --quiet
+	cargo test --locked --workspace --exclude longshore-python -- --quiet
 
 test-unit: build
 	$(BIN)/python -m pytest tests/unit --ignore=tests/unit/house -n auto $(ARGS)
@@ -108,7 +108,7 @@ lint-types: venv
 
 # A stub that disagrees with the extension is a bug that mypy cannot see.
 lint-seam: build
-	$(if $(wildcard python/longshore/_native.pyi),$(BIN)/stubtest longshore._native,@echo "python/longshore/_native.pyi does not exist yet")
+	$(if $(wildcard python/longshore/_native.pyi),MYPYPATH=python $(BIN)/stubtest --mypy-config-file pyproject.toml longshore._native,@echo "python/longshore/_native.pyi does not exist yet")
 
 lint-house: venv
 	$(BIN)/python -m pytest tests/unit/house --quiet
