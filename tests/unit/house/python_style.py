@@ -36,6 +36,8 @@ def _pieces(node: ast.expr) -> list[str] | None:
     match node:
         case ast.Constant(value=str(text)):
             return [text]
+        case ast.JoinedStr(values=[ast.FormattedValue(value=ast.Name(id="what")), *rest]) if rest:
+            return _pieces(ast.JoinedStr(values=rest))
         case ast.JoinedStr(values=values):
             whole = "".join(str(part.value) if isinstance(part, ast.Constant) else _VARIABLE for part in values)
             return whole.split(_VARIABLE)
@@ -60,7 +62,7 @@ def log_messages(text: str) -> list[Trespass]:
 
 
 def error_texts(text: str) -> list[Trespass]:
-    """Error texts start in lower case, have no full stop and end with their variables."""
+    """Error texts start in lower case, have no full stop and end with their variables; a `{what}` may name the subject first."""
     found = []
     for call in _calls(text):
         if not _last_name(call.func).endswith("Error") or not call.args:

@@ -29,7 +29,7 @@ _WORLD = re.compile(
 )
 # Modules for tests stand at the end of a file.
 _TESTS = re.compile(r"^\s*#\[cfg\(test\)\]\s*(?:#\[[^\]]*\]\s*)*mod \w+ \{", re.MULTILINE)
-_SUBJECT = re.compile(r"^\{\w+\} ")
+_SUBJECT = re.compile(r"^\{what\} ")
 
 
 def without_comments(text: str) -> str:
@@ -78,7 +78,7 @@ def log_messages(text: str) -> list[Trespass]:
 
 
 def error_texts(text: str) -> list[Trespass]:
-    """Error texts start in lower case, have no full stop and end with their variables; `{what} …` may name the subject first."""
+    """Error texts start in lower case, have no full stop and end with their variables; a `{what}` may name the subject first."""
     found = []
     for line, arguments in (*_found(_ERROR_ATTRIBUTE, text), *_found(_ERROR_CALL, text)):
         for message in filter(None, map(_literal, arguments)):
