@@ -1,0 +1,1 @@
+"""Storage locations: settings, credentials, stores."""
