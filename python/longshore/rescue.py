@@ -28,6 +28,7 @@ import argparse
 import base64
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -540,7 +541,7 @@ def read_secret(key_file: str | None, passphrase_file: str | None) -> Secret:
     path = key_file if key_file is not None else passphrase_file
     assert path is not None
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 - names may be any bytes
+        with open(path, "rb") as file:
             content = file.read(MIB)
     except (OSError, ValueError) as error:
         raise RescueError(
@@ -2020,13 +2021,7 @@ class Check:
         repository = self._repository
         for name in repository.folder.names("config"):
             if NAME_8.match(name):
-                key = f"config/{name}"
-                self._try(
-                    key,
-                    lambda key=key: repository.check_config(
-                        repository.keys, key, repository.folder.read(key, 2 * OBJECT_MAX)
-                    ),
-                )
+                self._try(f"config/{name}", self._config)
         for first, pattern, kind, limit, reader in (
             ("sessions", NAME_32, 3, OBJECT_MAX, self._session),
             ("index", NAME_32, 5, TABLE_MAX, self._index),
@@ -2037,16 +2032,18 @@ class Check:
             for name in repository.folder.names(first):
                 if pattern.match(name):
                     key = f"{first}/{name}"
-                    self._try(
-                        key,
-                        lambda key=key, kind=kind, limit=limit, reader=reader: reader(
-                            key, repository.sealed(kind, key, limit)
-                        ),
-                    )
+                    self._try(key, functools.partial(self._sealed, kind, limit, reader))
 
-    def _try(self, key: str, work: Callable[[], None]) -> None:
+    def _config(self, key: str) -> None:
+        repository = self._repository
+        repository.check_config(repository.keys, key, repository.folder.read(key, 2 * OBJECT_MAX))
+
+    def _sealed(self, kind: int, limit: int, reader: Callable[[str, bytes], None], key: str) -> None:
+        reader(key, self._repository.sealed(kind, key, limit))
+
+    def _try(self, key: str, work: Callable[[str], None]) -> None:
         try:
-            work()
+            work(key)
         except CorruptError as error:
             self._out.corrupt(f"an object cannot be read: key={key}, cause={error}")
         except OSError as error:
@@ -2101,11 +2098,12 @@ class Check:
         for done, name in enumerate(names):
             self._out.progress("checking packs", done, len(names))
             self.packs += 1
-            self._try(f"packs/{name}", lambda name=name: self._pack(name))
+            self._try(f"packs/{name}", self._pack)
 
-    def _pack(self, name: str) -> None:
+    def _pack(self, key: str) -> None:
+        name = key.removeprefix("packs/")
         repository = self._repository
-        fd = repository.folder.open(f"packs/{name}")
+        fd = repository.folder.open(key)
         try:
             size = os.fstat(fd).st_size
             if size < 24 or size > PACK_MAX:
