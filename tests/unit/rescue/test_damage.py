@@ -11,10 +11,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from tests.unit.rescue.test_rescue import SECRET, rescue
+from tests.unit.rescue.tiny_writer import DATA, LIST, TREE, Writer, directory, entry, envelope, file, item, lp, uv
 
 from longshore import rescue as program
-from tests.unit.rescue.test_rescue import SECRET, build, rescue
-from tests.unit.rescue.tiny_writer import DATA, LIST, TREE, Writer, directory, entry, envelope, file, item, lp, uv
 
 ALLOWED = {program.FAILED, program.CORRUPT, program.WRONG_KEY, program.NEWER}
 

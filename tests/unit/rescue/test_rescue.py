@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from tests.unit.rescue.tiny_writer import DATA, LIST, TREE, Writer, directory, entry, file, item, lp, record, sv
 
 RESCUE = Path(__file__).parents[3] / "python" / "longshore" / "rescue.py"
