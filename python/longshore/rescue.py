@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# SPDX-License-Identifier: Apache-2.0
+# Reads a Longshore repository by docs/format.md and restores it. Over 500 lines because one file must run wherever it is copied.
 """The last way out: reads a Longshore repository in a local folder and restores it, with this one file and four packages from PyPI.
 
     pip install zstandard blake3 xxhash cryptography
@@ -16,7 +16,7 @@ touched, whatever the repository says; every length is checked before it is beli
 Memory: about 60 bytes a chunk and 40 bytes a frame (10 million chunks: 0.6 GB), 64 MiB of opened frames, one chunk in hand, and at most 64 MiB for
 directories being walked. Files stream; directories are walked without recursion.
 
-Over 500 lines because it must run wherever it is copied, as one file. It does not know clouds: copy the bucket into a folder first.
+It does not know clouds: copy the bucket into a folder first.
 
 Exit codes: 0 all well; 1 failed; 2 usage; 3 some items or attributes were not restored; 4 corruption found; 10 no repository; 12 wrong key; 13 no such
 snapshot or path; 14 newer format; 16 no space; 130 interrupted.
