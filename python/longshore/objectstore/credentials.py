@@ -274,11 +274,13 @@ class _Search:
         region = (
             self._settings.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
         )
-        options["config"] = Config(
+        config = Config(
             connect_timeout=_STS_TIMEOUT_SECONDS,
             read_timeout=_STS_TIMEOUT_SECONDS,
             retries={"mode": "standard", "total_max_attempts": 3},
-        ).merge(options.get("config"))
+        )
+        given = options.get("config")
+        options["config"] = config if given is None else config.merge(given)
         options.setdefault("region_name", region)
         return new_session().create_client(service, **options)
 
