@@ -113,6 +113,9 @@ def run(step: Step) -> None:
             del tail[:-TAIL_BYTES_MAX]
         step.exit_code = child.wait()
     except KeyboardInterrupt:
+        # A terminal and make may both pass the signal on; the second must not cut short the wait for the children.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
         child.wait()
         raise SystemExit(130) from None
     finally:
