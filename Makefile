@@ -81,7 +81,7 @@ test-rust:
 	cargo test --locked --workspace --exclude longshore-python -- --quiet
 
 test-unit: build
-	$(BIN)/python -m pytest tests/unit --ignore=tests/unit/house -n auto $(ARGS)
+	$(BIN)/python -m pytest tests/unit $(wildcard tests/golden) --ignore=tests/unit/house -n auto $(ARGS)
 
 test-engine: build
 	$(if $(wildcard tests/engine),$(BIN)/python -m pytest tests/engine -n auto $(ARGS),@echo "tests/engine does not exist yet")
