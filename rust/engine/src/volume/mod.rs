@@ -5,8 +5,17 @@
 //! and crosses no mount unless told to. It is the only room of the engine that makes path syscalls. Does not know what a chunk,
 //! a tree or a snapshot is.
 
+mod linux;
+mod policy;
+
 use std::fmt;
 use std::path::Path;
+
+pub use linux::{LinuxFs, raise_descriptor_limit};
+pub use policy::RestorePolicy;
+
+/// In [`Metadata`]: leave the owner (or the group) as it is. It is the kernel's own word for that, and no file's owner.
+pub const OWNER_UNCHANGED: u32 = u32::MAX;
 
 /// Bytes of a file name, symlink target or xattr name as the kernel holds them: any byte but NUL (and `/` in names).
 pub type Name = Vec<u8>;

@@ -1,0 +1,141 @@
+//! Regular files, open to read.
+//!
+//! Promises that an open never waits and never touches anything but a regular file: the name is first pinned by an `O_PATH` handle,
+//! whose opening has no effect on a FIFO's writer or a device's driver, its kind is checked, and only then is that very inode opened.
+//! Does not know whether the content changed meanwhile.
+
+use std::num::NonZeroU64;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{Advice, Mode, OFlags, SeekFrom};
+use rustix::io::Errno;
+
+use super::meta;
+use super::sys::{error, handle, open_beneath, proc_path, refusal, retry, stat_fd};
+use crate::volume::{Extent, Kind, Name, ReadFile, Stat, VolumeError, VolumeErrorKind};
+
+/// How often `next_extent` looks again when a file's holes move between its two questions.
+const EXTENT_ATTEMPTS_MAX: u32 = 8;
+
+/// Opens a regular file with `access` (`RDONLY` or `RDWR`), anything else is `WrongKind`.
+pub(super) fn open_regular(
+    call: &'static str,
+    dir: BorrowedFd<'_>,
+    name: &[u8],
+    access: OFlags,
+    cross_mounts: bool,
+) -> Result<OwnedFd, VolumeError> {
+    let (pinned, stat) = handle(call, dir, name, cross_mounts)?;
+    if stat.kind != Kind::File {
+        return Err(refusal(call, VolumeErrorKind::WrongKind));
+    }
+    let flags = access | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let flags = if access == OFlags::RDONLY { flags | OFlags::NOATIME } else { flags };
+    let path = proc_path(pinned.as_fd());
+    let mut opened = retry(|| rustix::fs::open(&path, flags, Mode::empty()));
+    if opened.as_ref().err() == Some(&Errno::PERM) {
+        opened = retry(|| rustix::fs::open(&path, flags - OFlags::NOATIME, Mode::empty()));
+    }
+    if opened.as_ref().err() == Some(&Errno::AGAIN) {
+        // Somebody holds a lease on the file (Samba does). It is a regular file, so this waits for `fs.lease-break-time` at most.
+        opened = retry(|| rustix::fs::open(&path, flags - OFlags::NONBLOCK - OFlags::NOATIME, Mode::empty()));
+    }
+    match opened {
+        Ok(fd) => Ok(fd),
+        Err(Errno::NOENT) => open_without_proc(call, dir, name, flags, cross_mounts, &stat),
+        Err(errno) => Err(error(call, errno)),
+    }
+}
+
+/// Where procfs is absent: opens by name once more and checks afterwards that it is the same inode.
+fn open_without_proc(
+    call: &'static str,
+    dir: BorrowedFd<'_>,
+    name: &[u8],
+    flags: OFlags,
+    cross_mounts: bool,
+    pinned: &Stat,
+) -> Result<OwnedFd, VolumeError> {
+    let flags = flags - OFlags::NOATIME;
+    let fd = open_beneath(dir, name, flags, Mode::empty(), cross_mounts).map_err(|errno| error(call, errno))?;
+    let stat = stat_fd(call, fd.as_fd())?;
+    if stat.kind == Kind::File && (stat.device, stat.inode) == (pinned.device, pinned.inode) {
+        return Ok(fd);
+    }
+    Err(refusal(call, VolumeErrorKind::WrongKind))
+}
+
+/// Fills `buf` from an offset; less than `buf` only at the file's end.
+pub(super) fn read_at(fd: BorrowedFd<'_>, offset_bytes: u64, buf: &mut [u8]) -> Result<usize, VolumeError> {
+    let mut filled = 0;
+    while let Some(rest) = buf.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        let at = offset_bytes.checked_add(filled as u64).ok_or_else(|| refusal("read file", VolumeErrorKind::Unsupported))?;
+        match retry(|| rustix::io::pread(fd, &mut *rest, at)).map_err(|errno| error("read file", errno))? {
+            0 => break,
+            read => filled += read,
+        }
+    }
+    Ok(filled)
+}
+
+/// A regular file of the kernel's, open to read.
+#[derive(Debug)]
+pub(super) struct LinuxReadFile {
+    fd: OwnedFd,
+}
+
+impl LinuxReadFile {
+    pub(super) fn new(fd: OwnedFd) -> Self {
+        Self { fd }
+    }
+
+    fn data_to_end(&self, offset_bytes: u64, hole: bool) -> Result<Option<Extent>, VolumeError> {
+        let size_bytes = self.stat()?.size_bytes;
+        Ok((offset_bytes < size_bytes).then(|| Extent { offset_bytes, length_bytes: size_bytes - offset_bytes, hole }))
+    }
+}
+
+impl ReadFile for LinuxReadFile {
+    fn stat(&self) -> Result<Stat, VolumeError> {
+        stat_fd("stat open file", self.fd.as_fd())
+    }
+
+    fn read_at(&self, offset_bytes: u64, buf: &mut [u8]) -> Result<usize, VolumeError> {
+        read_at(self.fd.as_fd(), offset_bytes, buf)
+    }
+
+    fn next_extent(&self, offset_bytes: u64) -> Result<Option<Extent>, VolumeError> {
+        const CALL: &str = "find extents";
+        for _ in 0..EXTENT_ATTEMPTS_MAX {
+            let data = match retry(|| rustix::fs::seek(&self.fd, SeekFrom::Data(offset_bytes))) {
+                Ok(data) => data,
+                Err(Errno::NXIO) => return self.data_to_end(offset_bytes, true),
+                Err(Errno::INVAL | Errno::NOTSUP) => return self.data_to_end(offset_bytes, false),
+                Err(errno) => return Err(error(CALL, errno)),
+            };
+            if data > offset_bytes {
+                return Ok(Some(Extent { offset_bytes, length_bytes: data - offset_bytes, hole: true }));
+            }
+            match retry(|| rustix::fs::seek(&self.fd, SeekFrom::Hole(offset_bytes))) {
+                Ok(hole) if hole > offset_bytes => {
+                    return Ok(Some(Extent { offset_bytes, length_bytes: hole - offset_bytes, hole: false }));
+                }
+                // The data just seen was punched or cut off: look again.
+                Ok(_) | Err(Errno::NXIO) => {}
+                Err(errno) => return Err(error(CALL, errno)),
+            }
+        }
+        self.data_to_end(offset_bytes, false)
+    }
+
+    fn xattrs(&self) -> Result<Vec<(Name, Vec<u8>)>, VolumeError> {
+        meta::xattrs(meta::Access::Fd(self.fd.as_fd()))
+    }
+
+    fn drop_cache(&self, offset_bytes: u64, length_bytes: u64) {
+        // A length of 0 would mean "to the end of the file".
+        if let Some(length) = NonZeroU64::new(length_bytes) {
+            let _ = rustix::fs::fadvise(&self.fd, offset_bytes, Some(length), Advice::DontNeed);
+        }
+    }
+}
