@@ -226,7 +226,7 @@ class AwsStore:
             # The location alone says where the store is; the data path does not know AWS_ENDPOINT_URL either.
             ignore_configured_endpoint_urls=True,
         )
-        return new_session().create_client(
+        client = new_session().create_client(
             "s3",
             region_name=region,
             endpoint_url=settings.endpoint_url,
@@ -236,6 +236,8 @@ class AwsStore:
             aws_session_token=credentials.session_token,
             config=config,
         )
+        client.meta.events.register_last("before-parameter-build.s3", _stay_in_region)
+        return client
 
     def _verify(self) -> bool | str:
         """Tell botocore what to trust: nothing to check, the system's authorities, or those and the location's own."""
@@ -291,6 +293,14 @@ def _region_of_bucket(settings: AwsSettings, client: Any) -> str:
         "field=config.region",
         "check the bucket's name, and write its region in config.region",
     )
+
+
+def _stay_in_region(context: dict[str, Any], **_: object) -> None:
+    """Keep botocore from asking again in the right region by itself.
+
+    A location with a wrong region would look sound here, and fail in the data path, which takes the location at its word.
+    """
+    context.setdefault("s3_redirect", {})["redirected"] = True
 
 
 def _region_header(answer: dict[str, Any]) -> str | None:

@@ -1,9 +1,14 @@
 """What goes over the wire to an S3 server and what its answers mean, against a server that answers as each test says."""
 
+import base64
+import ssl
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from tests.support.pki import Authority
 from tests.unit.objectstore.http_server import Answer, Request, Server, serving
 from tests.unit.objectstore.locations import aws
 
@@ -162,6 +167,43 @@ def test_server_that_is_away_may_come_back() -> None:
     assert "s3Url" in (refused.value.next_step or "")
 
 
+# --- TLS ---
+
+
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    return Authority("store authority")
+
+
+@pytest.fixture
+def secure_server(authority: Authority, tmp_path: Path) -> Iterator[Server]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    pair = authority.issue_server("store", dns_names=["localhost"], addresses=["127.0.0.1"])
+    context.load_cert_chain(*pair.write(tmp_path, "store"))
+    with serving(lambda _: (200, {}, b"x"), tls=context) as server:
+        yield server
+
+
+def test_certificate_nobody_vouches_for_is_refused(secure_server: Server) -> None:
+    other = base64.b64encode(Authority("other").certificate).decode()
+    for storage in ({}, {"caCert": other}):
+        with pytest.raises(StoreUnavailableError, match="certificate is not trusted") as refused:
+            store_at(secure_server, storage=storage).get("a")
+        assert "caCert" in (refused.value.next_step or "")
+    assert not secure_server.requests
+
+
+def test_certificate_of_the_location_is_trusted(secure_server: Server, authority: Authority) -> None:
+    store = store_at(secure_server, storage={"caCert": base64.b64encode(authority.certificate).decode()})
+    assert store.get("a") == b"x"
+    store.close()
+
+
+def test_certificate_is_not_looked_at_when_told_so(secure_server: Server) -> None:
+    with pytest.warns(Warning, match="Unverified HTTPS"):
+        assert store_at(secure_server, {"insecureSkipTLSVerify": "true"}).get("a") == b"x"
+
+
 # --- region ---
 
 
@@ -184,6 +226,21 @@ def test_region_on_a_refusal_counts_too() -> None:
 def test_server_that_does_not_tell_is_taken_as_most_are() -> None:
     with serving(lambda _: (200, {}, b"")) as server:
         assert store_at(server, {"region": ""}).region == "us-east-1"
+
+
+def test_wrong_region_is_not_put_right_in_silence() -> None:
+    """The data path takes the location at its word, so the control plane must not know better."""
+
+    def answer(request: Request) -> Answer:
+        if "/mars-1/" in request.headers["authorization"]:
+            return 200, {}, b"x"
+        return 301, {**XML, "x-amz-bucket-region": "mars-1"}, error_body("PermanentRedirect")
+
+    with serving(answer) as server, pytest.raises(UsageError, match="another region") as refused:
+        store_at(server).get("a")
+    assert "config.region" in (refused.value.next_step or "")
+    with serving(answer) as server:
+        assert store_at(server, {"region": ""}).get("a") == b"x"
 
 
 def test_region_that_is_written_is_not_looked_up() -> None:
