@@ -12,11 +12,16 @@
 //! - [`Store::delete`] of an absent key succeeds.
 //! - No call retries by itself except the layer named for it, and no call blocks for ever.
 
+pub mod cloud;
 mod error;
 mod key;
+pub mod layers;
 mod local;
 mod memory;
+mod open;
+mod probe;
 mod shared;
+mod simulated;
 #[cfg(any(test, feature = "testing"))]
 pub mod suite;
 mod system;
@@ -25,6 +30,9 @@ pub use error::{StoreError, StoreErrorKind};
 pub use key::{KEY_BYTES_MAX, Key};
 pub use local::{LocalSettings, LocalStore};
 pub use memory::MemoryStore;
+pub use open::{OpenSettings, open};
+pub use probe::{ProbeReport, probe};
+pub use simulated::{SeededRng, VirtualClock};
 pub use system::{SystemClock, SystemRng};
 
 use bytes::Bytes;
