@@ -98,6 +98,19 @@ fn judge(answer: &ServerAnswer, verb: &str, renewed: bool) -> (StoreErrorKind, &
         "BadDigest" | "IncompleteBody" | "InvalidDigest" | "XAmzContentSHA256Mismatch" | "XAmzContentChecksumMismatch" => {
             return (Kind::Unavailable, "body was damaged on its way");
         }
+        // Some servers send these with 404, which must not read as an absent object.
+        "AccessDenied"
+        | "InvalidAccessKeyId"
+        | "SignatureDoesNotMatch"
+        | "InvalidToken"
+        | "AccountProblem"
+        | "AllAccessDisabled" => {
+            return match (renewed, verb) {
+                (true, _) => (Kind::Unavailable, "credentials were renewed meanwhile"),
+                (false, "DELETE") => (Kind::Denied, "check the credentials and whether they may delete"),
+                (false, _) => (Kind::Denied, "check the credentials and what they may do"),
+            };
+        }
         "NoSuchBucket" => return (Kind::InvalidSettings, "make the bucket, or name another"),
         "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" => {
             return (Kind::InvalidSettings, "check the region");
@@ -115,7 +128,10 @@ fn judge(answer: &ServerAnswer, verb: &str, renewed: bool) -> (StoreErrorKind, &
         _ => {}
     }
     match answer.status {
-        404 => (Kind::NotFound, ""),
+        404 if matches!(answer.code.as_str(), "" | "NoSuchKey" | "NotFound" | "NoSuchVersion") => (Kind::NotFound, ""),
+        // Something else is absent, the user of the access key say; it must not read as an absent object.
+        404 if renewed => (Kind::Unavailable, "credentials were renewed meanwhile"),
+        404 => (Kind::Denied, "check the credentials and what they may do"),
         401 | 403 if renewed => (Kind::Unavailable, "credentials were renewed meanwhile"),
         401 | 403 if verb == "DELETE" => (Kind::Denied, "credentials may not delete"),
         401 | 403 => (Kind::Denied, "check the credentials and what they may do"),

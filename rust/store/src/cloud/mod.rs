@@ -179,8 +179,9 @@ impl Store for S3Store {
         let (path, what) = (self.path(key)?, What { verb: "HEAD", at: key.as_str() });
         match self.ask(what, self.settings.request_timeout, self.client.head(&path)) {
             Ok(meta) => Ok(meta.size),
-            // Answers to HEAD have no body, so an expired token looks like any refusal. A GET is told why.
-            Err(failure) if matches!(failure.status, Some(400 | 403)) => {
+            // Answers to HEAD have no body, so an expired token looks like any refusal, and an unknown key or bucket may look like an
+            // absent object. A GET is told why.
+            Err(failure) if matches!(failure.status, Some(400 | 403 | 404)) => {
                 let options = GetOptions { range: Some(GetRange::Bounded(0..1)), ..GetOptions::default() };
                 let what = What { verb: "GET", at: key.as_str() };
                 match self.ask(what, self.settings.request_timeout, self.client.get_opts(&path, options)) {

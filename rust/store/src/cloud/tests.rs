@@ -257,6 +257,8 @@ fn no_credentials_is_told_as_such() {
 fn an_expired_token_is_seen_behind_an_answer_without_body() {
     let server = Server::start(vec![Say::Answer(400, "", ""), refusal(400, "ExpiredToken")], |_, _| {});
     assert_eq!(server.store().head(&key()).unwrap_err().kind(), StoreErrorKind::Unavailable);
+    let server = Server::start(vec![Say::Answer(404, "", ""), refusal(404, "InvalidAccessKeyId")], |_, _| {});
+    assert_eq!(server.store().head(&key()).unwrap_err().kind(), StoreErrorKind::Denied, "an unknown key is no absent object");
 }
 
 fn listing(names: &[&str], token: Option<&str>) -> Say {
