@@ -39,8 +39,15 @@ impl Rng for SystemRng {
             match getrandom(&mut out[filled..], GetRandomFlags::empty()) {
                 Ok(count) => filled += count,
                 Err(rustix::io::Errno::INTR) => {}
-                // Predictable keys are worse than no backup, and the trait has no way to say no. Linux has had the call since 3.17.
-                Err(_) => std::process::abort(),
+                Err(e) => {
+                    #[expect(
+                        clippy::panic,
+                        reason = "predictable keys are worse than a failed job, and the trait has no way to say no"
+                    )]
+                    {
+                        panic!("kernel gives no randomness: {e}");
+                    }
+                }
             }
         }
     }
