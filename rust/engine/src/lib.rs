@@ -1,3 +1,15 @@
 //! The data path: where format and store meet.
+//!
+//! Arrows in here point down only: `backup, restore, check → repository → packer → job → error`; `chunker` and `volume` are leaves.
+//! Clock, randomness, filesystem, store and threads are handed in ([`seams::World`], [`volume::Fs`], `Store`).
 
+pub mod backup;
+pub mod chunker;
+pub mod error;
+pub mod job;
+pub mod packer;
+pub mod repository;
+pub mod seams;
 pub mod volume;
+
+pub use error::{Error, ErrorKind, Result};

@@ -1,0 +1,300 @@
+//! One file's bytes: read, cut, compared with what is known.
+//!
+//! Holes are not read, runs of zeros not stored. A file that changed while it was read is read again up to three times, then kept
+//! and marked. Small files come in batches of one directory; a large one is read and cut by one thread, which hands new chunks on
+//! to others to be compressed and sealed.
+
+use super::crew::Worker;
+use super::tree::{DirNode, fold_content, settle};
+use crate::chunker::{Cutter, ZERO_BLOCK_BYTES, is_zero};
+use crate::error::Result;
+use crate::volume::{ReadFile, Stat, VolumeError, VolumeErrorKind};
+use longshore_format::config::Cut;
+use longshore_format::id::ChunkKind;
+use longshore_format::snapshot::LostReason;
+use longshore_format::tree::{Entry, Item, Node};
+use longshore_format::{Keys, limits};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+const READ_BYTES: usize = 2 << 20;
+/// Files beyond this leave the page cache behind them as they are read; smaller ones are likely to be wanted by their owner.
+const DROP_CACHE_FROM_BYTES: u64 = 4 << 20;
+const ATTEMPTS: usize = 3;
+
+/// Files of one directory, to be read by one worker.
+#[derive(Debug)]
+pub(crate) struct FileBatch {
+    pub node: Arc<DirNode>,
+    pub files: Vec<FileJob>,
+}
+
+/// One file to be read.
+#[derive(Debug)]
+pub(crate) struct FileJob {
+    pub slot: usize,
+    pub name: Vec<u8>,
+    /// What the walk saw.
+    pub stat: Stat,
+    /// The same file in the parent, when there is one.
+    pub previous: Option<Box<Entry>>,
+}
+
+/// Buffers and cutter of one thread.
+#[derive(Debug)]
+pub(crate) struct FileReader {
+    cutter: Cutter,
+    buffer: Vec<u8>,
+}
+
+enum Outcome {
+    Read { items: Vec<Item>, stat: Stat, changed: bool, xattrs: Vec<(Vec<u8>, Vec<u8>)>, xattr_error: Option<VolumeError> },
+    Vanished,
+    Lost(LostReason, String),
+}
+
+impl FileReader {
+    pub fn new(keys: &Keys, cut: Cut) -> Self {
+        Self { cutter: Cutter::new(keys, cut), buffer: Vec::new() }
+    }
+}
+
+/// Reads a batch and settles each file in its directory.
+pub(crate) fn read_batch(worker: &mut Worker, batch: FileBatch) -> Result<()> {
+    let FileBatch { node, files } = batch;
+    for job in files {
+        worker.packer.sink().check()?;
+        let entry = read_one(worker, &node, &job)?;
+        settle(worker, &node, job.slot, entry, false)?;
+    }
+    Ok(())
+}
+
+fn read_one(worker: &mut Worker, node: &DirNode, job: &FileJob) -> Result<Option<Entry>> {
+    let path = node.path_of(&job.name);
+    let outcome = capture(worker, node, job)?;
+    let shared = Arc::clone(&worker.shared);
+    let (notes, progress) = (&shared.notes, &shared.job);
+    progress.files_done.fetch_add(1, Relaxed);
+    progress.bytes_done.fetch_add(job.stat.size_bytes, Relaxed);
+    match outcome {
+        Outcome::Vanished => {
+            notes.vanished.fetch_add(1, Relaxed);
+            Ok(None)
+        }
+        Outcome::Lost(reason, message) => {
+            notes.lose(progress, reason, &path, message);
+            Ok(None)
+        }
+        Outcome::Read { items, stat, changed, xattrs, xattr_error } => {
+            if let Some(error) = xattr_error {
+                notes.lose(progress, LostReason::Other, &path, format!("extended attributes cannot be read: {error}"));
+            }
+            if changed {
+                notes.change(&path);
+            }
+            notes.files.fetch_add(1, Relaxed);
+            notes.bytes.fetch_add(items.iter().map(Item::span).sum(), Relaxed);
+            if job.previous.is_some() { &notes.files_changed } else { &notes.files_new }.fetch_add(1, Relaxed);
+            let size_bytes = items.iter().map(Item::span).sum();
+            let content = fold_content(worker, items)?;
+            Ok(Some(super::tree::entry_of(&job.name, &stat, xattrs, changed, Node::File { size_bytes, content })))
+        }
+    }
+}
+
+fn lost(error: &VolumeError) -> Outcome {
+    match error.kind {
+        VolumeErrorKind::NotFound => Outcome::Vanished,
+        VolumeErrorKind::WrongKind => {
+            Outcome::Lost(LostReason::Other, "became another kind of thing while it was read".to_owned())
+        }
+        _ => Outcome::Lost(LostReason::Unreadable, error.to_string()),
+    }
+}
+
+fn capture(worker: &mut Worker, node: &DirNode, job: &FileJob) -> Result<Outcome> {
+    let file = match node.dir.open_file(&job.name) {
+        Ok(file) => file,
+        Err(error) => return Ok(lost(&error)),
+    };
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        let before = match file.stat() {
+            Ok(stat) => stat,
+            Err(error) => return Ok(lost(&error)),
+        };
+        if before.size_bytes > limits::FILE_BYTES_MAX {
+            return Ok(Outcome::Lost(
+                LostReason::Other,
+                format!("file is larger than the format takes: size_bytes={}", before.size_bytes),
+            ));
+        }
+        let items = match read_content(worker, &*file, &before)? {
+            Ok(items) => items,
+            Err(error) => return Ok(lost(&error)),
+        };
+        let after = match file.stat() {
+            Ok(stat) => stat,
+            Err(error) => return Ok(lost(&error)),
+        };
+        let same = before.size_bytes == after.size_bytes
+            && before.mtime == after.mtime
+            && before.ctime == after.ctime
+            && items.iter().map(Item::span).sum::<u64>() == after.size_bytes;
+        if same || attempt == ATTEMPTS {
+            let (xattrs, xattr_error) = match file.xattrs() {
+                Ok(xattrs) => (xattrs, None),
+                Err(error) if error.kind == VolumeErrorKind::Unsupported => (Vec::new(), None),
+                Err(error) => (Vec::new(), Some(error)),
+            };
+            return Ok(Outcome::Read { items, stat: after, changed: !same, xattrs, xattr_error });
+        }
+    }
+}
+
+/// The items of a file as it is read now. The inner error is the volume's, the outer one ends the job.
+fn read_content(worker: &mut Worker, file: &dyn ReadFile, stat: &Stat) -> Result<std::result::Result<Vec<Item>, VolumeError>> {
+    let mut items = Vec::new();
+    if stat.size_bytes == 0 {
+        // Pseudo files and growing ones may say 0 and hold bytes; what appears later belongs to the next backup.
+        return Ok(Ok(items));
+    }
+    let sparse = stat.allocated_bytes < stat.size_bytes;
+    let mut at = 0u64;
+    while at < stat.size_bytes {
+        let (hole, end) = if sparse {
+            match file.next_extent(at) {
+                Ok(Some(extent)) => (extent.hole, (extent.offset_bytes + extent.length_bytes).min(stat.size_bytes)),
+                Ok(None) => break,
+                Err(error) if error.kind == VolumeErrorKind::Unsupported => (false, stat.size_bytes),
+                Err(error) => return Ok(Err(error)),
+            }
+        } else {
+            (false, stat.size_bytes)
+        };
+        if end <= at {
+            break;
+        }
+        if hole {
+            push_span(&mut items, Item::Hole { span: end - at });
+            at = end;
+            continue;
+        }
+        match read_run(worker, file, at, end, &mut items)? {
+            Ok(reached) => {
+                let short = reached < end;
+                at = reached;
+                if short {
+                    break;
+                }
+            }
+            Err(error) => return Ok(Err(error)),
+        }
+    }
+    Ok(Ok(items))
+}
+
+/// Adds an item, joining it with a last one of the same kind that has no chunk.
+fn push_span(items: &mut Vec<Item>, item: Item) {
+    match (items.last_mut(), item) {
+        (Some(Item::Hole { span }), Item::Hole { span: more }) | (Some(Item::Zeros { span }), Item::Zeros { span: more }) => {
+            *span += more
+        }
+        _ => items.push(item),
+    }
+}
+
+/// Reads and cuts the bytes from `start` to `end`; returns how far the file went.
+fn read_run(
+    worker: &mut Worker,
+    file: &dyn ReadFile,
+    start: u64,
+    end: u64,
+    items: &mut Vec<Item>,
+) -> Result<std::result::Result<u64, VolumeError>> {
+    let mut buffer = std::mem::take(&mut worker.files.buffer);
+    let result = read_run_into(worker, file, start, end, items, &mut buffer);
+    worker.files.buffer = buffer;
+    result
+}
+
+fn read_run_into(
+    worker: &mut Worker,
+    file: &dyn ReadFile,
+    start: u64,
+    end: u64,
+    items: &mut Vec<Item>,
+    buffer: &mut Vec<u8>,
+) -> Result<std::result::Result<u64, VolumeError>> {
+    let longest = worker.files.cutter.size_bytes_max();
+    let large = end - start > DROP_CACHE_FROM_BYTES;
+    // `buffer[head..fill]` is read and not yet cut; it begins at file offset `at`.
+    let (mut head, mut fill, mut at, mut next) = (0usize, 0usize, start, start);
+    let wanted = usize::try_from(end - start).unwrap_or(usize::MAX).min(READ_BYTES + longest);
+    if buffer.len() < wanted {
+        buffer.resize(wanted, 0);
+    }
+    let mut ended = false;
+    loop {
+        if !ended && fill - head < longest {
+            buffer.copy_within(head..fill, 0);
+            fill -= head;
+            head = 0;
+            let room = usize::try_from(end - next).unwrap_or(usize::MAX).min(buffer.len() - fill);
+            let got = match file.read_at(next, &mut buffer[fill..fill + room]) {
+                Ok(got) => got,
+                Err(error) => return Ok(Err(error)),
+            };
+            worker.shared.notes.bytes_read.fetch_add(got as u64, Relaxed);
+            worker.shared.job.bytes_moved.fetch_add(got as u64, Relaxed);
+            if large {
+                file.drop_cache(next, got as u64);
+                worker.packer.sink().check()?;
+            }
+            next += got as u64;
+            fill += got;
+            ended = got < room || next == end;
+            if !ended && fill - head < longest {
+                continue;
+            }
+        }
+        if head == fill {
+            return Ok(Ok(at));
+        }
+        let run = &buffer[head..fill];
+        let window = &run[..run.len().min(longest)];
+        let window_ends = ended && run.len() <= longest;
+        let zeros = zero_block(window, at, window_ends);
+        let length = if let Some((0, length)) = zeros {
+            push_span(items, Item::Zeros { span: length as u64 });
+            length
+        } else {
+            let length = match zeros {
+                Some((from, _)) => worker.files.cutter.first(&window[..from], true),
+                None => worker.files.cutter.first(window, window_ends),
+            };
+            let chunk = &window[..length];
+            let id = worker.packer.sink().chunk_id(ChunkKind::Data, chunk);
+            if worker.packer.take_on(&id) {
+                if large { worker.hand_on(id, chunk)? } else { worker.packer.write(ChunkKind::Data, id, chunk)? }
+            }
+            items.push(Item::Data { id, span: length as u64 });
+            length
+        };
+        head += length;
+        at += length as u64;
+    }
+}
+
+/// Offset in the window of the first whole block of zeros, and its length.
+fn zero_block(window: &[u8], at: u64, ended: bool) -> Option<(usize, usize)> {
+    let block = ZERO_BLOCK_BYTES as u64;
+    let first = ((block - at % block) % block) as usize;
+    (first..window.len())
+        .step_by(ZERO_BLOCK_BYTES)
+        .map(|from| (from, ZERO_BLOCK_BYTES.min(window.len() - from)))
+        .filter(|(_, length)| *length == ZERO_BLOCK_BYTES || ended)
+        .find(|(from, length)| is_zero(&window[*from..from + length]))
+}

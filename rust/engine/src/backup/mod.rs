@@ -1,0 +1,332 @@
+//! A volume into a snapshot.
+//!
+//! [`run`] opens a writer session, walks the volume on the calling thread, hands files and finished directories to workers, and
+//! commits. Promises the commit order of docs/format.md chapter 12, that nothing counts unless [`Summary::snapshot`] is returned,
+//! and that every item that was not captured is named. With no workers everything runs on the calling thread, in an order that
+//! depends only on what it is handed.
+//!
+//! Rooms: `walk` (what is there, and what is unchanged), `crew` (threads and their queue), `file` (one file's bytes), `tree`
+//! (directories, bottom-up), `exclude`.
+
+mod crew;
+mod exclude;
+mod file;
+mod tree;
+mod walk;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::job::{Job, Stage};
+use crate::packer::{CompressionChoice, PackOptions, Sink};
+use crate::repository::reader::ChunkReader;
+use crate::repository::session::{Aborted, Commit, Writer};
+use crate::repository::snapshots::SnapshotRow;
+use crate::repository::{PROGRAM, Repository};
+use crate::volume::{Fs, RootOptions};
+use exclude::Excludes;
+use longshore_format::SessionId;
+use longshore_format::pack::VerifyUpload;
+use longshore_format::snapshot::{Counts, ITEMS_NAMED_MAX, LostItem, LostReason, Snapshot};
+use longshore_format::usage::Usage;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Which snapshot to compare with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ParentChoice {
+    /// The newest of the same source.
+    #[default]
+    Auto,
+    /// None: everything is read.
+    None,
+    /// This one.
+    Snapshot(SessionId),
+}
+
+/// What to back up and how.
+#[derive(Clone, Debug)]
+pub struct BackupOptions {
+    /// The volume's directory.
+    pub path: PathBuf,
+    /// Volume identity.
+    pub source: String,
+    /// Host or node, for people.
+    pub host: String,
+    /// Tags, ascending by key.
+    pub tags: Vec<(String, String)>,
+    /// Which snapshot to compare with.
+    pub parent: ParentChoice,
+    /// Patterns of what to leave out.
+    pub excludes: Vec<String>,
+    /// Names left out directly below the root.
+    pub exclude_root_names: Vec<Vec<u8>>,
+    /// Stay on the root's filesystem.
+    pub one_file_system: bool,
+    /// Read and compare, store nothing.
+    pub dry_run: bool,
+    /// Files that changed while they were read make the exit code 3.
+    pub strict: bool,
+    /// Read every file, whatever its times say.
+    pub paranoid: bool,
+    /// Threads that read, compress and seal; 0: the calling thread does all.
+    pub workers: usize,
+    /// Threads that send.
+    pub upload_threads: usize,
+    /// What buffers and packs may take together.
+    pub memory_budget_bytes: usize,
+    /// How to compress.
+    pub compression: CompressionChoice,
+    /// What is checked before a pack is sent.
+    pub verify: VerifyUpload,
+}
+
+/// What a backup did.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// The snapshot; none for a dry run.
+    pub snapshot: Option<SessionId>,
+    /// What it was compared with.
+    pub parent: Option<SessionId>,
+    /// Counts.
+    pub counts: Counts,
+    /// Entries that vanished between listing and opening; not part of the snapshot.
+    pub vanished: u64,
+    /// Items not captured, the first [`ITEMS_NAMED_MAX`].
+    pub lost: Vec<LostItem>,
+    /// Items marked changed, the first [`ITEMS_NAMED_MAX`].
+    pub changed: Vec<Vec<u8>>,
+    /// 0, or 3 when items were lost (with `strict`, or changed).
+    pub exit_code: u8,
+}
+
+/// What all threads of a backup note.
+#[derive(Debug, Default)]
+pub(crate) struct Notes {
+    lost: Mutex<Vec<LostItem>>,
+    changed: Mutex<Vec<Vec<u8>>>,
+    pub items_lost: AtomicU64,
+    pub items_changed: AtomicU64,
+    pub vanished: AtomicU64,
+    pub files: AtomicU64,
+    pub directories: AtomicU64,
+    pub others: AtomicU64,
+    pub bytes: AtomicU64,
+    pub files_new: AtomicU64,
+    pub files_changed: AtomicU64,
+    pub files_unchanged: AtomicU64,
+    pub bytes_read: AtomicU64,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Notes {
+    fn lose(&self, job: &Job, reason: LostReason, path: &[u8], message: impl Into<String>) {
+        self.items_lost.fetch_add(1, Relaxed);
+        job.items_lost.fetch_add(1, Relaxed);
+        let mut lost = lock(&self.lost);
+        if lost.len() < ITEMS_NAMED_MAX {
+            lost.push(LostItem { reason, path: path.to_vec(), message: message.into() });
+        }
+    }
+
+    fn change(&self, path: &[u8]) {
+        self.items_changed.fetch_add(1, Relaxed);
+        let mut changed = lock(&self.changed);
+        if changed.len() < ITEMS_NAMED_MAX {
+            changed.push(path.to_vec());
+        }
+    }
+
+    fn counts(&self, bytes_stored: u64) -> Counts {
+        Counts {
+            files: self.files.load(Relaxed),
+            directories: self.directories.load(Relaxed),
+            others: self.others.load(Relaxed),
+            bytes: self.bytes.load(Relaxed),
+            files_new: self.files_new.load(Relaxed),
+            files_changed: self.files_changed.load(Relaxed),
+            files_unchanged: self.files_unchanged.load(Relaxed),
+            bytes_read: self.bytes_read.load(Relaxed),
+            bytes_stored,
+            items_lost: self.items_lost.load(Relaxed),
+            items_changed: self.items_changed.load(Relaxed),
+        }
+    }
+}
+
+/// How often a fenced session may begin again before the operator is asked.
+const FENCED_RETRIES: usize = 3;
+
+/// Backs a volume up.
+///
+/// # Errors
+/// When nothing was committed: the volume's root cannot be read, the store or the repository failed, the job was cancelled.
+pub fn run(repository: &Repository, fs: &dyn Fs, job: &Arc<Job>, options: &BackupOptions) -> Result<Summary> {
+    let excludes = Excludes::new(&options.excludes, &options.exclude_root_names)?;
+    let mut adopts = Vec::new();
+    for _ in 0..FENCED_RETRIES {
+        match attempt(repository, fs, job, options, &excludes, &adopts)? {
+            Attempt::Done(summary) => return Ok(*summary),
+            Attempt::Fenced(session) => {
+                tracing::warn!(session = %session, "A prune fenced this backup, beginning again");
+                adopts.push(session);
+            }
+        }
+    }
+    Err(Error::new(ErrorKind::StoreUnavailable, "the backup was fenced by a prune each time it tried to commit")
+        .with_next_step("let the prune end, then run the backup again"))
+}
+
+enum Attempt {
+    Done(Box<Summary>),
+    Fenced(SessionId),
+}
+
+fn attempt(
+    repository: &Repository,
+    fs: &dyn Fs,
+    job: &Arc<Job>,
+    options: &BackupOptions,
+    excludes: &Excludes,
+    adopts: &[SessionId],
+) -> Result<Attempt> {
+    job.enter(Stage::Preparing);
+    let started_nanos = repository.world.clock.wall_nanos();
+    let root = fs.open_root(&options.path, RootOptions { one_file_system: options.one_file_system }).map_err(|error| {
+        Error::from(error)
+            .while_doing(format_args!("volume cannot be opened: path={}", options.path.display()))
+            .with_next_step("check that the directory exists and may be read")
+    })?;
+    let mut writer = if options.dry_run {
+        Writer::rehearse(repository, job)?
+    } else {
+        repository.open_writer(&options.host, adopts.to_vec(), job)?
+    };
+    let result = (|| {
+        let parent = choose_parent(repository, options)?;
+        let (summary, sink, usage) = capture(&writer, root, job, options, excludes, parent.as_ref())?;
+        if options.dry_run {
+            return Ok(Attempt::Done(Box::new(summary.0)));
+        }
+        job.enter(Stage::Committing);
+        commit(&mut writer, job, options, summary, &sink, usage, started_nanos)
+    })();
+    if let Err(error) = &result
+        && !options.dry_run
+    {
+        match writer.abort(error.message()) {
+            Ok(Aborted::Nothing) => {}
+            Ok(Aborted::HadCommitted) => {
+                tracing::warn!(session = %writer.session(), "The commit had arrived although its answer was lost")
+            }
+            Err(other) => tracing::warn!(session = %writer.session(), error = %other, "Cannot mark the session as given up"),
+        }
+    }
+    job.enter(Stage::Finished);
+    result
+}
+
+fn choose_parent(repository: &Repository, options: &BackupOptions) -> Result<Option<SnapshotRow>> {
+    match &options.parent {
+        ParentChoice::None => Ok(None),
+        ParentChoice::Snapshot(session) => {
+            let wanted = session.to_string();
+            repository.find_snapshot(&wanted, None).map(Some)
+        }
+        ParentChoice::Auto => {
+            let (mut rows, _) = repository.snapshots()?;
+            rows.retain(|row| row.snapshot.source == options.source);
+            Ok(rows.pop())
+        }
+    }
+}
+
+type Captured = (Summary, longshore_format::tree::Entry);
+
+fn capture(
+    writer: &Writer,
+    root: Box<dyn crate::volume::Dir>,
+    job: &Arc<Job>,
+    options: &BackupOptions,
+    excludes: &Excludes,
+    parent: Option<&SnapshotRow>,
+) -> Result<(Captured, Arc<Sink>, Usage)> {
+    if let Some(row) = parent {
+        job.bytes_expected.store(row.snapshot.counts.bytes, Relaxed);
+        job.files_expected.store(row.snapshot.counts.files, Relaxed);
+    }
+    job.enter(Stage::Running);
+    let budget = options.memory_budget_bytes.max(64 << 20);
+    let pack_options = PackOptions {
+        // Open packs of data and trees by thread, those being sent, and the caches of the parent's trees share the budget.
+        pack_size_bytes: (budget / (2 * options.workers.max(1) + options.upload_threads + 6)).clamp(4 << 20, 32 << 20),
+        compression: options.compression,
+        verify: options.verify,
+        upload_threads: if options.workers == 0 { 0 } else { options.upload_threads },
+        dry_run: options.dry_run,
+    };
+    let notes = Arc::new(Notes::default());
+    let reader = Arc::new(ChunkReader::new(writer.repository().clone(), Arc::clone(&writer.index), Arc::clone(job), budget / 8));
+    let crew = crew::Crew::start(writer, job, options, pack_options, Arc::clone(&notes), Arc::clone(&reader))?;
+    let walked = walk::walk(&crew, root, excludes, parent, options);
+    let (root, sink, usage) = crew.finish(walked)?;
+    sink.finish()?;
+    let counts = notes.counts(sink.bytes_stored.load(Relaxed));
+    let mut lost = std::mem::take(&mut *lock(&notes.lost));
+    lost.sort_by(|a, b| a.path.cmp(&b.path));
+    let mut changed = std::mem::take(&mut *lock(&notes.changed));
+    changed.sort();
+    let incomplete = counts.items_lost > 0 || options.strict && counts.items_changed > 0;
+    let summary = Summary {
+        snapshot: None,
+        parent: parent.map(|row| row.session),
+        counts,
+        vanished: notes.vanished.load(Relaxed),
+        lost,
+        changed,
+        exit_code: if incomplete { 3 } else { 0 },
+    };
+    Ok(((summary, root), sink, usage))
+}
+
+fn commit(
+    writer: &mut Writer,
+    job: &Job,
+    options: &BackupOptions,
+    (mut summary, root): Captured,
+    sink: &Sink,
+    mut usage: Usage,
+    started_nanos: i64,
+) -> Result<Attempt> {
+    sink.add_own_frames(&mut usage);
+    let table = writer.put_usage(&usage)?;
+    writer.prove(&sink.sent())?;
+    job.check()?;
+    let repository = writer.repository().clone();
+    let snapshot = Snapshot {
+        nonce: writer.nonce(),
+        root,
+        usage: vec![table],
+        source: options.source.clone(),
+        parent: summary.parent,
+        tags: options.tags.clone(),
+        started_nanos,
+        ended_nanos: repository.world.clock.wall_nanos(),
+        host: options.host.clone(),
+        path: options.path.as_os_str().as_bytes().to_vec(),
+        program: PROGRAM.to_owned(),
+        counts: summary.counts,
+        lost: summary.lost.clone(),
+        changed: summary.changed.clone(),
+    };
+    match writer.commit(snapshot)? {
+        Commit::Done => {
+            summary.snapshot = Some(writer.session());
+            Ok(Attempt::Done(Box::new(summary)))
+        }
+        Commit::Fenced(_) => Ok(Attempt::Fenced(writer.session())),
+    }
+}

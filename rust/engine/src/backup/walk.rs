@@ -1,0 +1,366 @@
+//! What is there, and what of it is as it was.
+//!
+//! The walk goes over the volume without recursion, names ascending, and merges each directory with the same directory of the
+//! parent snapshot. A file whose size, mtime, ctime and inode are as recorded is not opened, provided that every chunk of it is in
+//! a listed pack. Drift of the ctime alone is explained by recorded metadata that changed with it (mode, owner, xattrs), and the
+//! content kept; else the file is read. What changed just before or while the parent was made is read again, since a
+//! second change may hide in the same tick of the clock.
+
+use super::crew::{Crew, Task};
+use super::exclude::Excludes;
+use super::file::{FileBatch, FileJob};
+use super::tree::{DirNode, entry_of};
+use super::{BackupOptions, Notes};
+use crate::error::{Error, ErrorKind, Result};
+use crate::repository::snapshots::SnapshotRow;
+use crate::volume::{Dir, Kind, Stat, VolumeError, VolumeErrorKind};
+use longshore_format::limits;
+use longshore_format::snapshot::LostReason;
+use longshore_format::tree::{Entry, Node};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Files in a batch, and their bytes: enough to make handing over cheap, few enough to keep all workers busy.
+const BATCH_FILES: usize = 64;
+const BATCH_BYTES: u64 = 1 << 20;
+/// A change in the same tick as the parent's look at a file would leave its times as they were. Kernels tick at 100 Hz or faster.
+const TICK_NANOS: i64 = 20_000_000;
+
+/// Extended attributes by name.
+type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
+struct Level {
+    node: Arc<DirNode>,
+    names: std::vec::IntoIter<(usize, Vec<u8>)>,
+    previous: VecDeque<Entry>,
+    batch: Vec<FileJob>,
+    batch_bytes: u64,
+}
+
+struct Walk<'a> {
+    crew: &'a Crew,
+    excludes: &'a Excludes,
+    options: &'a BackupOptions,
+    /// Files whose ctime is from then on are read again.
+    fresh_from_nanos: i64,
+    root_device: u64,
+}
+
+/// Walks the volume and puts work into the crew. The root's entry is complete when the crew has finished.
+pub(crate) fn walk(
+    crew: &Crew,
+    root: Box<dyn Dir>,
+    excludes: &Excludes,
+    parent: Option<&SnapshotRow>,
+    options: &BackupOptions,
+) -> Result<()> {
+    let stat = root.stat_self()?;
+    let walk = Walk {
+        crew,
+        excludes,
+        options,
+        fresh_from_nanos: parent.map_or(i64::MAX, |row| row.snapshot.started_nanos.saturating_sub(TICK_NANOS)),
+        root_device: stat.device,
+    };
+    let previous = parent.map(|row| Box::new(row.snapshot.root.clone()));
+    let first = walk.enter(root, Vec::new(), b"", &stat, None, previous)?.ok_or_else(|| {
+        Error::new(ErrorKind::Volume, format!("volume's root cannot be listed: path={}", options.path.display()))
+            .with_next_step("check that the directory may be read")
+    })?;
+    let mut levels = vec![first];
+    while let Some(level) = levels.last_mut() {
+        crew.sink.check()?;
+        match level.names.next() {
+            Some((slot, name)) => {
+                if let Some(below) = walk.visit(level, slot, name)? {
+                    levels.push(below);
+                }
+            }
+            None => {
+                if let Some(done) = levels.pop() {
+                    walk.leave(done)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Walk<'_> {
+    fn notes(&self) -> &Notes {
+        &self.crew.shared.notes
+    }
+
+    fn lose(&self, path: &[u8], error: &VolumeError, doing: &str) {
+        self.notes().lose(&self.crew.shared.job, LostReason::Unreadable, path, format!("{doing}: {error}"));
+    }
+
+    /// Begins a directory. `None` when it cannot be listed; then it is named as lost.
+    fn enter(
+        &self,
+        dir: Box<dyn Dir>,
+        path: Vec<u8>,
+        name: &[u8],
+        stat: &Stat,
+        above: Option<(Arc<DirNode>, usize)>,
+        previous: Option<Box<Entry>>,
+    ) -> Result<Option<Level>> {
+        self.crew.shared.job.at(&path);
+        let names = match dir.names() {
+            Ok(names) => names,
+            Err(error) => {
+                self.lose(&path, &error, "directory cannot be listed");
+                return Ok(None);
+            }
+        };
+        let xattrs = dir.xattrs_self().or_else(|error| self.without_xattrs(&path, error));
+        let xattrs = xattrs.unwrap_or_default();
+        let names: Vec<Vec<u8>> = names.into_iter().filter(|n| !self.excludes.leaves_out(&join(&path, n), n)).collect();
+        let previous_entries = self.previous_entries(previous.as_deref())?;
+        let own = entry_of(name, stat, xattrs, false, Node::Directory { content: Vec::new() });
+        self.notes().directories.fetch_add(1, Relaxed);
+        let known = previous_entries.as_ref().map(VecDeque::len);
+        let node = DirNode::new(dir, path, above, own, names.len(), previous.zip(known));
+        let names: Vec<_> = names.into_iter().enumerate().collect();
+        Ok(Some(Level {
+            node: Arc::new(node),
+            names: names.into_iter(),
+            previous: previous_entries.unwrap_or_default(),
+            batch: Vec::new(),
+            batch_bytes: 0,
+        }))
+    }
+
+    fn without_xattrs(&self, path: &[u8], error: VolumeError) -> std::result::Result<Xattrs, VolumeError> {
+        if error.kind != VolumeErrorKind::Unsupported {
+            self.notes().lose(
+                &self.crew.shared.job,
+                LostReason::Other,
+                path,
+                format!("extended attributes cannot be read: {error}"),
+            );
+        }
+        Err(error)
+    }
+
+    /// The entries of a directory in the parent snapshot; none when they cannot be read, and then all below is read afresh.
+    fn previous_entries(&self, previous: Option<&Entry>) -> Result<Option<VecDeque<Entry>>> {
+        let Some(previous) = previous.filter(|e| matches!(e.node, Node::Directory { .. })) else { return Ok(None) };
+        let mut entries = VecDeque::new();
+        let read = self.crew.shared.reader.for_each_entry(previous, &mut |entry| {
+            entries.push_back(entry);
+            Ok(true)
+        });
+        match read {
+            Ok(_) => Ok(Some(entries)),
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                tracing::warn!(error = %error, "Cannot read a directory of the parent snapshot, reading its files instead");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn visit(&self, level: &mut Level, slot: usize, name: Vec<u8>) -> Result<Option<Level>> {
+        while level.previous.front().is_some_and(|e| e.name < name) {
+            level.previous.pop_front();
+        }
+        let previous = if level.previous.front().is_some_and(|e| e.name == name) { level.previous.pop_front() } else { None };
+        let path = level.node.path_of(&name);
+        if name.len() > limits::NAME_BYTES_MAX {
+            self.notes().lose(&self.crew.shared.job, LostReason::NameTooLong, &path, "name is longer than the format takes");
+            return self.put(level, slot, None, false).map(|()| None);
+        }
+        let stat = match level.node.dir.stat(&name) {
+            Ok(stat) => stat,
+            Err(error) => {
+                if error.kind == VolumeErrorKind::NotFound {
+                    self.notes().vanished.fetch_add(1, Relaxed);
+                } else {
+                    self.lose(&path, &error, "cannot be looked at");
+                }
+                return self.put(level, slot, None, false).map(|()| None);
+            }
+        };
+        match stat.kind {
+            Kind::Directory => self.visit_directory(level, slot, name, path, &stat, previous),
+            Kind::File => self.visit_file(level, slot, name, &path, stat, previous).map(|()| None),
+            _ => self.visit_other(level, slot, &name, &path, &stat, previous.as_ref()).map(|()| None),
+        }
+    }
+
+    fn visit_directory(
+        &self,
+        level: &mut Level,
+        slot: usize,
+        name: Vec<u8>,
+        path: Vec<u8>,
+        stat: &Stat,
+        previous: Option<Entry>,
+    ) -> Result<Option<Level>> {
+        if self.options.one_file_system && stat.device != self.root_device {
+            // The mount point is kept, empty; what is mounted there belongs to somebody else.
+            let entry = entry_of(&name, stat, Vec::new(), false, Node::Directory { content: Vec::new() });
+            let same = previous.as_ref() == Some(&entry);
+            self.notes().directories.fetch_add(1, Relaxed);
+            return self.put(level, slot, Some(entry), same).map(|()| None);
+        }
+        let dir = match level.node.dir.open_dir(&name) {
+            Ok(dir) => dir,
+            Err(error) => {
+                match error.kind {
+                    VolumeErrorKind::NotFound => {
+                        self.notes().vanished.fetch_add(1, Relaxed);
+                    }
+                    _ => self.lose(&path, &error, "directory cannot be opened"),
+                }
+                return self.put(level, slot, None, false).map(|()| None);
+            }
+        };
+        let previous = previous.map(Box::new);
+        match self.enter(dir, path, &name, stat, Some((Arc::clone(&level.node), slot)), previous)? {
+            Some(below) => Ok(Some(below)),
+            None => self.put(level, slot, None, false).map(|()| None),
+        }
+    }
+
+    fn visit_file(
+        &self,
+        level: &mut Level,
+        slot: usize,
+        name: Vec<u8>,
+        path: &[u8],
+        stat: Stat,
+        previous: Option<Entry>,
+    ) -> Result<()> {
+        let job = &self.crew.shared.job;
+        job.files_found.fetch_add(1, Relaxed);
+        job.bytes_found.fetch_add(stat.size_bytes, Relaxed);
+        if let Some(before) = &previous
+            && let Some(entry) = self.unchanged(level, &name, path, &stat, before)?
+        {
+            let notes = self.notes();
+            notes.files.fetch_add(1, Relaxed);
+            notes.files_unchanged.fetch_add(1, Relaxed);
+            notes.bytes.fetch_add(stat.size_bytes, Relaxed);
+            job.files_done.fetch_add(1, Relaxed);
+            job.bytes_done.fetch_add(stat.size_bytes, Relaxed);
+            let same = *before == entry;
+            return self.put(level, slot, Some(entry), same);
+        }
+        level.batch_bytes += stat.size_bytes;
+        level.batch.push(FileJob { slot, name, stat, previous: previous.map(Box::new) });
+        if level.batch.len() >= BATCH_FILES || level.batch_bytes >= BATCH_BYTES {
+            self.send_batch(level)?;
+        }
+        Ok(())
+    }
+
+    /// The file's entry with the parent's content, when it need not be read.
+    fn unchanged(&self, level: &Level, name: &[u8], path: &[u8], stat: &Stat, before: &Entry) -> Result<Option<Entry>> {
+        let Node::File { size_bytes, content } = &before.node else { return Ok(None) };
+        let content_stands = *size_bytes == stat.size_bytes
+            && (before.mtime.secs, before.mtime.nanos) == (stat.mtime.secs, stat.mtime.nanos)
+            && before.inode == stat.inode
+            && !before.changed
+            && !before.incomplete
+            && !self.options.paranoid;
+        if !content_stands {
+            return Ok(None);
+        }
+        let ctime_nanos = stat.ctime.secs.saturating_mul(1_000_000_000).saturating_add(i64::from(stat.ctime.nanos));
+        let ctime_stands = (before.ctime.secs, before.ctime.nanos) == (stat.ctime.secs, stat.ctime.nanos);
+        if ctime_stands && ctime_nanos >= self.fresh_from_nanos {
+            return Ok(None);
+        }
+        let node = Node::File { size_bytes: *size_bytes, content: content.clone() };
+        let entry = if ctime_stands {
+            entry_of(name, stat, before.xattrs.clone(), false, node)
+        } else {
+            let xattrs = match level.node.dir.xattrs(name, Kind::File) {
+                Ok(xattrs) => xattrs,
+                Err(error) if error.kind == VolumeErrorKind::Unsupported => Vec::new(),
+                Err(_) => return Ok(None),
+            };
+            let explained =
+                before.mode != stat.mode || before.uid != stat.uid || before.gid != stat.gid || before.xattrs != xattrs;
+            if !explained
+                || ctime_nanos >= self.fresh_from_nanos
+                    && before.ctime.secs * 1_000_000_000 + i64::from(before.ctime.nanos) >= self.fresh_from_nanos
+            {
+                return Ok(None);
+            }
+            entry_of(name, stat, xattrs, false, node)
+        };
+        if self.crew.rely_on(content)? {
+            Ok(Some(entry))
+        } else {
+            tracing::info!(path = %String::from_utf8_lossy(path), "A chunk of an unchanged file is not in the repository, reading the file again");
+            Ok(None)
+        }
+    }
+
+    fn visit_other(
+        &self,
+        level: &mut Level,
+        slot: usize,
+        name: &[u8],
+        path: &[u8],
+        stat: &Stat,
+        previous: Option<&Entry>,
+    ) -> Result<()> {
+        let node = match stat.kind {
+            Kind::Symlink => match level.node.dir.read_link(name) {
+                Ok(target) => Node::Symlink { target },
+                Err(error) => {
+                    match error.kind {
+                        VolumeErrorKind::NotFound => {
+                            self.notes().vanished.fetch_add(1, Relaxed);
+                        }
+                        _ => self.lose(path, &error, "symbolic link cannot be read"),
+                    }
+                    return self.put(level, slot, None, false);
+                }
+            },
+            Kind::BlockDevice => Node::BlockDevice { major: stat.rdev.0, minor: stat.rdev.1 },
+            Kind::CharDevice => Node::CharDevice { major: stat.rdev.0, minor: stat.rdev.1 },
+            Kind::Fifo => Node::Fifo,
+            _ => Node::Socket,
+        };
+        let known =
+            previous.filter(|e| (e.ctime.secs, e.ctime.nanos) == (stat.ctime.secs, stat.ctime.nanos) && e.inode == stat.inode);
+        let xattrs = match known {
+            Some(entry) => entry.xattrs.clone(),
+            None => level.node.dir.xattrs(name, stat.kind).or_else(|error| self.without_xattrs(path, error)).unwrap_or_default(),
+        };
+        self.notes().others.fetch_add(1, Relaxed);
+        let entry = entry_of(name, stat, xattrs, false, node);
+        let same = previous == Some(&entry);
+        self.put(level, slot, Some(entry), same)
+    }
+
+    /// Settles an entry from the walk. The level's own hold keeps the directory from being complete here.
+    fn put(&self, level: &Level, slot: usize, entry: Option<Entry>, same: bool) -> Result<()> {
+        if level.node.put(slot, entry, same) { self.crew.submit(Task::Close(Arc::clone(&level.node))) } else { Ok(()) }
+    }
+
+    fn send_batch(&self, level: &mut Level) -> Result<()> {
+        if level.batch.is_empty() {
+            return Ok(());
+        }
+        let files = std::mem::take(&mut level.batch);
+        level.batch_bytes = 0;
+        self.crew.shared.job.at(&level.node.path);
+        self.crew.submit(Task::Files(FileBatch { node: Arc::clone(&level.node), files }))
+    }
+
+    fn leave(&self, mut level: Level) -> Result<()> {
+        self.send_batch(&mut level)?;
+        if level.node.release() { self.crew.submit(Task::Close(level.node)) } else { Ok(()) }
+    }
+}
+
+fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
+    if path.is_empty() { name.to_vec() } else { [path, b"/", name].concat() }
+}

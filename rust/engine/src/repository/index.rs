@@ -1,0 +1,305 @@
+//! Where chunks lie: all index segments of a repository together, and what the running session adds.
+//!
+//! An index is a hint. [`Index::find`] returns only frames whose pack was listed and is in no tombstone when the index was loaded,
+//! or was uploaded by this session since. A segment that cannot be read is replaced by the headers of the packs that no other
+//! segment lists. Memory: segments are mapped from the cache when there is one; without, they are held, 44 bytes a chunk.
+
+use super::{Repository, key, list};
+use crate::error::{Error, ErrorKind, Result};
+use crate::job::Job;
+use longshore_format::envelope::Codec;
+use longshore_format::id::{ChunkId, PackName, RandomName};
+use longshore_format::index::{self, FramePlace, Segment, SegmentBuilder, index_key};
+use longshore_format::limits;
+use longshore_format::pack::{self, Frame, TRAILER_BYTES};
+use longshore_format::session::Tombstone;
+use longshore_kernels::map::Map;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, RwLock};
+
+/// Bytes read from the end of a pack in one request when its header is wanted.
+const HEADER_READ_BYTES: u64 = 64 << 10;
+const SUM_BYTES: usize = 32;
+
+/// Bytes of a segment, mapped or held.
+#[derive(Debug)]
+pub(crate) enum SegmentBytes {
+    Mapped(Map),
+    Held(Vec<u8>),
+}
+
+impl AsRef<[u8]> for SegmentBytes {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => {
+                let all = map.as_ref();
+                &all[..all.len().saturating_sub(SUM_BYTES)]
+            }
+            Self::Held(bytes) => bytes,
+        }
+    }
+}
+
+/// Where a chunk lies, complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Its frame.
+    pub frame: FramePlace,
+    /// Where it begins in the frame's payload.
+    pub offset_bytes: u32,
+    /// Its length.
+    pub length_bytes: u32,
+}
+
+/// All that is known of where chunks lie.
+#[derive(Debug)]
+pub struct Index {
+    segments: RwLock<Vec<Arc<Segment<SegmentBytes>>>>,
+    usable: RwLock<HashSet<PackName>>,
+    sizes: HashMap<PackName, u64>,
+    /// Segments that could not be read, by name and reason.
+    pub damaged: Vec<(RandomName, String)>,
+}
+
+impl Repository {
+    /// Reads tombstones, index segments and the list of packs, in this order (docs/format.md chapter 12).
+    ///
+    /// # Errors
+    /// What the store says. Damaged segments and headers are noted, not fatal.
+    pub fn load_index(&self, job: &Job) -> Result<Index> {
+        // A segment that vanished between listing and reading was replaced: begin again. Each round a prune must have ended, so few suffice.
+        for _ in 0..20 {
+            if let Some(index) = self.try_load_index(job)? {
+                return Ok(index);
+            }
+        }
+        Err(Error::new(ErrorKind::StoreUnavailable, "the index changed each time it was read").with_next_step("try again later"))
+    }
+
+    fn try_load_index(&self, job: &Job) -> Result<Option<Index>> {
+        let mut codec = Codec::new()?;
+        let dead = self.tombstoned(&mut codec)?;
+        let mut names = Vec::new();
+        list(&*self.store, "index/", |entry| {
+            names.extend(entry.key.as_str().strip_prefix("index/").and_then(|n| RandomName::from_hex(n).ok()));
+            Ok(())
+        })?;
+        let (mut segments, mut damaged) = (Vec::with_capacity(names.len()), Vec::new());
+        for name in &names {
+            job.check()?;
+            match self.load_segment(*name, &mut codec) {
+                Ok(Some(segment)) => segments.push(Arc::new(segment)),
+                Ok(None) => return Ok(None),
+                Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::WrongKey) => {
+                    tracing::warn!(segment = %name, error = %error, "Cannot read an index segment, reading pack headers instead");
+                    damaged.push((*name, error.to_string()));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let known: BTreeSet<String> = names.iter().map(|n| format!("segments/{n}")).collect();
+        for key in self.cache.keys("segments/") {
+            if !known.contains(key.as_str()) {
+                self.cache.delete(key.as_str());
+            }
+        }
+        let mut sizes = HashMap::new();
+        list(&*self.store, "packs/", |entry| {
+            if let Some(name) = entry.key.as_str().strip_prefix("packs/").and_then(|n| PackName::from_text(n).ok()) {
+                sizes.insert(name, entry.size_bytes);
+            }
+            Ok(())
+        })?;
+        let mut usable: HashSet<PackName> = sizes.keys().filter(|name| !dead.contains(name)).copied().collect();
+        // A pack whose size is not what the index says was cut short: nothing in it is relied on.
+        for row in segments.iter().flat_map(|s| s.packs()) {
+            if row.size_bytes != 0 && sizes.get(&row.name).is_some_and(|size| *size != row.size_bytes) {
+                usable.remove(&row.name);
+            }
+        }
+        let index = Index { segments: RwLock::new(segments), usable: RwLock::new(usable), sizes, damaged };
+        if !index.damaged.is_empty() {
+            self.index_from_headers(&index, job, &mut codec)?;
+        }
+        Ok(Some(index))
+    }
+
+    fn tombstoned(&self, codec: &mut Codec) -> Result<HashSet<PackName>> {
+        let mut names = Vec::new();
+        list(&*self.store, "tombstones/", |entry| {
+            names.extend(entry.key.as_str().strip_prefix("tombstones/").and_then(|n| RandomName::from_hex(n).ok()));
+            Ok(())
+        })?;
+        let mut dead = HashSet::new();
+        for name in names {
+            // Gone in between: its packs are gone too, and the listing of packs, which comes later, shows it.
+            if let Some(bytes) = self.get(longshore_format::session::tombstone_key(name), limits::RECORD_BYTES_MAX)? {
+                dead.extend(Tombstone::decode(&self.keys, name, &bytes, codec)?.packs);
+            }
+        }
+        Ok(dead)
+    }
+
+    fn load_segment(&self, name: RandomName, codec: &mut Codec) -> Result<Option<Segment<SegmentBytes>>> {
+        let cache_key = format!("segments/{name}");
+        if let Some(map) = self.cache.map(&cache_key) {
+            if let Some((body, sum)) = map.as_ref().split_last_chunk::<SUM_BYTES>()
+                && *sum == self.keys.cache_sum(&name.0, body)
+            {
+                return Ok(Some(Segment::new(SegmentBytes::Mapped(map))?));
+            }
+            self.cache.delete(&cache_key);
+        }
+        let Some(bytes) = self.get(index_key(name), limits::INDEX_BYTES_MAX)? else { return Ok(None) };
+        let payload = index::open_segment(&self.keys, name, &bytes, codec)?;
+        Ok(Some(self.keep_segment(name, payload)?))
+    }
+
+    /// Puts an opened segment into the cache and maps it from there, or holds it.
+    pub(crate) fn keep_segment(&self, name: RandomName, mut payload: Vec<u8>) -> Result<Segment<SegmentBytes>> {
+        let cache_key = format!("segments/{name}");
+        let sum = self.keys.cache_sum(&name.0, &payload);
+        payload.extend_from_slice(&sum);
+        self.cache.put(&cache_key, &payload);
+        payload.truncate(payload.len() - SUM_BYTES);
+        match self.cache.map(&cache_key) {
+            Some(map) if map.as_ref().len() == payload.len() + SUM_BYTES && map.as_ref().starts_with(&payload) => {
+                Ok(Segment::new(SegmentBytes::Mapped(map))?)
+            }
+            _ => Ok(Segment::new(SegmentBytes::Held(payload))?),
+        }
+    }
+
+    fn index_from_headers(&self, index: &Index, job: &Job, codec: &mut Codec) -> Result<()> {
+        let listed: HashSet<PackName> =
+            index.segments().iter().flat_map(|s| s.packs()).filter(|p| p.size_bytes != 0).map(|p| p.name).collect();
+        let mut builder = SegmentBuilder::new();
+        let missing: BTreeMap<PackName, u64> =
+            index.sizes.iter().filter(|(n, _)| !listed.contains(n)).map(|(n, s)| (*n, *s)).collect();
+        for (name, size) in missing {
+            job.check()?;
+            match self.pack_header(name, size, codec) {
+                Ok((salt, frames)) => builder.add_pack(name, salt, size, &frames),
+                Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::WrongKey) => {
+                    tracing::warn!(pack = %name, error = %error, "Cannot read the header of a pack");
+                }
+                Err(error) => return Err(error),
+            }
+            if builder.chunks() >= 1 << 20 {
+                index.add_segment(Segment::new(SegmentBytes::Held(std::mem::take(&mut builder).payload()?))?);
+            }
+        }
+        index.add_segment(Segment::new(SegmentBytes::Held(builder.payload()?))?);
+        Ok(())
+    }
+
+    /// Reads a pack's header: its salt and its frames.
+    ///
+    /// # Errors
+    /// Corrupt, or what the store says.
+    pub fn pack_header(&self, name: PackName, size_bytes: u64, codec: &mut Codec) -> Result<([u8; 32], Vec<Frame>)> {
+        let object = key(name.key())?;
+        let least = (pack::PREAMBLE_BYTES + TRAILER_BYTES) as u64;
+        if size_bytes < least {
+            return Err(Error::corrupt(format!("pack is shorter than any pack: pack={name}, size_bytes={size_bytes}")));
+        }
+        let preamble = self.store.get_range(&object, 0, pack::PREAMBLE_BYTES as u64)?;
+        let (salt, pack_key) = pack::open_preamble(&self.keys, name, &preamble)?;
+        let tail_start = size_bytes.saturating_sub(HEADER_READ_BYTES);
+        let tail = self.store.get_range(&object, tail_start, size_bytes - tail_start)?;
+        let Some((body, trailer)) = tail.split_last_chunk::<TRAILER_BYTES>() else {
+            return Err(Error::corrupt(format!("pack ends too early: pack={name}")));
+        };
+        let trailer = pack::read_trailer(trailer, size_bytes)?;
+        let header_start = size_bytes - TRAILER_BYTES as u64 - u64::from(trailer.header_bytes);
+        let mut sealed = if header_start >= tail_start {
+            body[(header_start - tail_start) as usize..].to_vec()
+        } else {
+            self.store.get_range(&object, header_start, u64::from(trailer.header_bytes))?.to_vec()
+        };
+        Ok((salt, pack::open_header(&pack_key, &salt, header_start, trailer, &mut sealed, codec)?))
+    }
+}
+
+impl Index {
+    /// One that knows nothing.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self { segments: RwLock::default(), usable: RwLock::default(), sizes: HashMap::new(), damaged: Vec::new() }
+    }
+
+    pub(crate) fn segments(&self) -> Vec<Arc<Segment<SegmentBytes>>> {
+        self.segments.read().map(|s| s.clone()).unwrap_or_default()
+    }
+
+    pub(crate) fn add_segment(&self, segment: Segment<SegmentBytes>) {
+        if let Ok(mut segments) = self.segments.write() {
+            segments.push(Arc::new(segment));
+        }
+    }
+
+    /// Says that a pack of this session is in the store.
+    pub(crate) fn add_own_pack(&self, name: PackName) {
+        if let Ok(mut usable) = self.usable.write() {
+            usable.insert(name);
+        }
+    }
+
+    /// Packs listed in the store when the index was loaded, with their sizes.
+    #[must_use]
+    pub fn pack_sizes(&self) -> &HashMap<PackName, u64> {
+        &self.sizes
+    }
+
+    /// Whether frames of a pack may be relied on.
+    #[must_use]
+    pub fn is_usable(&self, name: &PackName) -> bool {
+        self.usable.read().is_ok_and(|u| u.contains(name))
+    }
+
+    /// Number of chunks in all segments; those that stand in several count several times.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.segments().iter().map(|s| s.len() as u64).sum()
+    }
+
+    /// Whether no chunk is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A place of a chunk in a pack that may be relied on.
+    #[must_use]
+    pub fn find(&self, id: &ChunkId) -> Option<Found> {
+        self.find_where(id, |pack| self.is_usable(pack))
+    }
+
+    /// All places of a chunk, also in packs that may not be relied on: for a reader that tries them in turn.
+    #[must_use]
+    pub fn find_all(&self, id: &ChunkId) -> Vec<Found> {
+        let mut out = Vec::new();
+        for segment in self.segments() {
+            for place in segment.find(id) {
+                if let Some(frame) = segment.frame(place.frame) {
+                    out.push(Found { frame, offset_bytes: place.offset_bytes, length_bytes: place.length_bytes });
+                }
+            }
+        }
+        out
+    }
+
+    fn find_where(&self, id: &ChunkId, good: impl Fn(&PackName) -> bool) -> Option<Found> {
+        let segments = self.segments.read().ok()?;
+        for segment in segments.iter().rev() {
+            for place in segment.find(id) {
+                if let Some(frame) = segment.frame(place.frame)
+                    && good(&frame.pack)
+                {
+                    return Some(Found { frame, offset_bytes: place.offset_bytes, length_bytes: place.length_bytes });
+                }
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,289 @@
+//! A repository: made, opened, its keys, and the objects behind its names.
+//!
+//! Holds [`Repository`], which is cheap to clone and used from many threads. Promises that one which exists is never given a new
+//! key, and that every object is created once. Knows packs and snapshots as names and bytes; what a volume is it does not know.
+
+pub mod cache;
+pub mod cursor;
+pub mod index;
+pub mod reader;
+pub mod session;
+pub mod snapshots;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::seams::World;
+use bytes::Bytes;
+use cache::Cache;
+use longshore_format::config::{Config, Cut, config_key, read_config_clear};
+use longshore_format::envelope::Codec;
+use longshore_format::id::{RandomName, RepositoryId, number_from_hex};
+use longshore_format::keys::{self, Argon2Cost, Keys, MasterKey, SlotInfo, Unlock};
+use longshore_format::limits;
+use longshore_store::{Entry, Key, Put, Store, StoreErrorKind};
+use std::sync::Arc;
+
+/// Name and version, as written into what we make.
+pub const PROGRAM: &str = concat!("longshore ", env!("CARGO_PKG_VERSION"));
+const PAGE: usize = 1000;
+
+/// An open repository.
+#[derive(Clone, Debug)]
+pub struct Repository {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) keys: Arc<Keys>,
+    pub(crate) config: Arc<Config>,
+    pub(crate) world: World,
+    pub(crate) cache: Arc<Cache>,
+}
+
+/// A key slot and what it says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotRow {
+    /// Its name.
+    pub name: RandomName,
+    /// What it says.
+    pub info: SlotInfo,
+}
+
+pub(crate) fn key(text: impl Into<String>) -> Result<Key> {
+    Ok(Key::new(text)?)
+}
+
+/// Calls `visit` with every object under `prefix`, page by page.
+pub(crate) fn list(store: &dyn Store, prefix: &str, mut visit: impl FnMut(&Entry) -> Result<()>) -> Result<()> {
+    let mut after: Option<Key> = None;
+    loop {
+        let page = store.list(prefix, after.as_ref(), PAGE)?;
+        for entry in &page.entries {
+            visit(entry)?;
+        }
+        match page.entries.last() {
+            Some(last) if page.more => after = Some(last.key.clone()),
+            _ => return Ok(()),
+        }
+    }
+}
+
+fn newest_config(store: &dyn Store) -> Result<Option<u32>> {
+    let mut newest = None;
+    list(store, "config/", |entry| {
+        newest = entry.key.as_str().strip_prefix("config/").and_then(number_from_hex).max(newest);
+        Ok(())
+    })?;
+    Ok(newest)
+}
+
+fn not_found(store: &dyn Store) -> Error {
+    Error::new(ErrorKind::RepositoryNotFound, format!("there is no repository here: repository={}", store.describe()))
+        .with_next_step("check the address, or make one with: longshore repo init")
+}
+
+impl Repository {
+    /// Makes a repository whose master key is wrapped for `unlock`.
+    ///
+    /// # Errors
+    /// `RepositoryExists` when anything of one is there; nothing is touched then. `Unsupported` when the store cannot create an
+    /// object only if it is absent.
+    pub fn init(
+        store: Arc<dyn Store>,
+        world: World,
+        unlock: &Unlock,
+        label: &str,
+        cost: Argon2Cost,
+        cache: Cache,
+    ) -> Result<Self> {
+        let exists = |what: &str| {
+            Error::new(
+                ErrorKind::RepositoryExists,
+                format!("a repository is already there: found={what}, repository={}", store.describe()),
+            )
+            .with_next_step("open it with its key, or choose another place")
+        };
+        for prefix in ["config/", "keys/", "packs/", "snapshots/"] {
+            if !store.list(prefix, None, 1)?.entries.is_empty() {
+                return Err(exists(prefix));
+            }
+        }
+        longshore_store::probe(&*store, &*world.rng)?;
+        let mut codec = Codec::new()?;
+        let master = MasterKey::new(world.salt());
+        let repository = RepositoryId(world.random16());
+        let keys = Keys::derive(&master, repository);
+        let config = Config {
+            number: 0,
+            repository,
+            cut: Cut::default(),
+            created_nanos: world.clock.wall_nanos(),
+            program: PROGRAM.to_owned(),
+        };
+        // The slot goes first: a configuration without any slot could never be opened, a slot without a configuration is inert.
+        let slot = world.name();
+        let slot_bytes = keys::encode_slot(&keys, slot, unlock, world.salt(), cost, label)?;
+        store.put_new(&key(keys::slot_key(slot))?, Bytes::from(slot_bytes))?;
+        let bytes = config.encode(&keys, world.salt(), &mut codec)?;
+        match store.put_new(&key(config_key(0))?, Bytes::from(bytes))? {
+            Put::Created => Ok(Self {
+                store,
+                keys: Arc::new(keys),
+                config: Arc::new(config),
+                world,
+                cache: Arc::new(cache.for_repository(repository)),
+            }),
+            Put::Exists => {
+                let _ = store.delete(&key(keys::slot_key(slot))?);
+                Err(exists("config/"))
+            }
+        }
+    }
+
+    /// Opens the repository in a store.
+    ///
+    /// # Errors
+    /// `RepositoryNotFound`, `WrongKey`, `NewerFormat`, Corrupt, or what the store says.
+    pub fn open(store: Arc<dyn Store>, world: World, unlock: &Unlock, cache: Cache) -> Result<Self> {
+        let number = newest_config(&*store)?.ok_or_else(|| not_found(&*store))?;
+        let bytes = store.get(&key(config_key(number))?, limits::RECORD_BYTES_MAX as u64)?;
+        let clear = read_config_clear(number, &bytes)?;
+        let mut codec = Codec::new()?;
+        let mut damaged = None;
+        let mut slots = 0;
+        for (name, bytes) in slot_objects(&*store)? {
+            slots += 1;
+            match keys::open_slot(&bytes, name, unlock) {
+                Ok(Some(master)) => {
+                    let keys = Keys::derive(&master, clear.repository);
+                    let config = Config::decode(
+                        &keys,
+                        number,
+                        &store.get(&key(config_key(number))?, limits::RECORD_BYTES_MAX as u64)?,
+                        &mut codec,
+                    )?;
+                    let cache = Arc::new(cache.for_repository(clear.repository));
+                    return Ok(Self { store, keys: Arc::new(keys), config: Arc::new(config), world, cache });
+                }
+                Ok(None) => {}
+                Err(error) => damaged = Some(error),
+            }
+        }
+        if let Some(error) = damaged {
+            return Err(Error::from(error).while_doing("no key slot opens, and one of them is damaged"));
+        }
+        Err(Error::new(
+            ErrorKind::WrongKey,
+            format!("this key opens none of the repository's slots: slots={slots}, repository={}", store.describe()),
+        )
+        .with_next_step("bring the key file or passphrase with which the repository was made, or one added later"))
+    }
+
+    /// Whether a store holds a repository, without a key.
+    ///
+    /// # Errors
+    /// What the store says; `NewerFormat` and Corrupt from the configuration's clear part.
+    pub fn exists(store: &dyn Store) -> Result<bool> {
+        match newest_config(store)? {
+            None => Ok(false),
+            Some(number) => {
+                let bytes = store.get(&key(config_key(number))?, limits::RECORD_BYTES_MAX as u64)?;
+                read_config_clear(number, &bytes)?;
+                Ok(true)
+            }
+        }
+    }
+
+    /// The repository's id.
+    #[must_use]
+    pub fn id(&self) -> RepositoryId {
+        self.config.repository
+    }
+
+    /// Its configuration.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Its keys.
+    #[must_use]
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// The store behind it.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// Its key slots.
+    ///
+    /// # Errors
+    /// What the store says. A damaged slot is left out.
+    pub fn slots(&self) -> Result<Vec<SlotRow>> {
+        let objects = slot_objects(&*self.store)?;
+        Ok(objects
+            .into_iter()
+            .filter_map(|(name, bytes)| keys::slot_info(&bytes).ok().map(|info| SlotRow { name, info }))
+            .collect())
+    }
+
+    /// Wraps the master key for one more holder.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn add_slot(&self, unlock: &Unlock, label: &str, cost: Argon2Cost) -> Result<RandomName> {
+        let name = self.world.name();
+        let bytes = keys::encode_slot(&self.keys, name, unlock, self.world.salt(), cost, label)?;
+        match self.store.put_new(&key(keys::slot_key(name))?, Bytes::from(bytes))? {
+            Put::Created => Ok(name),
+            Put::Exists => Err(Error::internal("a random slot name was taken")),
+        }
+    }
+
+    /// Takes a slot away; the last one stays.
+    ///
+    /// # Errors
+    /// `Usage` when it is absent or the last, or what the store says.
+    pub fn remove_slot(&self, name: RandomName) -> Result<()> {
+        let slots = self.slots()?;
+        if !slots.iter().any(|s| s.name == name) {
+            return Err(Error::new(ErrorKind::Usage, format!("there is no such key slot: slot={name}"))
+                .with_next_step("list them with: longshore repo key list"));
+        }
+        if slots.len() == 1 {
+            return Err(Error::new(
+                ErrorKind::Usage,
+                format!("this is the last key slot, without it nothing can be read: slot={name}"),
+            )
+            .with_next_step("add another with: longshore repo key add"));
+        }
+        self.store.delete(&key(keys::slot_key(name))?)?;
+        Ok(())
+    }
+
+    pub(crate) fn get(&self, text: String, limit_bytes: usize) -> Result<Option<Bytes>> {
+        match self.store.get(&key(text)?, limit_bytes as u64 + (1 << 16)) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn slot_objects(store: &dyn Store) -> Result<Vec<(RandomName, Bytes)>> {
+    let mut names = Vec::new();
+    list(store, "keys/", |entry| {
+        if let Some(name) = entry.key.as_str().strip_prefix("keys/").and_then(|n| RandomName::from_hex(n).ok()) {
+            names.push((name, entry.key.clone()));
+        }
+        Ok(())
+    })?;
+    let mut out = Vec::with_capacity(names.len());
+    for (name, key) in names {
+        match store.get(&key, 4096) {
+            Ok(bytes) => out.push((name, bytes)),
+            Err(error) if error.kind() == StoreErrorKind::NotFound => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(out)
+}

@@ -1,0 +1,265 @@
+//! A session: a writer's steps from marker to commit, and a reader's marker. docs/format.md chapter 12.
+//!
+//! The order of calls is the order of the protocol; [`Writer`] makes it hard to leave one out: its packs can only be proven and
+//! committed by the value that opened the session. Knows nothing of files.
+
+use super::index::Index;
+use super::{Repository, key, list};
+use crate::error::{Error, ErrorKind, Result};
+use crate::job::Job;
+use bytes::Bytes;
+use longshore_format::envelope::Codec;
+use longshore_format::id::{PackName, SessionId, UsageName};
+use longshore_format::limits;
+use longshore_format::session::{SessionKind, SessionMarker, session_key};
+use longshore_format::snapshot::{Snapshot, SnapshotObject, snapshot_key};
+use longshore_format::usage::{Usage, usage_key};
+use longshore_store::{Put, StoreErrorKind};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// An open writer session.
+#[derive(Debug)]
+pub struct Writer {
+    repository: Repository,
+    session: SessionId,
+    nonce: [u8; 16],
+    /// What may be relied on, read after the marker was made.
+    pub index: Arc<Index>,
+    ended: bool,
+}
+
+/// What became of a commit.
+#[derive(Debug)]
+pub enum Commit {
+    /// The snapshot counts.
+    Done,
+    /// Somebody fenced this session: nothing of it counts.
+    Fenced(String),
+}
+
+impl Repository {
+    /// Steps 1 to 3: the marker, tombstones, index, packs.
+    ///
+    /// # Errors
+    /// What the store says; a store that may only be read is refused here, by its own error.
+    pub fn open_writer(&self, host: &str, adopts: Vec<SessionId>, job: &Job) -> Result<Writer> {
+        let session = self.world.session();
+        self.put_marker(session, SessionKind::Writer { adopts }, host)?;
+        match self.load_index(job) {
+            Ok(index) => Ok(Writer {
+                repository: self.clone(),
+                session,
+                nonce: self.world.random16(),
+                index: Arc::new(index),
+                ended: false,
+            }),
+            Err(error) => {
+                let _ = Writer {
+                    repository: self.clone(),
+                    session,
+                    nonce: self.world.random16(),
+                    index: Arc::new(Index::empty()),
+                    ended: false,
+                }
+                .abort(&error.to_string());
+                Err(error)
+            }
+        }
+    }
+
+    /// A reader's marker: made, then the removal looked for. The marker goes when the value is dropped.
+    ///
+    /// A store that may only be read gets no marker (docs/format.md chapter 12).
+    ///
+    /// # Errors
+    /// `SnapshotNotFound` when the snapshot was removed.
+    pub fn open_reader(&self, snapshot: SessionId, usage: &[UsageName], host: &str) -> Result<ReaderMarker> {
+        let session = self.world.session();
+        let marker = match self.put_marker(session, SessionKind::Reader { snapshot, usage: usage.to_vec() }, host) {
+            Ok(()) => ReaderMarker { repository: self.clone(), session: Some(session) },
+            // Full or read-only: reading must work all the same.
+            Err(error) if matches!(error.kind(), ErrorKind::StoreDenied | ErrorKind::NoSpace) => {
+                tracing::debug!(error = %error, "Reading without a marker");
+                ReaderMarker { repository: self.clone(), session: None }
+            }
+            Err(error) => return Err(error),
+        };
+        if self.is_removed(snapshot)? {
+            return Err(Error::new(ErrorKind::SnapshotNotFound, format!("the snapshot was deleted: snapshot={snapshot}")));
+        }
+        Ok(marker)
+    }
+
+    fn put_marker(&self, session: SessionId, kind: SessionKind, host: &str) -> Result<()> {
+        let marker = SessionMarker {
+            kind,
+            config: self.config.number,
+            started_nanos: self.world.clock.wall_nanos(),
+            host: host.to_owned(),
+        };
+        let bytes = marker.encode(&self.keys, session, self.world.salt(), &mut Codec::new()?)?;
+        match self.store.put_new(&key(session_key(session))?, Bytes::from(bytes))? {
+            Put::Created => Ok(()),
+            Put::Exists => Err(Error::internal("a random session name was taken")),
+        }
+    }
+}
+
+/// Keeps a prune from deleting what is being read.
+#[derive(Debug)]
+pub struct ReaderMarker {
+    repository: Repository,
+    session: Option<SessionId>,
+}
+
+impl Drop for ReaderMarker {
+    fn drop(&mut self) {
+        if let Some(session) = self.session
+            && let Ok(object) = key(session_key(session))
+            && let Err(error) = self.repository.store.delete(&object)
+        {
+            tracing::debug!(error = %error, "Cannot delete a reader's marker");
+        }
+    }
+}
+
+impl Writer {
+    /// A writer that looks and never writes: for a dry run. It takes no marker, so it may not commit.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn rehearse(repository: &Repository, job: &Job) -> Result<Self> {
+        let index = Arc::new(repository.load_index(job)?);
+        Ok(Self { repository: repository.clone(), session: repository.world.session(), nonce: [0; 16], index, ended: true })
+    }
+
+    /// The session's name, which is also the snapshot's.
+    #[must_use]
+    pub fn session(&self) -> SessionId {
+        self.session
+    }
+
+    /// The nonce that the snapshot must bear.
+    #[must_use]
+    pub fn nonce(&self) -> [u8; 16] {
+        self.nonce
+    }
+
+    /// The repository.
+    #[must_use]
+    pub fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    /// Puts usage tables, and names them.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn put_usage(&self, usage: &Usage) -> Result<UsageName> {
+        let (name, bytes) = usage.encode(&self.repository.keys, self.repository.world.salt(), &mut Codec::new()?)?;
+        // Named by content: one that exists says the same.
+        self.repository.store.put_new(&key(usage_key(name))?, Bytes::from(bytes))?;
+        Ok(name)
+    }
+
+    /// Step 5: that every own pack is in the store with the length that was sent.
+    ///
+    /// # Errors
+    /// Corrupt naming the first that is not: the store lost an acknowledged object.
+    pub fn prove(&self, sent: &BTreeMap<PackName, u64>) -> Result<()> {
+        let mut left = sent.clone();
+        list(&*self.repository.store, &format!("packs/{}-", self.session), |entry| {
+            if let Some(name) = entry.key.as_str().strip_prefix("packs/").and_then(|n| PackName::from_text(n).ok())
+                && left.get(&name) == Some(&entry.size_bytes)
+            {
+                left.remove(&name);
+            }
+            Ok(())
+        })?;
+        match left.first_key_value() {
+            None => Ok(()),
+            Some((name, size)) => Err(Error::corrupt(format!(
+                "the store acknowledged a pack that it does not list: pack={name}, size_bytes={size}, missing={}",
+                left.len()
+            ))
+            .with_next_step("nothing was committed; look for faults of the store, then run the backup again")),
+        }
+    }
+
+    /// Step 6: the commit; step 7 follows when it is done.
+    ///
+    /// # Errors
+    /// What the store says. Then nobody knows yet whether it counts; [`Writer::abort`] finds out.
+    pub fn commit(&mut self, snapshot: Snapshot) -> Result<Commit> {
+        let object = SnapshotObject::Committed(Box::new(snapshot));
+        self.put_snapshot(&object)
+    }
+
+    fn put_snapshot(&mut self, object: &SnapshotObject) -> Result<Commit> {
+        let repository = &self.repository;
+        let mut codec = Codec::new()?;
+        let bytes = object.encode(&repository.keys, self.session, repository.world.salt(), &mut codec)?;
+        let at = key(snapshot_key(self.session))?;
+        let outcome = match repository.store.put_new(&at, Bytes::from(bytes))? {
+            Put::Created => Commit::Done,
+            Put::Exists => {
+                let there = repository.store.get(&at, limits::RECORD_BYTES_MAX as u64)?;
+                match SnapshotObject::decode(&repository.keys, self.session, &there, &mut codec)? {
+                    there if there.nonce() == self.nonce && there == *object => Commit::Done,
+                    SnapshotObject::Aborted { reason, .. } => Commit::Fenced(reason),
+                    // Our own commit, after which we tried to abort: it counts.
+                    SnapshotObject::Committed(there) if there.nonce == self.nonce => Commit::Done,
+                    SnapshotObject::Committed(_) => {
+                        return Err(Error::corrupt("another writer committed under this session's name"));
+                    }
+                }
+            }
+        };
+        self.ended = true;
+        if let Err(error) = repository.store.delete(&key(session_key(self.session))?)
+            && error.kind() != StoreErrorKind::NotFound
+        {
+            // A refused DELETE of one's own marker is no error: an append-only store.
+            tracing::debug!(error = %error, "Cannot delete the session's marker");
+        }
+        Ok(outcome)
+    }
+
+    /// Gives up: nothing of the session counts afterwards. When it turns out that an earlier, unanswered commit had arrived, says so.
+    ///
+    /// # Errors
+    /// What the store says; the marker then stays, and whoever prunes later fences the session.
+    pub fn abort(&mut self, reason: &str) -> Result<Aborted> {
+        if self.ended {
+            return Ok(Aborted::Nothing);
+        }
+        let object = SnapshotObject::Aborted { nonce: self.nonce, reason: reason.to_owned() };
+        let repository = &self.repository;
+        let mut codec = Codec::new()?;
+        let bytes = object.encode(&repository.keys, self.session, repository.world.salt(), &mut codec)?;
+        let at = key(snapshot_key(self.session))?;
+        let outcome = match repository.store.put_new(&at, Bytes::from(bytes))? {
+            Put::Created => Aborted::Nothing,
+            Put::Exists => {
+                let there = repository.store.get(&at, limits::RECORD_BYTES_MAX as u64)?;
+                match SnapshotObject::decode(&repository.keys, self.session, &there, &mut codec)? {
+                    SnapshotObject::Committed(snapshot) if snapshot.nonce == self.nonce => Aborted::HadCommitted,
+                    _ => Aborted::Nothing,
+                }
+            }
+        };
+        self.ended = true;
+        let _ = repository.store.delete(&key(session_key(self.session))?);
+        Ok(outcome)
+    }
+}
+
+/// What giving up found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aborted {
+    /// Nothing counts.
+    Nothing,
+    /// The commit had arrived although its answer was lost.
+    HadCommitted,
+}

@@ -1,0 +1,168 @@
+//! Snapshots by name: listed, found, removed.
+//!
+//! A snapshot counts when it is listed, committed and not removed. Opened records are remembered in the local cache, which can make
+//! a listing faster and never wrong: what is listed is asked of the store each time.
+
+use super::{Repository, key, list};
+use crate::error::{Error, ErrorKind, Result};
+use bytes::Bytes;
+use longshore_format::envelope::Codec;
+use longshore_format::id::{SNAPSHOT_ID_PREFIX, SessionId};
+use longshore_format::limits;
+use longshore_format::session::{Removal, removed_key};
+use longshore_format::snapshot::{Snapshot, SnapshotObject, public_id, snapshot_key};
+use std::collections::BTreeSet;
+
+/// A snapshot and its name.
+#[derive(Clone, Debug)]
+pub struct SnapshotRow {
+    /// The session that made it.
+    pub session: SessionId,
+    /// What it says.
+    pub snapshot: Snapshot,
+}
+
+impl SnapshotRow {
+    /// The identifier that users see.
+    #[must_use]
+    pub fn id(&self) -> String {
+        public_id(self.session)
+    }
+}
+
+/// Snapshots that count, oldest first, and those that cannot be opened.
+pub type Snapshots = (Vec<SnapshotRow>, Vec<(SessionId, Error)>);
+
+impl Repository {
+    pub(crate) fn sessions_under(&self, prefix: &str) -> Result<BTreeSet<SessionId>> {
+        let mut out = BTreeSet::new();
+        list(&*self.store, prefix, |entry| {
+            if let Some(id) = entry.key.as_str().strip_prefix(prefix).and_then(|n| SessionId::from_hex(n).ok()) {
+                out.insert(id);
+            }
+            Ok(())
+        })?;
+        Ok(out)
+    }
+
+    /// Names of all snapshots that are listed and not removed; some may turn out to be aborted sessions.
+    pub(crate) fn snapshot_names(&self) -> Result<BTreeSet<SessionId>> {
+        let removed = self.sessions_under("removed/")?;
+        let mut listed = self.sessions_under("snapshots/")?;
+        listed.retain(|s| !removed.contains(s));
+        Ok(listed)
+    }
+
+    pub(crate) fn snapshot_object(&self, session: SessionId, codec: &mut Codec) -> Result<Option<SnapshotObject>> {
+        let text = snapshot_key(session);
+        if let Some(bytes) = self.cache.get(&text)
+            && let Ok(object) = SnapshotObject::decode(&self.keys, session, &bytes, codec)
+        {
+            return Ok(Some(object));
+        }
+        let Some(bytes) = self.get(text.clone(), limits::RECORD_BYTES_MAX)? else { return Ok(None) };
+        let object = SnapshotObject::decode(&self.keys, session, &bytes, codec)?;
+        self.cache.put(&text, &bytes);
+        Ok(Some(object))
+    }
+
+    /// All snapshots that count, oldest first. Damaged ones are returned as errors beside them, by name.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn snapshots(&self) -> Result<Snapshots> {
+        let mut codec = Codec::new()?;
+        let (mut rows, mut damaged) = (Vec::new(), Vec::new());
+        for session in self.snapshot_names()? {
+            match self.snapshot_object(session, &mut codec) {
+                Ok(Some(SnapshotObject::Committed(snapshot))) => rows.push(SnapshotRow { session, snapshot: *snapshot }),
+                Ok(Some(SnapshotObject::Aborted { .. }) | None) => {}
+                Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::WrongKey | ErrorKind::NewerFormat) => {
+                    damaged.push((session, error));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        rows.sort_by_key(|row| (row.snapshot.started_nanos, row.session));
+        Ok((rows, damaged))
+    }
+
+    /// One snapshot by its identifier, a unique prefix of it, or `latest` among one source.
+    ///
+    /// # Errors
+    /// `SnapshotNotFound`; `Ambiguous` naming the candidates.
+    pub fn find_snapshot(&self, wanted: &str, source: Option<&str>) -> Result<SnapshotRow> {
+        if wanted == "latest" {
+            return self.latest(source);
+        }
+        let digits = wanted.strip_prefix(SNAPSHOT_ID_PREFIX).unwrap_or(wanted);
+        let not_found = || {
+            Error::new(ErrorKind::SnapshotNotFound, format!("there is no such snapshot: snapshot={wanted}"))
+                .with_next_step("list them with: longshore volume list")
+        };
+        if digits.is_empty() || digits.len() > 32 || !digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+            return Err(not_found());
+        }
+        let mut codec = Codec::new()?;
+        let mut found = Vec::new();
+        for session in self.snapshot_names()? {
+            if session.to_string().starts_with(digits)
+                && let Some(SnapshotObject::Committed(snapshot)) = self.snapshot_object(session, &mut codec)?
+            {
+                found.push(SnapshotRow { session, snapshot: *snapshot });
+            }
+        }
+        if found.len() > 1 {
+            let names: Vec<_> = found.iter().take(5).map(SnapshotRow::id).collect();
+            return Err(Error::new(
+                ErrorKind::Ambiguous,
+                format!("several snapshots begin so: snapshot={wanted}, found={}", names.join(" ")),
+            )
+            .with_next_step("give more digits"));
+        }
+        found.pop().ok_or_else(not_found)
+    }
+
+    fn latest(&self, source: Option<&str>) -> Result<SnapshotRow> {
+        let (mut rows, _) = self.snapshots()?;
+        if let Some(source) = source {
+            rows.retain(|row| row.snapshot.source == source);
+        }
+        let sources: BTreeSet<&str> = rows.iter().map(|row| row.snapshot.source.as_str()).collect();
+        if sources.len() > 1 {
+            let names: Vec<_> = sources.into_iter().take(20).collect();
+            return Err(Error::new(
+                ErrorKind::Ambiguous,
+                format!("the repository holds several sources: sources={}", names.join(", ")),
+            )
+            .with_next_step("choose one with --source"));
+        }
+        rows.pop().ok_or_else(|| {
+            let which = source.map(|s| format!(": source={s}")).unwrap_or_default();
+            Error::new(ErrorKind::SnapshotNotFound, format!("there is no snapshot yet{which}"))
+                .with_next_step("make one with: longshore volume backup")
+        })
+    }
+
+    /// Deletes a snapshot: the removal first, then the object. Data is freed by a later prune.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn remove_snapshot(&self, session: SessionId, by: &str) -> Result<()> {
+        let mut codec = Codec::new()?;
+        let removal = Removal { at_nanos: self.world.clock.wall_nanos(), by: by.to_owned() };
+        let bytes = removal.encode(&self.keys, session, self.world.salt(), &mut codec)?;
+        self.store.put_new(&key(removed_key(session))?, Bytes::from(bytes))?;
+        self.store.delete(&key(snapshot_key(session))?)?;
+        Ok(())
+    }
+
+    /// Whether a snapshot was removed.
+    pub(crate) fn is_removed(&self, session: SessionId) -> Result<bool> {
+        match self.store.head(&key(removed_key(session))?) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == longshore_store::StoreErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+}

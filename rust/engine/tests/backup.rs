@@ -1,0 +1,186 @@
+//! A backup from end to end on the memory store and the made-up filesystem, with and without threads.
+
+#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test makes its own files and may fail loudly")]
+
+use longshore_engine::backup::{BackupOptions, ParentChoice, run};
+use longshore_engine::job::Job;
+use longshore_engine::packer::CompressionChoice;
+use longshore_engine::repository::Repository;
+use longshore_engine::repository::cache::Cache;
+use longshore_engine::seams::World;
+use longshore_engine::volume::LinuxFs;
+use longshore_format::keys::{Argon2Cost, Unlock};
+use longshore_format::pack::VerifyUpload;
+use longshore_store::{Key, MemoryStore, Store};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+fn options(path: &Path, workers: usize) -> BackupOptions {
+    BackupOptions {
+        path: PathBuf::from(path),
+        source: "test".into(),
+        host: "here".into(),
+        tags: vec![],
+        parent: ParentChoice::Auto,
+        excludes: vec![],
+        exclude_root_names: vec![],
+        one_file_system: true,
+        dry_run: false,
+        strict: false,
+        paranoid: false,
+        workers,
+        upload_threads: 2,
+        memory_budget_bytes: 128 << 20,
+        compression: CompressionChoice::Auto,
+        verify: VerifyUpload::Full,
+    }
+}
+
+fn noise(seed: u32, length: usize) -> Vec<u8> {
+    let mut state = u64::from(seed) * 2 + 1;
+    (0..length)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u8
+        })
+        .collect()
+}
+
+fn tree(root: &Path) {
+    for d in 0..5 {
+        let dir = root.join(format!("d{d}/e"));
+        std::fs::create_dir_all(&dir).unwrap();
+        for f in 0..40u32 {
+            std::fs::write(dir.join(format!("f{f}")), noise(d * 100 + f, (f * f * 7) as usize)).unwrap();
+        }
+    }
+    std::fs::write(root.join("large"), noise(7, 9 << 20)).unwrap();
+    let mut holes = vec![0; 1 << 20];
+    holes.extend(noise(8, 200_000));
+    holes.extend(vec![0; 300_000]);
+    std::fs::write(root.join("zeros"), holes).unwrap();
+    std::os::unix::fs::symlink("nowhere", root.join("link")).unwrap();
+}
+
+fn init(store: &Arc<dyn Store>) -> Repository {
+    Repository::init(Arc::clone(store), World::system(), &Unlock::Secret([1; 32]), "", Argon2Cost::default(), Cache::none())
+        .unwrap()
+}
+
+#[test]
+fn a_second_backup_of_an_unchanged_volume_reads_nothing_and_shares_everything() {
+    for workers in [0, 1, 3] {
+        let folder = tempfile::tempdir().unwrap();
+        tree(folder.path());
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let repository = init(&store);
+        let fs: Box<dyn longshore_engine::volume::Fs> = Box::new(LinuxFs);
+        let first = run(&repository, &*fs, &Arc::new(Job::new()), &options(folder.path(), workers)).unwrap();
+        assert_eq!((first.exit_code, first.counts.files, first.counts.directories), (0, 202, 11), "workers {workers}");
+        assert!(first.counts.bytes_read > 9 << 20);
+        let second = run(&repository, &*fs, &Arc::new(Job::new()), &options(folder.path(), workers)).unwrap();
+        assert_eq!(second.parent, first.snapshot);
+        assert_eq!(second.counts.bytes_read, 0, "workers {workers}");
+        assert_eq!(second.counts.files_unchanged, 202);
+        assert_eq!(second.counts.bytes_stored, 0, "not even a tree is written again");
+        let (rows, damaged) = repository.snapshots().unwrap();
+        assert_eq!((rows.len(), damaged.len()), (2, 0));
+        assert_eq!(rows[0].snapshot.usage, rows[1].snapshot.usage, "equal needs are one table");
+        assert!(store.list("sessions/", None, 10).unwrap().entries.is_empty(), "markers are gone");
+    }
+}
+
+#[test]
+fn what_threads_make_equals_what_one_thread_makes() {
+    let folder = tempfile::tempdir().unwrap();
+    tree(folder.path());
+    let roots: Vec<_> = [0, 4]
+        .into_iter()
+        .map(|workers| {
+            let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+            // The same keys in both repositories, so that ids can be compared.
+            let repository = init(&store);
+            let fs: Box<dyn longshore_engine::volume::Fs> = Box::new(LinuxFs);
+            run(&repository, &*fs, &Arc::new(Job::new()), &options(folder.path(), workers)).unwrap();
+            let (rows, _) = repository.snapshots().unwrap();
+            (rows[0].snapshot.counts.bytes, rows[0].snapshot.counts.files, rows[0].snapshot.root.mtime)
+        })
+        .collect();
+    assert_eq!(roots[0], roots[1]);
+}
+
+#[test]
+fn a_chunk_that_is_gone_from_the_store_is_read_and_stored_again() {
+    let folder = tempfile::tempdir().unwrap();
+    tree(folder.path());
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let repository = init(&store);
+    let fs: Box<dyn longshore_engine::volume::Fs> = Box::new(LinuxFs);
+    run(&repository, &*fs, &Arc::new(Job::new()), &options(folder.path(), 2)).unwrap();
+    let packs = store.list("packs/", None, 1000).unwrap().entries;
+    for entry in packs {
+        store.delete(&entry.key).unwrap();
+    }
+    let second = run(&repository, &*fs, &Arc::new(Job::new()), &options(folder.path(), 2)).unwrap();
+    assert_eq!(second.counts.files_unchanged, 0, "the trees are gone too");
+    assert!(second.counts.bytes_stored > 9 << 20);
+}
+
+#[test]
+fn a_lost_pack_is_found_before_the_commit() {
+    #[derive(Debug)]
+    struct Forgetful(MemoryStore);
+    impl Store for Forgetful {
+        fn put_new(&self, key: &Key, body: bytes::Bytes) -> Result<longshore_store::Put, longshore_store::StoreError> {
+            if key.as_str().ends_with("-00000001") { Ok(longshore_store::Put::Created) } else { self.0.put_new(key, body) }
+        }
+        fn get(&self, key: &Key, limit: u64) -> Result<bytes::Bytes, longshore_store::StoreError> {
+            self.0.get(key, limit)
+        }
+        fn get_range(&self, key: &Key, at: u64, length: u64) -> Result<bytes::Bytes, longshore_store::StoreError> {
+            self.0.get_range(key, at, length)
+        }
+        fn head(&self, key: &Key) -> Result<u64, longshore_store::StoreError> {
+            self.0.head(key)
+        }
+        fn list(
+            &self,
+            prefix: &str,
+            after: Option<&Key>,
+            limit: usize,
+        ) -> Result<longshore_store::Page, longshore_store::StoreError> {
+            self.0.list(prefix, after, limit)
+        }
+        fn delete(&self, key: &Key) -> Result<(), longshore_store::StoreError> {
+            self.0.delete(key)
+        }
+        fn describe(&self) -> String {
+            "forgetful".into()
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    tree(folder.path());
+    let store: Arc<dyn Store> = Arc::new(Forgetful(MemoryStore::new()));
+    let repository = init(&store);
+    let failed = run(&repository, &LinuxFs, &Arc::new(Job::new()), &options(folder.path(), 2)).unwrap_err();
+    assert_eq!(failed.kind(), longshore_engine::ErrorKind::Corrupt);
+    let (rows, _) = repository.snapshots().unwrap();
+    assert!(rows.is_empty());
+    assert_eq!(store.list("snapshots/", None, 10).unwrap().entries.len(), 1, "the session is marked as given up");
+}
+
+#[test]
+fn a_cancelled_backup_leaves_no_snapshot_and_no_marker() {
+    let folder = tempfile::tempdir().unwrap();
+    tree(folder.path());
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let repository = init(&store);
+    let job = Arc::new(Job::new());
+    job.cancel();
+    let failed = run(&repository, &LinuxFs, &job, &options(folder.path(), 2)).unwrap_err();
+    assert_eq!(failed.kind(), longshore_engine::ErrorKind::Cancelled);
+    assert!(repository.snapshots().unwrap().0.is_empty());
+    assert!(store.list("sessions/", None, 10).unwrap().entries.is_empty());
+}

@@ -1,0 +1,163 @@
+//! Compression and the envelope around a payload: docs/format.md chapter 4.
+//!
+//! [`Codec`] owns the reusable contexts of one thread. An envelope is `u8` codec, `u32` payload length, payload. The level is the
+//! caller's choice; what comes out is checked against the declared length.
+
+use crate::{FormatError, Result};
+use zstd::zstd_safe::{self, CCtx, CParameter, DCtx};
+
+/// Length of an envelope's head in bytes.
+pub const ENVELOPE_BYTES: usize = 5;
+const RAW: u8 = 0;
+const ZSTD: u8 = 1;
+
+/// How to compress one payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// Store as it is.
+    None,
+    /// zstd at this level.
+    Zstd(i32),
+}
+
+/// Compression contexts, reused for each payload of one thread.
+pub struct Codec {
+    compress: CCtx<'static>,
+    decompress: DCtx<'static>,
+    level: i32,
+}
+
+impl std::fmt::Debug for Codec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Codec({})", self.level)
+    }
+}
+
+impl Codec {
+    /// New contexts.
+    ///
+    /// # Errors
+    /// `Library` when memory is short.
+    pub fn new() -> Result<Self> {
+        let mut compress = CCtx::try_create().ok_or(FormatError::Library("create a compression context"))?;
+        let set = |c: &mut CCtx<'static>, p| {
+            c.set_parameter(p).map(|_| ()).map_err(|_| FormatError::Library("set a compression parameter"))
+        };
+        set(&mut compress, CParameter::ContentSizeFlag(false))?;
+        set(&mut compress, CParameter::CompressionLevel(1))?;
+        let decompress = DCtx::try_create().ok_or(FormatError::Library("create a decompression context"))?;
+        Ok(Self { compress, decompress, level: 1 })
+    }
+
+    /// Appends an envelope with `payload`; falls back to raw when compression does not pay. Returns its length in bytes.
+    ///
+    /// # Errors
+    /// `TooLarge` beyond 2³² − 1 bytes, `Library`.
+    pub fn wrap(&mut self, payload: &[u8], compression: Compression, out: &mut Vec<u8>) -> Result<usize> {
+        let length = u32::try_from(payload.len()).map_err(|_| FormatError::TooLarge {
+            what: "payload",
+            size: payload.len() as u64,
+            limit: u64::from(u32::MAX),
+        })?;
+        let start = out.len();
+        out.push(RAW);
+        out.extend_from_slice(&length.to_le_bytes());
+        let body = out.len();
+        if let Compression::Zstd(level) = compression {
+            if level != self.level {
+                self.compress
+                    .set_parameter(CParameter::CompressionLevel(level))
+                    .map_err(|_| FormatError::Library("set a compression level"))?;
+                self.level = level;
+            }
+            // One spare byte below the payload's length is the most that is worth keeping.
+            out.resize(body + payload.len().saturating_sub(1), 0);
+            if let Ok(written) = self.compress.compress2(&mut out[body..], payload) {
+                out.truncate(body + written);
+                out[start] = ZSTD;
+                return Ok(out.len() - start);
+            }
+            out.truncate(body);
+        }
+        out.extend_from_slice(payload);
+        Ok(out.len() - start)
+    }
+
+    /// Takes an envelope apart into `out`, which is replaced.
+    ///
+    /// # Errors
+    /// Corrupt when the declared length does not hold, `TooLarge` beyond `limit`.
+    pub fn unwrap(&mut self, envelope: &[u8], limit: usize, what: &'static str, out: &mut Vec<u8>) -> Result<()> {
+        out.clear();
+        let Some((head, body)) = envelope.split_first_chunk::<ENVELOPE_BYTES>() else {
+            return Err(FormatError::corrupt(what, "envelope ends too early"));
+        };
+        let length = u32::from_le_bytes([head[1], head[2], head[3], head[4]]) as usize;
+        if length > limit {
+            return Err(FormatError::TooLarge { what, size: length as u64, limit: limit as u64 });
+        }
+        match head[0] {
+            RAW if body.len() == length => out.extend_from_slice(body),
+            RAW => return Err(FormatError::corrupt(what, "payload has another length than declared")),
+            ZSTD => {
+                // Exactly one frame, nothing behind it: the one-shot call would accept several.
+                if zstd_safe::find_frame_compressed_size(body).ok() != Some(body.len()) {
+                    return Err(FormatError::corrupt(what, "compressed payload is not one zstd frame"));
+                }
+                out.resize(length, 0);
+                match self.decompress.decompress(&mut out[..], body) {
+                    Ok(written) if written == length => {}
+                    _ => {
+                        out.clear();
+                        return Err(FormatError::corrupt(what, "payload does not decompress to the declared length"));
+                    }
+                }
+            }
+            other => return Err(FormatError::Newer(format!("{what} has an unknown codec: codec={other}"))),
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn payloads_round_trip_and_incompressible_ones_stay_raw() {
+        let mut codec = Codec::new().unwrap();
+        let noise: Vec<u8> = (0..5000u32).flat_map(|i| blake3::hash(&i.to_le_bytes()).as_bytes()[..4].to_vec()).collect();
+        let text = b"again and again ".repeat(1000);
+        for (payload, raw) in [(&b""[..], true), (&b"x"[..], true), (&noise[..], true), (&text[..], false)] {
+            for level in [Compression::None, Compression::Zstd(-3), Compression::Zstd(3)] {
+                let mut out = vec![9];
+                let length = codec.wrap(payload, level, &mut out).unwrap();
+                assert_eq!(length, out.len() - 1);
+                assert_eq!(out[1] == 0, raw || level == Compression::None);
+                let mut back = Vec::new();
+                codec.unwrap(&out[1..], payload.len(), "test", &mut back).unwrap();
+                assert_eq!(back, payload);
+            }
+        }
+    }
+
+    #[test]
+    fn wrong_lengths_bombs_and_trailing_bytes_are_refused() {
+        let mut codec = Codec::new().unwrap();
+        let mut out = Vec::new();
+        let mut back = Vec::new();
+        codec.wrap(&[7; 100_000], Compression::Zstd(3), &mut out).unwrap();
+        assert!(matches!(codec.unwrap(&out, 99_999, "test", &mut back), Err(FormatError::TooLarge { .. })));
+        for declared in [0u32, 99_999, 100_001] {
+            let mut bad = out.clone();
+            bad[1..5].copy_from_slice(&declared.to_le_bytes());
+            assert!(codec.unwrap(&bad, 1 << 20, "test", &mut back).is_err(), "{declared}");
+            assert!(back.is_empty());
+        }
+        let mut two = out.clone();
+        two.extend_from_slice(&out[5..]);
+        assert!(codec.unwrap(&two, 1 << 20, "test", &mut back).is_err());
+        assert!(codec.unwrap(&[0, 1], 10, "test", &mut back).is_err());
+        assert!(codec.unwrap(&[2, 0, 0, 0, 0], 10, "test", &mut back).is_err());
+    }
+}

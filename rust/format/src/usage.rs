@@ -1,0 +1,178 @@
+//! Usage tables: which frames a snapshot needs, by birth name. docs/format.md chapter 11.
+
+use crate::envelope::Codec;
+use crate::id::{PackName, SessionId, UsageName};
+use crate::pack::BirthName;
+use crate::seal::{self, ObjectType};
+use crate::wire::{Reader, put_uv};
+use crate::{FormatError, Keys, Result, limits};
+use std::collections::BTreeMap;
+
+/// A set of frames.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    packs: BTreeMap<PackName, Vec<u8>>,
+}
+
+/// The store key of a usage table.
+#[must_use]
+pub fn usage_key(name: UsageName) -> String {
+    format!("usage/{name}")
+}
+
+impl Usage {
+    /// An empty set.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a frame.
+    pub fn insert(&mut self, frame: BirthName) {
+        let bits = self.packs.entry(frame.pack).or_default();
+        let (byte, bit) = ((frame.ordinal / 8) as usize, frame.ordinal % 8);
+        if bits.len() <= byte {
+            bits.resize(byte + 1, 0);
+        }
+        bits[byte] |= 1 << bit;
+    }
+
+    /// Whether a frame is in the set.
+    #[must_use]
+    pub fn contains(&self, frame: BirthName) -> bool {
+        self.packs
+            .get(&frame.pack)
+            .and_then(|bits| bits.get((frame.ordinal / 8) as usize))
+            .is_some_and(|byte| byte >> (frame.ordinal % 8) & 1 == 1)
+    }
+
+    /// Adds all frames of another set.
+    pub fn merge(&mut self, other: &Self) {
+        for (pack, bits) in &other.packs {
+            let own = self.packs.entry(*pack).or_default();
+            if own.len() < bits.len() {
+                own.resize(bits.len(), 0);
+            }
+            for (a, b) in own.iter_mut().zip(bits) {
+                *a |= b;
+            }
+        }
+    }
+
+    /// The birth packs of all frames, ascending.
+    pub fn packs(&self) -> impl Iterator<Item = PackName> + '_ {
+        self.packs.keys().copied()
+    }
+
+    /// All frames, ascending.
+    pub fn frames(&self) -> impl Iterator<Item = BirthName> + '_ {
+        self.packs.iter().flat_map(|(pack, bits)| {
+            (0..bits.len() as u32 * 8)
+                .filter(|k| bits[(k / 8) as usize] >> (k % 8) & 1 == 1)
+                .map(|ordinal| BirthName { pack: *pack, ordinal })
+        })
+    }
+
+    /// Number of frames.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.packs.values().flatten().map(|byte| u64::from(byte.count_ones())).sum()
+    }
+
+    /// Whether it is empty.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.packs.is_empty()
+    }
+
+    fn payload(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        put_uv(&mut out, self.packs.len() as u64);
+        for (pack, bits) in &self.packs {
+            out.extend_from_slice(&pack.session.0);
+            out.extend_from_slice(&pack.number.to_le_bytes());
+            let last = bits.last().copied().unwrap_or(0);
+            put_uv(&mut out, (bits.len() as u64 * 8).saturating_sub(u64::from(last.leading_zeros())));
+            out.extend_from_slice(bits);
+        }
+        out
+    }
+
+    /// Seals the table and names it by its content.
+    ///
+    /// # Errors
+    /// `TooLarge`, `Library`.
+    pub fn encode(&self, keys: &Keys, salt: [u8; 32], codec: &mut Codec) -> Result<(UsageName, Vec<u8>)> {
+        let payload = self.payload();
+        if payload.len() > limits::USAGE_BYTES_MAX {
+            return Err(FormatError::TooLarge {
+                what: "usage table",
+                size: payload.len() as u64,
+                limit: limits::USAGE_BYTES_MAX as u64,
+            });
+        }
+        let name = keys.usage_name(&payload);
+        let bytes = seal::seal_object(keys, ObjectType::Usage, &usage_key(name), salt, b"", &payload, codec)?;
+        Ok((name, bytes))
+    }
+
+    /// Opens a table and checks its name.
+    ///
+    /// # Errors
+    /// Corrupt, `WrongKey`.
+    pub fn decode(keys: &Keys, name: UsageName, bytes: &[u8], codec: &mut Codec) -> Result<Self> {
+        let payload = seal::open_object(keys, ObjectType::Usage, &usage_key(name), bytes, limits::USAGE_BYTES_MAX, codec)?;
+        if keys.usage_name(&payload) != name {
+            return Err(FormatError::corrupt("usage table", "its content has another name"));
+        }
+        let mut reader = Reader::new(&payload, "usage table");
+        let count = reader.len_max(payload.len() / 21)?;
+        let mut packs = BTreeMap::new();
+        let mut last = None;
+        for _ in 0..count {
+            let pack = PackName { session: SessionId(reader.array()?), number: reader.u32()? };
+            if last.is_some_and(|l| l >= pack) {
+                return Err(reader.corrupt("packs are out of order"));
+            }
+            last = Some(pack);
+            let bits = reader.len_max(limits::PACK_FRAMES_MAX)?;
+            let bytes = reader.take(bits.div_ceil(8))?.to_vec();
+            if bits == 0 || bytes[(bits - 1) / 8] >> ((bits - 1) % 8) != 1 {
+                return Err(reader.corrupt("the last bit of a pack is not set or bits stand behind it"));
+            }
+            packs.insert(pack, bytes);
+        }
+        reader.finish()?;
+        Ok(Self { packs })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::RepositoryId;
+    use crate::keys::MasterKey;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    proptest! {
+        #[test]
+        fn tables_hold_what_was_put_in(frames in proptest::collection::btree_set((0..3u8, 0..3u32, 0..300u32), 0..60)) {
+            let keys = Keys::derive(&MasterKey::new([1; 32]), RepositoryId([2; 16]));
+            let mut codec = Codec::new().unwrap();
+            let names: BTreeSet<BirthName> = frames
+                .into_iter()
+                .map(|(s, number, ordinal)| BirthName { pack: PackName { session: SessionId([s; 16]), number }, ordinal })
+                .collect();
+            let mut usage = Usage::new();
+            for name in &names {
+                usage.insert(*name);
+            }
+            prop_assert_eq!(usage.len(), names.len() as u64);
+            let (name, bytes) = usage.encode(&keys, [3; 32], &mut codec).unwrap();
+            let back = Usage::decode(&keys, name, &bytes, &mut codec).unwrap();
+            prop_assert_eq!(back.frames().collect::<BTreeSet<_>>(), names);
+            prop_assert_eq!(back, usage);
+        }
+    }
+}
