@@ -1,0 +1,1 @@
+"""Tests of the oracle itself: a judge who never says no proves nothing."""
