@@ -19,6 +19,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    ModelWrapValidatorHandler,
     SerializerFunctionWrapHandler,
     ValidationError,
     WithJsonSchema,
@@ -58,13 +59,19 @@ class ApiModel(BaseModel):
         protected_namespaces=(),
     )
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _drop_nulls(cls, data: object) -> object:
+    def _read(cls, data: object, read: ModelWrapValidatorHandler[Self]) -> Self:
         if not isinstance(data, Mapping):
-            return data
+            return read(data)
         known = {wire_name(name) for name in cls.model_fields}
-        return {name: value for name, value in data.items() if value is not None or name not in known}
+        given = {name: value for name, value in data.items() if value is not None or name not in known}
+        made = read(given)
+        # An unknown field that is called as Python calls one of ours would make pydantic believe that ours was set.
+        for name in (made.model_extra or {}).keys() & cls.model_fields.keys():
+            if wire_name(name) not in given:
+                made.__pydantic_fields_set__.discard(name)
+        return made
 
     @model_serializer(mode="wrap")
     def _leave_out_nulls(self, serialize: SerializerFunctionWrapHandler) -> JsonObject:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -33,7 +33,7 @@ def check_folder(text: str, *, forbidden: Iterable[Path], refuse: Refuse) -> Pat
 
     Args:
         text: as the operator wrote it.
-        forbidden: folders that it may not overlap with; one that does not exist is compared by its name alone.
+        forbidden: folders that it may not overlap with; of one that does not exist yet, what is above it counts.
         refuse: makes the error for a wrong field.
 
     Returns:
@@ -73,24 +73,19 @@ def check_folder(text: str, *, forbidden: Iterable[Path], refuse: Refuse) -> Pat
 
 
 def _overlap(path: Path, folder: Path) -> bool:
+    """Compare by device and inode, which also know a folder under the other name that a bind mount gives it."""
     folder = Path(os.path.realpath(folder))
-    if path == folder or path in folder.parents or folder in path.parents:
-        return True
-    # The same folder by another name, as a bind mount gives it.
-    return bool(_places(path, upwards=False) & _places(folder, upwards=True)) or bool(
-        _places(folder, upwards=False) & _places(path, upwards=True)
+    return bool(_places(path) & _places(folder, *folder.parents)) or bool(
+        _places(folder) & _places(path, *path.parents)
     )
 
 
-def _places(path: Path, *, upwards: bool) -> set[tuple[int, int]]:
-    """Tell device and inode of a folder, or of it and all above it but the root, which is above everything anyway."""
-
-    def found() -> Iterator[tuple[int, int]]:
-        for one in [path, *path.parents[:-1]] if upwards else [path]:
-            try:
-                status = one.stat()
-            except OSError:
-                continue
-            yield status.st_dev, status.st_ino
-
-    return set(found())
+def _places(*folders: Path) -> set[tuple[int, int]]:
+    found = set()
+    for folder in folders:
+        try:
+            status = folder.stat()
+        except FileNotFoundError:
+            continue
+        found.add((status.st_dev, status.st_ino))
+    return found

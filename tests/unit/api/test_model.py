@@ -105,6 +105,14 @@ def test_built_in_python_goes_out_under_wire_names() -> None:
     }
 
 
+def test_unknown_field_with_a_python_name_is_not_taken_for_ours() -> None:
+    status = PodVolumeBackupStatus.from_dict({"snapshot_id": "x", "start_timestamp": 5})
+    assert (status.snapshot_id, status.start_timestamp) == ("", None)
+    assert status.to_dict() == {"snapshot_id": "x", "start_timestamp": 5}
+    both = {"snapshot_id": "x", "snapshotID": ""}
+    assert PodVolumeBackupStatus.from_dict(both).to_dict() == both
+
+
 def test_word_of_a_newer_version_is_kept_and_final_for_nobody() -> None:
     status = PodVolumeBackupStatus.from_dict({"phase": "Dozing"})
     assert (status.phase, status.is_terminal, status.to_dict()) == ("Dozing", False, {"phase": "Dozing"})

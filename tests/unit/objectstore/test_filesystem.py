@@ -93,6 +93,37 @@ def test_folder_that_became_a_link_is_refused(store: ObjectStore, tmp_path: Path
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
+def test_folder_that_goes_away_under_our_hands_is_not_made_anew(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A NAS that is unmounted after the check must not turn into a folder on the node's own disk."""
+
+    def check(text: str, **_: object) -> Path:
+        (tmp_path / "nas").rmdir()
+        return Path(text)
+
+    monkeypatch.setattr("longshore.objectstore.filesystem.check_folder", check)
+    with pytest.raises(NotFoundError):
+        store.put("a", b"")
+    assert not (tmp_path / "nas").exists()
+
+
+def test_folder_that_becomes_a_link_under_our_hands_is_not_followed(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+
+    def check(text: str, **_: object) -> Path:
+        (tmp_path / "nas").rmdir()
+        (tmp_path / "nas").symlink_to("elsewhere")
+        return Path(text)
+
+    monkeypatch.setattr("longshore.objectstore.filesystem.check_folder", check)
+    with pytest.raises(NotFoundError):
+        store.put("a", b"")
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
 def test_links_inside_are_never_followed(store: ObjectStore, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()

@@ -263,9 +263,22 @@ def test_folder_in_or_above_a_forbidden_one_is_refused(tmp_path: Path, place: st
 
 def test_forbidden_folder_behind_a_link_is_still_forbidden(tmp_path: Path) -> None:
     (tmp_path / "kubelet" / "pods").mkdir(parents=True)
-    (tmp_path / "host_pods").symlink_to("kubelet/pods")
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "host_pods").symlink_to("../kubelet/pods")
+    for place in ("kubelet/pods", "kubelet", "."):
+        with pytest.raises(UsageError, match="lies in or above"):
+            filesystem(tmp_path / place, forbidden=(tmp_path / "links" / "host_pods",))
+
+
+def test_root_is_above_everything(tmp_path: Path) -> None:
+    for forbidden in (tmp_path, tmp_path / "never-made"):
+        with pytest.raises(UsageError, match="lies in or above"):
+            filesystem("/", forbidden=(forbidden,))
+
+
+def test_folder_above_one_that_is_yet_to_be_made_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="lies in or above"):
-        filesystem(tmp_path / "kubelet" / "pods", forbidden=(tmp_path / "host_pods",))
+        filesystem(tmp_path, forbidden=(tmp_path / "agent" / "cache",))
 
 
 def test_same_folder_under_another_name_is_forbidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
