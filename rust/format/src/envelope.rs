@@ -10,6 +10,10 @@ use zstd::zstd_safe::{self, CCtx, CParameter, DCtx};
 pub const ENVELOPE_BYTES: usize = 5;
 const RAW: u8 = 0;
 const ZSTD: u8 = 1;
+/// Levels beyond ask for a window of more than 8 MiB.
+pub const LEVEL_MAX: i32 = 19;
+/// Faster levels gain nothing over storing raw.
+pub const LEVEL_MIN: i32 = -7;
 
 /// How to compress one payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +68,7 @@ impl Codec {
         out.extend_from_slice(&length.to_le_bytes());
         let body = out.len();
         if let Compression::Zstd(level) = compression {
+            let level = level.clamp(LEVEL_MIN, LEVEL_MAX);
             if level != self.level {
                 self.compress
                     .set_parameter(CParameter::CompressionLevel(level))

@@ -238,6 +238,11 @@ impl<B: AsRef<[u8]>> Segment<B> {
         for row in 0..segment.frames {
             let record = segment.frame_record(row);
             let rows_fit = (u32_at(record, 0) as usize) < segment.packs && (u32_at(record, 8) as usize) < segment.packs;
+            let sizes_fit = u32_at(record, 12) as usize <= limits::FRAME_PAYLOAD_BYTES_MAX + limits::STORED_EXTRA_BYTES_MAX
+                && u32_at(record, 24) as usize <= limits::FRAME_PAYLOAD_BYTES_MAX;
+            if !sizes_fit {
+                return Err(wrong("a frame is larger than allowed"));
+            }
             if !rows_fit || ChunkKind::from_number(record[28]).is_err() {
                 return Err(wrong("a frame names a pack or a kind that is not there"));
             }

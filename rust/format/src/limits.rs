@@ -4,6 +4,10 @@
 pub const CHUNK_BYTES_MAX: usize = 16 << 20;
 /// Largest payload of a frame.
 pub const FRAME_PAYLOAD_BYTES_MAX: usize = 16 << 20;
+/// What a stored form may be longer than its payload.
+pub const STORED_EXTRA_BYTES_MAX: usize = 1 << 20;
+/// Most key slots that a reader looks at.
+pub const SLOTS_MAX: usize = 64;
 /// Most frames in a pack.
 pub const PACK_FRAMES_MAX: usize = 1 << 20;
 /// Largest pack.

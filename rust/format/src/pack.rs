@@ -382,13 +382,19 @@ pub fn open_header(
             births += 1;
             (BirthName { pack: key.name, ordinal: births - 1 }, *salt)
         };
-        let stored_bytes = reader.uv32()?;
+        let stored_bytes = reader.len_max(limits::FRAME_PAYLOAD_BYTES_MAX + limits::STORED_EXTRA_BYTES_MAX)? as u32;
         let chunk_count = reader.len_max(reader.rest().len() / 33)?;
+        if chunk_count == 0 {
+            return Err(reader.corrupt("a frame holds no chunk"));
+        }
         let mut chunks = Vec::with_capacity(chunk_count);
         let mut payload_bytes = 0u64;
         for _ in 0..chunk_count {
             let id = ChunkId(reader.array()?);
             let length = reader.len_max(limits::CHUNK_BYTES_MAX)? as u32;
+            if length == 0 {
+                return Err(reader.corrupt("a chunk is empty"));
+            }
             payload_bytes += u64::from(length);
             chunks.push((id, length));
         }

@@ -214,6 +214,18 @@ impl Repository {
         &self.store
     }
 
+    /// The same repository, its store seen through another layer.
+    #[must_use]
+    pub fn with_store(&self, store: Arc<dyn Store>) -> Self {
+        Self { store, ..self.clone() }
+    }
+
+    /// What it was handed of the world.
+    #[must_use]
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+
     /// Its key slots.
     ///
     /// # Errors
@@ -261,7 +273,7 @@ impl Repository {
     }
 
     pub(crate) fn get(&self, text: String, limit_bytes: usize) -> Result<Option<Bytes>> {
-        match self.store.get(&key(text)?, limit_bytes as u64 + (1 << 16)) {
+        match self.store.get(&key(text)?, (limit_bytes + limits::STORED_EXTRA_BYTES_MAX) as u64) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(None),
             Err(error) => Err(error.into()),
@@ -277,8 +289,8 @@ fn slot_objects(store: &dyn Store) -> Result<Vec<(RandomName, Bytes)>> {
         }
         Ok(())
     })?;
-    let mut out = Vec::with_capacity(names.len());
-    for (name, key) in names {
+    let mut out = Vec::with_capacity(names.len().min(limits::SLOTS_MAX));
+    for (name, key) in names.into_iter().take(limits::SLOTS_MAX) {
         match store.get(&key, 4096) {
             Ok(bytes) => out.push((name, bytes)),
             Err(error) if error.kind() == StoreErrorKind::NotFound => {}
