@@ -39,8 +39,8 @@ class SystemClock:
     """The machine's own time."""
 
     def monotonic(self) -> float:
-        """Seconds since some moment, not counting backwards."""
-        return time.monotonic()
+        """Seconds since some moment, a suspended machine's sleep included: a lease lapses for the others while we sleep."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
 
     def now(self) -> datetime:
         """Wall time in UTC."""

@@ -9,7 +9,8 @@ change, so that a quiet kind can still be resumed. 410 (as a status or inside th
 keys and uids. Any other failure resumes the watch at the last version after a growing, jittered pause.
 
 A connection can die without a word (a control-plane upgrade, a dropped NAT entry), and the server's `timeoutSeconds` does not help when the server is gone.
-The server sends a bookmark once a minute, so 70 s without a byte count as dead; resuming costs one request.
+Nothing tells silence from death (a server sends bookmarks every minute or two, and none where nothing moved), so 70 s without a byte count as death:
+resuming costs one request, and a stall is noticed within 75 s.
 
 Promises
 - `has_synced` turns true after the first whole list and stays so; handlers hear of every object that was in it.
@@ -93,7 +94,7 @@ class InformerTimes:
     server_timeout_seconds_max: int = 600
     """The server ends each watch after a random time in this range, so that watches spread over API servers and moments."""
     silence_seconds_max: float = 70.0
-    """After so long without a byte the stream is dead. Bookmarks come every 60 s; noticing must take no longer than 75 s."""
+    """After so long without a byte the stream counts as dead; noticing must take no longer than 75 s."""
     overrun_seconds_max: float = 30.0
     """A stream that outlives its server timeout by this much is closed by us."""
     page_size: int = 500
@@ -369,6 +370,8 @@ class Informer:
                         self._backoff.reset()
                     if self._stop.is_set() or self._clock.monotonic() > ends_at:
                         return True
+                if stream.silent:
+                    _log.debug("Watch fell silent, resuming", resource=str(self.resource))
             finally:
                 with self._lock:
                     self._stream = None

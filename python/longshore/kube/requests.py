@@ -7,6 +7,7 @@ validation message quotes the value that it refuses.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote, urlencode
@@ -86,9 +87,10 @@ def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
     if text is None:
         return None
     try:
-        return min(max(float(text), 0.0), _RETRY_AFTER_SECONDS_MAX)
+        seconds = float(text)
     except ValueError:
         return None
+    return min(max(seconds, 0.0), _RETRY_AFTER_SECONDS_MAX) if math.isfinite(seconds) else None
 
 
 def translate(

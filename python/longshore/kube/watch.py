@@ -1,8 +1,8 @@
 """A stream of changes as the API server sends it: one JSON object a line, for minutes, over one connection.
 
-Promises: iterating ends quietly when the server ends the stream in order or `close` was called; everything else is raised: GoneError when the version is too
-old, ApiUnavailableError when the connection broke, fell silent or spoke nonsense. `close` may be called by any thread and wakes a reader blocked in a read at
-once (it shuts the socket's reading side down).
+Promises: iterating ends quietly when the server ends the stream in order, `close` was called, or nothing was heard for so long that the connection counts as
+dead (`silent` tells); everything else is raised: GoneError when the version is too old, ApiUnavailableError when the connection broke or spoke nonsense.
+`close` may be called by any thread and wakes a reader blocked in a read at once (it shuts the socket's reading side down).
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ class WatchStream:
 
     def __init__(self, response: Any, *, resource: Resource) -> None:
         """Take over an open `urllib3.HTTPResponse`."""
+        self.silent = False
+        """Whether it ended because nothing was heard. Not an error: a server has nothing to say of a kind that does not change."""
         self._response = response
         self._resource = resource
         self._lock = threading.Lock()
@@ -108,9 +110,12 @@ class WatchStream:
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as err:
             if self._closed:
                 return
-            silent = isinstance(err, urllib3.exceptions.ReadTimeoutError)
-            what = "the watch fell silent" if silent else "the watch's connection broke"
-            raise ApiUnavailableError(f"{what}: resource={self._resource}, cause={type(err).__name__}") from err
+            if isinstance(err, urllib3.exceptions.ReadTimeoutError):
+                self.silent = True
+                return
+            raise ApiUnavailableError(
+                f"the watch's connection broke: resource={self._resource}, cause={type(err).__name__}"
+            ) from err
         if pending and not self._closed:
             raise ApiUnavailableError(f"the watch ended in the middle of an event: resource={self._resource}")
 

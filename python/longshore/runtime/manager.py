@@ -59,8 +59,12 @@ class Component(Protocol):
         """Begin and return; `failed` may be called later, once, from any thread, to end the process."""
         ...
 
-    def stop(self, *, timeout_seconds: float) -> bool:
-        """End and tell whether it ended in time."""
+    def stop(self, *, timeout_seconds: float, clean: bool) -> bool:
+        """End and tell whether it ended in time.
+
+        Args:
+            clean: whether everything that leans on this part has ended; only then may a lease be given back.
+        """
         ...
 
     def not_ready(self) -> str | None:
@@ -96,7 +100,7 @@ class Runnable:
         self._thread = threading.Thread(target=body, name=self.name, daemon=True)
         self._thread.start()
 
-    def stop(self, *, timeout_seconds: float) -> bool:
+    def stop(self, *, timeout_seconds: float, clean: bool) -> bool:  # noqa: ARG002 - a function has nothing to give back
         """Set the event and wait."""
         self._stop.set()
         if self._thread is None:
@@ -228,7 +232,7 @@ class Manager:
             if not informer.stop():
                 late.add(f"informer {informer.resource}")
         for component in reversed(self._components):
-            if not component.stop(timeout_seconds=max(1.0, ends - self._clock.monotonic())):
+            if not component.stop(timeout_seconds=max(1.0, ends - self._clock.monotonic()), clean=not late):
                 late.add(component.name)
         if late:
             _log.warning("Some parts did not end in time", names=sorted(late))

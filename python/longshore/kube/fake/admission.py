@@ -69,6 +69,8 @@ def admit(
     if old is None and not trusted and kind.key in _PENDING_AT_FIRST:
         new["status"] = {"phase": "Pending"}
     if kind.custom:
+        if old is None and kind.status_subresource and not trusted:
+            new.pop("status", None)
         version = given.rpartition("/")[2]
         rules = kind.schemas.get(version) or kind.schemas.get(resource.version) or {}
         if rules:

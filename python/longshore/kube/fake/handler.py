@@ -82,10 +82,9 @@ class Handler(BaseHTTPRequestHandler):
     do_POST = do_PUT = do_PATCH = do_DELETE = do_GET  # noqa: N815 - the base class looks them up by these names
 
     def _serve(self) -> None:
+        self._seen: Route | None = None
         length = int(self.headers.get("Content-Length") or 0)
         raw = self.rfile.read(length) if length else b""
-        route: Route | None = None
-        code = 0
         try:
             if not self._api.admits(self.headers.get("Authorization")):
                 raise StatusError(401, "Unauthorized", "Unauthorized")
@@ -93,31 +92,29 @@ class Handler(BaseHTTPRequestHandler):
             query = {name: values[-1] for name, values in parse_qs(split.query, keep_blank_values=True).items()}
             fixed = fixed_answer(self._api.store, split.path)
             if fixed is not None:
-                code = self._answer(200, fixed)
+                self._answer(200, fixed)
                 return
-            route = find_route(self._api.store, self.command, split.path, query)
-            code = self._serve_route(route, query, raw)
+            route = self._seen = find_route(self._api.store, self.command, split.path, query)
+            self._serve_route(route, query, raw)
         except StatusError as err:
-            code = self._answer(err.code, err.status, headers=err.headers)
+            self._answer(err.code, err.status, headers=err.headers)
         except (_Hangup, ConnectionError, TimeoutError):
             self._hang_up()
         except Exception:  # noqa: BLE001 - answered with 500, logged with its traceback
             _log.exception("Fake API server failed", path=self.path)
             trace = traceback.format_exc(limit=-2)
-            code = self._answer(500, StatusError(500, "InternalError", f"fault of the fake API server: {trace}").status)
-        finally:
-            if route is not None:
-                self._api.note(
-                    verb=route.verb,
-                    resource=route.kind.resource.plural,
-                    namespace=route.namespace or None,
-                    name=route.name,
-                    code=code,
-                )
+            self._answer(500, StatusError(500, "InternalError", f"fault of the fake API server: {trace}").status)
+
+    def _note(self, code: int) -> None:
+        """Remember the request before its answer leaves, so that whoever has the answer finds it noted."""
+        route, self._seen = self._seen, None
+        if route is not None:
+            resource, namespace = route.kind.resource.plural, route.namespace or None
+            self._api.note(verb=route.verb, resource=resource, namespace=namespace, name=route.name, code=code)
 
     # -- verbs -----------------------------------------------------------------------------------------------------------------
 
-    def _serve_route(self, route: Route, query: dict[str, str], raw: bytes) -> int:
+    def _serve_route(self, route: Route, query: dict[str, str], raw: bytes) -> None:
         action = self._strike(route, on_event=False, name=route.name)
         drop_after = False
         match action:
@@ -135,11 +132,12 @@ class Handler(BaseHTTPRequestHandler):
             case StallStream() if route.verb != "watch":
                 self._idle(None)
         if route.verb == "watch":
-            return self._watch(route, query, stalled=isinstance(action, StallStream))
+            self._watch(route, query, stalled=isinstance(action, StallStream))
+            return
         code, body = self._unary(route, query, raw)
         if drop_after:
             raise _Hangup
-        return self._answer(code, body)
+        self._answer(code, body)
 
     def _unary(self, route: Route, query: dict[str, str], raw: bytes) -> tuple[int, JsonObject]:
         store, kind, namespace = self._api.store, route.kind, route.namespace
@@ -317,7 +315,7 @@ class Handler(BaseHTTPRequestHandler):
 
     # -- watches ---------------------------------------------------------------------------------------------------------------
 
-    def _watch(self, route: Route, query: dict[str, str], *, stalled: bool) -> int:
+    def _watch(self, route: Route, query: dict[str, str], *, stalled: bool) -> None:
         api = self._api
         matches = self._selectors(route, query)
         ends = time.monotonic() + float(query.get("timeoutSeconds") or 3_600)
@@ -334,6 +332,7 @@ class Handler(BaseHTTPRequestHandler):
             at, first = page.version, page.objects
         else:
             at = self._must_know(given)
+        self._note(200)
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Transfer-Encoding", "chunked")
@@ -346,16 +345,19 @@ class Handler(BaseHTTPRequestHandler):
                 self._event(route, "ADDED", self._shown(route, obj))
             if initial:
                 self._bookmark(route, at, initial_events_end=True)
-            last_bookmark = time.monotonic()
+            last_bookmark, told = time.monotonic(), at
             while not api.stopping.is_set() and api.watch_epoch == epoch:
-                changes, at = self._changes(
-                    route, at, until=min(ends, last_bookmark + api.bookmark_seconds), epoch=epoch
-                )
+                due = min(ends, last_bookmark + api.bookmark_seconds)
+                changes, at = self._changes(route, at, until=due, epoch=epoch)
                 for change in changes:
                     self._tell(route, change, matches)
+                    told = change.version
                 now = time.monotonic()
-                if bookmarks and (now >= last_bookmark + api.bookmark_seconds or now >= ends):
-                    self._bookmark(route, at)
+                if now >= last_bookmark + api.bookmark_seconds:
+                    # As measured on the real server: only when there is a newer version to tell.
+                    if bookmarks and at > told:
+                        self._bookmark(route, at)
+                        told = at
                     last_bookmark = now
                 if now >= ends:
                     break
@@ -366,7 +368,6 @@ class Handler(BaseHTTPRequestHandler):
             raise _Hangup
         self.wfile.write(b"0\r\n\r\n")
         self.wfile.flush()
-        return 200
 
     def _changes(self, route: Route, at: int, *, until: float, epoch: int) -> tuple[list[Change], int]:
         """Wait for changes of this kind, until a moment, the end of the server, or the client's leaving."""
@@ -442,7 +443,8 @@ class Handler(BaseHTTPRequestHandler):
             name=name,
         )
 
-    def _answer(self, code: int, body: JsonObject | str, *, headers: dict[str, str] | None = None) -> int:
+    def _answer(self, code: int, body: JsonObject | str, *, headers: dict[str, str] | None = None) -> None:
+        self._note(code)
         text = body.encode() if isinstance(body, str) else msgspec.json.encode(body)
         self.send_response(code)
         self.send_header("Content-Type", "text/plain" if isinstance(body, str) else "application/json")
@@ -452,7 +454,6 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(text)
         self.wfile.flush()
-        return code
 
     def _idle(self, seconds: float | None) -> None:
         """Say nothing for a while (None: until the client leaves or the server ends)."""
@@ -469,6 +470,7 @@ class Handler(BaseHTTPRequestHandler):
             raise _Hangup
 
     def _hang_up(self) -> None:
+        self._note(0)
         self.close_connection = True
         with contextlib.suppress(OSError):
             self.connection.shutdown(socket.SHUT_RDWR)

@@ -55,7 +55,7 @@ def _apply(document: Any, operation: dict[str, Any]) -> Any:
         case "add":
             return _put(document, path, _value(operation), insert=True)
         case "replace":
-            _get(document, path)
+            # RFC 6902 wants the member to exist; the API server's library lets it be absent in an object, not in an array.
             return _put(document, path, _value(operation), insert=False)
         case "remove":
             return _remove(document, path)

@@ -25,7 +25,7 @@ import msgspec
 from longshore.kube.clock import SYSTEM_CLOCK, Clock, format_time
 from longshore.kube.fake.admission import Validator, admit, merge_write
 from longshore.kube.fake.kinds import BUILT_IN, GroupPlural, Kind, kind_of_crd
-from longshore.kube.fake.status import already_exists, bad_request, conflict, expired, forbidden, invalid, not_found
+from longshore.kube.fake.status import StatusError, already_exists, conflict, expired, forbidden, invalid, not_found
 from longshore.kube.resource import JsonObject
 
 __all__ = ["Change", "Page", "Place", "Store"]
@@ -221,7 +221,8 @@ class Store:
         obj = copy.deepcopy(body)
         metadata: dict[str, Any] = obj.setdefault("metadata", {})
         if metadata.get("resourceVersion"):
-            raise bad_request("resourceVersion should not be set on objects to be created")
+            # A storage error, and so a 500, at the real server too.
+            raise StatusError(500, "InternalError", "resourceVersion should not be set on objects to be created")
         with self.changed:
             generate = not metadata.get("name") and metadata.get("generateName")
             name = self._generated(metadata["generateName"]) if generate else metadata.get("name") or ""

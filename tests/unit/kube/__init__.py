@@ -1,0 +1,1 @@
+"""The Kubernetes layer against the fake API server; `conformance` holds what the real one must say as well."""

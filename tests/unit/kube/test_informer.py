@@ -1,0 +1,540 @@
+"""The copy follows the server through every fault that the server can be made to show, and handlers are told the last state of everything."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule
+
+from longshore.errors import GoneError, UsageError
+from longshore.kube.client import KubeClient
+from longshore.kube.clock import Backoff
+from longshore.kube.fake import (
+    Answer,
+    CutStream,
+    DelayEvent,
+    DropConnection,
+    DuplicateEvent,
+    FakeApiServer,
+    ManualClock,
+    SendError,
+    StallStream,
+)
+from longshore.kube.informer import Informer, InformerTimes
+from longshore.kube.resource import JsonObject, Resource
+
+GADGETS = Resource("longshore.test", "v1", "gadgets", "Gadget")
+QUICK = InformerTimes(silence_seconds_max=0.4, page_size=2, list_timeout_seconds=5)
+
+
+class HurriedClock:
+    """The machine's clock, but pauses are a hundredth of what is asked: backoff is real and the test is quick."""
+
+    def __init__(self) -> None:
+        self.waits: list[float] = []
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def now(self) -> Any:
+        raise NotImplementedError
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        self.waits.append(seconds)
+        return event.wait(seconds / 100)
+
+    def wait_for_notice(self, condition: threading.Condition, seconds: float | None) -> None:
+        condition.wait(seconds)
+
+
+class Told:
+    """A handler that keeps what it was told, as a copy that must equal the server's state in the end."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, str]] = []
+        self.state: dict[str, JsonObject] = {}
+        self.unknown: list[str] = []
+        self.faults: list[str] = []
+
+    def on_add(self, obj: JsonObject) -> None:
+        name = obj["metadata"]["name"]
+        if name in self.state:
+            self.faults.append(f"added twice: {name}")
+        self.state[name] = obj
+        self.calls.append(("add", name))
+
+    def on_update(self, old: JsonObject, new: JsonObject) -> None:
+        name = new["metadata"]["name"]
+        if self.state.get(name) != old or old["metadata"]["uid"] != new["metadata"]["uid"]:
+            self.faults.append(f"update of something else: {name}")
+        self.state[name] = new
+        self.calls.append(("update", name))
+
+    def on_delete(self, obj: JsonObject, *, final_state_unknown: bool) -> None:
+        name = obj["metadata"]["name"]
+        if self.state.pop(name, {"metadata": {}})["metadata"].get("uid") != obj["metadata"]["uid"]:
+            self.faults.append(f"deletion of something else: {name}")
+        if final_state_unknown:
+            self.unknown.append(name)
+        self.calls.append(("delete", name))
+
+
+def until(true: Callable[[], Any], *, seconds: float = 15.0) -> None:
+    ends = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < ends, "it did not come true in time"
+        time.sleep(0.002)
+
+
+class World:
+    """A server, an informer and a handler."""
+
+    def __init__(self, **options: Any) -> None:
+        self.server = FakeApiServer(bookmark_seconds=0.1).start()
+        self.server.register(GADGETS)
+        self.client = KubeClient.from_kubeconfig(self.server.kubeconfig_path, timeout_seconds=5)
+        self.clock = HurriedClock()
+        self.told = Told()
+        self.informer = Informer(self.client, GADGETS, **{"times": QUICK, "clock": self.clock, **options})
+        self.informer.add_handler(self.told)
+
+    def close(self) -> None:
+        assert self.informer.stop(timeout_seconds=6)
+        self.client.close()
+        self.server.stop()
+
+    def start(self) -> None:
+        self.informer.start()
+        assert self.informer.wait_for_sync(timeout_seconds=10)
+
+    def put(self, name: str, **spec: Any) -> JsonObject:
+        return self.server.put(GADGETS, {"metadata": {"name": name}, "spec": spec})
+
+    def remove(self, name: str) -> None:
+        kind = self.server.store.kind(GADGETS.group, GADGETS.version, GADGETS.plural)
+        assert kind is not None
+        self.server.store.delete(kind, "default", name)
+
+    def same(self) -> bool:
+        real = {obj["metadata"]["name"]: obj for obj in self.server.objects(GADGETS)}
+        return {obj["metadata"]["name"]: obj for obj in self.informer.list()} == real == self.told.state
+
+    def settle(self) -> None:
+        until(self.same)
+        assert not self.told.faults
+
+    def requests(self, verb: str) -> int:
+        return sum(seen.verb == verb for seen in self.server.seen)
+
+    def watching(self) -> None:
+        """Wait until a watch is open."""
+        until(lambda: self.informer._stream is not None)
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    made = World()
+    yield made
+    made.close()
+
+
+def test_copy_is_filled_in_pages_and_followed(world: World) -> None:
+    for number in range(5):
+        world.put(f"g{number}", size=number)
+    world.start()
+    assert world.requests("list") == 3
+    world.put("g1", size=9)
+    world.remove("g2")
+    world.put("new")
+    world.settle()
+    assert ("update", "g1") in world.told.calls
+    assert world.informer.get("g1", namespace="default") == world.server.get(GADGETS, "g1")
+    assert world.informer.get("nobody", namespace="default") is None
+    assert not world.told.unknown
+
+
+def test_readers_cannot_harm_the_copy(world: World) -> None:
+    world.put("a", size=1)
+    world.start()
+    world.informer.list()[0]["spec"]["size"] = 7
+    found = world.informer.get("a", namespace="default")
+    assert found is not None
+    found["metadata"].clear()
+    assert world.informer.list()[0]["spec"] == {"size": 1}
+
+
+def test_object_made_anew_is_told_as_deletion_and_addition(world: World) -> None:
+    world.put("a")
+    world.start()
+    world.settle()
+    world.told.calls.clear()
+    world.remove("a")
+    world.put("a")
+    world.settle()
+    assert world.told.calls == [("delete", "a"), ("add", "a")]
+
+
+def test_forgotten_version_lists_again_and_finds_what_was_missed(world: World) -> None:
+    for name in ("gone", "anew", "kept", "changed"):
+        world.put(name)
+    world.start()
+    world.settle()
+    world.told.calls.clear()
+    world.server.go_down()
+    world.remove("gone")
+    world.remove("anew")
+    world.put("anew")
+    world.put("changed", size=2)
+    world.put("new")
+    world.server.compact()
+    lists = world.requests("list")
+    world.server.come_back()
+    world.settle()
+    assert world.requests("list") > lists
+    assert sorted(world.told.calls) == [
+        ("add", "anew"),
+        ("add", "new"),
+        ("delete", "anew"),
+        ("delete", "gone"),
+        ("update", "changed"),
+    ]
+    assert sorted(world.told.unknown) == ["anew", "gone"]
+
+
+def test_outage_resumes_without_a_list_when_history_is_kept(world: World) -> None:
+    world.put("a")
+    world.start()
+    lists = world.requests("list")
+    for name in ("b", "c"):
+        world.server.go_down()
+        world.put(name)
+        world.remove("a") if name == "c" else None
+        world.server.come_back()
+        world.settle()
+    assert world.requests("list") == lists
+    assert not world.told.unknown
+
+
+@pytest.mark.parametrize(
+    "action",
+    [StallStream(), CutStream(), DuplicateEvent(), DelayEvent(0.2), SendError(410), SendError(500)],
+    ids=lambda action: f"{action!r}",
+)
+def test_faulty_event_loses_nothing(world: World, action: Any) -> None:
+    world.put("a", size=1)
+    world.start()
+    world.watching()
+    fault = world.server.faults.inject_event(action)
+    world.put("a", size=2)
+    world.put("b")
+    until(lambda: fault.struck)
+    world.settle()
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        Answer(410),
+        Answer(500),
+        Answer(429, retry_after_seconds=0),
+        Answer(503, retry_after_seconds=0),
+        DropConnection(),
+        StallStream(),
+    ],
+    ids=lambda action: f"{action!r}",
+)
+@pytest.mark.parametrize("verb", ["list", "watch"])
+def test_faulty_request_loses_nothing(world: World, action: Any, verb: str) -> None:
+    if verb == "list" and isinstance(action, StallStream):
+        pytest.skip("a list has no stream")
+    for number in range(5):
+        world.put(f"g{number}")
+    fault = world.server.faults.inject(action, verb=verb, resource="gadgets", times=3)
+    world.informer.start()
+    world.put("late")
+    until(lambda: fault.struck == 3, seconds=30)
+    world.settle()
+
+
+def test_pages_that_expire_are_read_again_in_one_piece(world: World) -> None:
+    for number in range(5):
+        world.put(f"g{number}")
+    world.server.faults.inject(Answer(410), verb="list", skip=1)
+    world.start()
+    world.settle()
+    assert [seen.code for seen in world.server.seen if seen.verb == "list"] == [200, 410, 200]
+
+
+def test_silent_connection_is_noticed_and_resumed_without_a_list() -> None:
+    world = World(times=InformerTimes(silence_seconds_max=0.3))
+    try:
+        world.server.bookmark_seconds = 60
+        world.start()
+        world.server.faults.inject(StallStream(), verb="watch", times=1)
+        world.server.disconnect_watches()
+        until(lambda: world.requests("watch") >= 1)
+        world.put("missed")
+        world.settle()
+        assert world.requests("list") == 1
+    finally:
+        world.close()
+
+
+def test_bookmarks_move_the_version_so_that_a_quiet_kind_outlives_compaction(world: World) -> None:
+    world.put("a")
+    world.start()
+    world.watching()
+    other = Resource("", "v1", "configmaps", "ConfigMap")
+    for number in range(3):
+        world.server.put(other, {"metadata": {"name": f"c{number}"}})
+    newest = str(world.server.store.version)
+    until(lambda: world.informer._version == newest)
+    world.server.go_down()
+    world.server.compact()
+    world.put("b")
+    world.server.come_back()
+    world.settle()
+    assert world.requests("list") == 1
+
+
+def test_failing_server_is_asked_with_growing_jittered_pauses(world: World) -> None:
+    world.server.faults.inject(Answer(500), verb="list", times=8)
+    world.start()
+    waits = world.clock.waits[:8]
+    assert 0.5 <= waits[0] <= 1.3
+    assert waits[-1] >= 20
+    assert all(wait <= 30 for wait in waits)
+    assert len(set(waits)) > 5
+
+
+def test_server_that_ends_watches_at_once_is_not_asked_in_a_tight_loop(world: World) -> None:
+    world.start()
+    for _ in range(5):
+        world.watching()
+        before = len(world.clock.waits)
+        world.server.disconnect_watches()
+        until(lambda before=before: len(world.clock.waits) > before)
+
+
+def test_backoff_starts_anew_after_a_quiet_while() -> None:
+    clock = ManualClock()
+
+    class Middle:
+        def uniform(self, _low: float, _high: float) -> float:
+            return 1.0
+
+    backoff = Backoff(clock=clock, rng=Middle())  # type: ignore[arg-type]
+    assert [backoff.next_seconds() for _ in range(8)] == [0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30.0, 30.0]
+    clock.advance(121)
+    assert backoff.next_seconds() == 0.8
+
+
+def test_slow_handler_delays_neither_the_watch_nor_others(world: World) -> None:
+    leave = threading.Event()
+
+    class Slow(Told):
+        def on_add(self, obj: JsonObject) -> None:
+            leave.wait(10)
+            super().on_add(obj)
+
+    slow = Slow()
+    world.informer.add_handler(slow)
+    world.put("a")
+    world.start()
+    for size in range(50):
+        world.put("b", size=size)
+    world.settle()
+    assert slow.calls == []
+    leave.set()
+    until(lambda: slow.state == world.told.state)
+    assert len(slow.calls) <= 4, "a handler that lags is told the last state, not every event"
+    assert not slow.faults
+
+
+def test_handler_that_raises_is_told_of_the_rest(world: World) -> None:
+    class Broken(Told):
+        def on_add(self, obj: JsonObject) -> None:
+            if obj["metadata"]["name"] == "a":
+                raise ValueError("broken")
+            super().on_add(obj)
+
+    broken = Broken()
+    world.informer.add_handler(broken)
+    world.put("a")
+    world.put("b")
+    world.start()
+    until(lambda: "b" in broken.state)
+
+
+def test_handler_that_comes_late_is_told_of_everything(world: World) -> None:
+    world.put("a")
+    world.start()
+    late = Told()
+    world.informer.add_handler(late)
+    until(lambda: set(late.state) == {"a"})
+    world.put("b")
+    until(lambda: set(late.state) == {"a", "b"})
+
+
+def test_transform_cuts_what_is_kept_and_silences_what_it_drops() -> None:
+    world = World(
+        transform=lambda obj: {
+            "metadata": {key: obj["metadata"][key] for key in ("name", "namespace", "uid")},
+            "size": obj["spec"].get("size"),
+        }
+    )
+    try:
+        world.put("a", size=1, noise=1)
+        world.start()
+        until(lambda: world.told.calls == [("add", "a")])
+        world.put("a", size=1, noise=2)
+        world.put("a", size=2, noise=2)
+        until(lambda: ("update", "a") in world.told.calls)
+        assert world.told.calls == [("add", "a"), ("update", "a")]
+        assert world.informer.list()[0].keys() == {"metadata", "size"}
+    finally:
+        world.close()
+
+
+def test_faulty_transform_does_not_end_the_copy() -> None:
+    bad = [True]
+
+    def transform(obj: JsonObject) -> JsonObject:
+        if bad[0]:
+            raise KeyError("bad")
+        return obj
+
+    world = World(transform=transform)
+    try:
+        world.put("a")
+        world.informer.start()
+        until(lambda: world.informer.last_error() is not None)
+        bad[0] = False
+        world.settle()
+    finally:
+        world.close()
+
+
+def test_index_follows_changes() -> None:
+    world = World(indexers={"node": lambda obj: obj["spec"].get("nodes", [])})
+    try:
+        world.put("a", nodes=["n1", "n2"])
+        world.put("b", nodes=["n2"])
+        world.start()
+
+        def names(node: str) -> list[str]:
+            return [obj["metadata"]["name"] for obj in world.informer.by_index("node", node)]
+
+        assert (names("n1"), names("n2"), names("n3")) == (["a"], ["a", "b"], [])
+        world.put("a", nodes=["n3"])
+        world.remove("b")
+        world.settle()
+        assert (names("n1"), names("n2"), names("n3")) == ([], [], ["a"])
+        assert world.informer._index == {"node": {"n3": {"default/a"}}}, "an empty entry is forgotten"
+        with pytest.raises(UsageError):
+            world.informer.by_index("colour", "red")
+    finally:
+        world.close()
+
+
+def test_stop_is_quick_while_the_watch_is_quiet(world: World) -> None:
+    world.start()
+    world.watching()
+    began = time.monotonic()
+    assert world.informer.stop()
+    assert time.monotonic() - began < 1.0
+    assert not world.informer.is_alive()
+
+
+def test_stop_returns_while_a_list_hangs() -> None:
+    world = World()
+    world.server.faults.inject(StallStream(), verb="list")
+    world.informer.start()
+    began = time.monotonic()
+    world.informer.stop()
+    assert time.monotonic() - began < 2.5
+    world.client.close()
+    world.server.stop()
+
+
+def test_age_tells_how_long_nothing_was_heard(world: World) -> None:
+    world.start()
+    assert world.informer.last_event_age_seconds() < 5
+    assert world.informer.is_alive()
+    with pytest.raises(UsageError):
+        world.informer.start()
+
+
+def test_gone_as_a_status_is_gone(world: World) -> None:
+    world.server.faults.inject(Answer(410), verb="watch")
+    with pytest.raises(GoneError):
+        world.client.watch(GADGETS, resource_version="5", server_timeout_seconds=5, read_timeout_seconds=5)
+
+
+class Histories(RuleBasedStateMachine):
+    """Random histories of changes and faults: in the end the copy, the handler's copy and the server are the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World(times=InformerTimes(silence_seconds_max=0.3, page_size=2, list_timeout_seconds=2))
+        self.world.informer.start()
+
+    names = st.sampled_from(["a", "b", "c", "d", "e"])
+
+    @rule(name=names, size=st.integers(0, 3))
+    def put(self, name: str, size: int) -> None:
+        self.world.put(name, size=size)
+
+    @rule(name=names)
+    def remove(self, name: str) -> None:
+        if self.world.server.get(GADGETS, name) is not None:
+            self.world.remove(name)
+
+    @rule()
+    def compact(self) -> None:
+        self.world.server.compact()
+
+    @rule()
+    def disconnect(self) -> None:
+        self.world.server.disconnect_watches()
+
+    @rule()
+    def outage(self) -> None:
+        self.world.server.go_down()
+        self.world.put("a", size=7)
+        self.world.server.come_back()
+
+    @rule(
+        action=st.sampled_from(
+            [CutStream(), DuplicateEvent(), SendError(410), SendError(500), StallStream(), DelayEvent(0.01)]
+        )
+    )
+    def faulty_event(self, action: Any) -> None:
+        self.world.server.faults.inject_event(action)
+
+    @rule(
+        action=st.sampled_from([Answer(500), Answer(410), Answer(429, retry_after_seconds=0), DropConnection()]),
+        verb=st.sampled_from(["list", "watch"]),
+    )
+    def faulty_request(self, action: Any, verb: str) -> None:
+        self.world.server.faults.inject(action, verb=verb, resource="gadgets")
+
+    @rule()
+    def settle(self) -> None:
+        self.world.server.faults.clear()
+        self.world.settle()
+
+    def teardown(self) -> None:
+        try:
+            self.world.server.faults.clear()
+            self.world.settle()
+        finally:
+            self.world.close()
+
+
+TestHistories = Histories.TestCase
+TestHistories.settings = settings(max_examples=25, stateful_step_count=15, deadline=None)

@@ -1,0 +1,1 @@
+"""Queue, controller and manager."""
