@@ -9,6 +9,7 @@ pub mod error;
 pub mod job;
 pub mod packer;
 pub mod repository;
+pub mod restore;
 pub mod seams;
 pub mod volume;
 

@@ -1,0 +1,460 @@
+//! Regular files: small ones whole, large ones in segments that several threads write at once.
+//!
+//! A file that is new is made under its own name; one that replaces another is written under a temporary name and renamed over it,
+//! so the old content is there until the new one is whole. A file of the same size that has one name is compared chunk by chunk
+//! first: equal content is left alone, and a large file is updated where it differs. Metadata comes last, through the descriptor.
+
+use super::Context;
+use super::links::FirstName;
+use super::place::{Directory, name_losses};
+use super::tally::{LossKind, metadata_of};
+use super::walk::Crew;
+use crate::error::{Error, Result};
+use crate::repository::cursor::is_damage;
+use crate::volume::{Dir, Kind, Metadata, Name, ReadFile, VolumeError, VolumeErrorKind, WriteFile};
+use longshore_format::id::ChunkKind;
+use longshore_format::tree::{Entry, Item, Node, Owner};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Bytes of a large file that one thread writes at a time; smaller files are written whole.
+pub(super) const SEGMENT_BYTES: u64 = 8 << 20;
+const DAMAGED_SUFFIX: &[u8] = b".longshore-damaged";
+
+/// A file to be restored.
+#[derive(Debug)]
+pub(super) struct FileWork {
+    pub entry: Entry,
+    /// Its name was there when the directory was listed.
+    pub exists: bool,
+    /// Set when other names will be linked to it.
+    pub link: Option<Arc<FirstName>>,
+}
+
+/// What a worker does at a time.
+#[derive(Debug)]
+pub(super) enum Task {
+    /// Small files of one directory, which is held until they are done.
+    Batch { directory: Arc<Directory>, files: Vec<FileWork> },
+    /// A part of a large file.
+    Segment { file: Arc<Large>, items: Vec<(u64, Item)> },
+}
+
+/// A large file while its segments are written.
+#[derive(Debug)]
+pub(super) struct Large {
+    directory: Arc<Directory>,
+    work: FileWork,
+    size_bytes: u64,
+    placed: Placed,
+    remaining: AtomicUsize,
+    written: AtomicBool,
+    failed: Mutex<Option<Trouble>>,
+}
+
+/// A file open to be written, and under which name.
+#[derive(Debug)]
+struct Placed {
+    dir: Arc<dyn Dir>,
+    file: Box<dyn WriteFile>,
+    temporary: Option<Name>,
+    /// It has old content, which is compared before it is replaced.
+    in_place: bool,
+    /// Nothing has the temporary name any more.
+    settled: AtomicBool,
+}
+
+/// Why one file did not come back.
+#[derive(Debug)]
+enum Trouble {
+    /// Its data is damaged or missing.
+    Damaged(Error),
+    /// The volume refused.
+    Volume(VolumeError),
+    /// The job cannot go on.
+    Job(Error),
+}
+
+impl From<VolumeError> for Trouble {
+    fn from(error: VolumeError) -> Self {
+        Self::Volume(error)
+    }
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        if is_damage(&error) { Self::Damaged(error) } else { Self::Job(error) }
+    }
+}
+
+type Tried<T> = std::result::Result<T, Trouble>;
+
+/// Names an item that the volume refused; a full volume ends the job.
+pub(super) fn lose(context: &Context, directory: &Directory, name: &[u8], error: &VolumeError) -> Result<()> {
+    if error.kind == VolumeErrorKind::NoSpace {
+        let path = String::from_utf8_lossy(&directory.path(name)).into_owned();
+        return Err(Error::from(error.clone())
+            .while_doing(path)
+            .with_next_step("make room on the volume and restore again; what is there already is compared, not fetched"));
+    }
+    context.job.items_lost.fetch_add(1, Relaxed);
+    context.tally.lose(LossKind::Item, || directory.path(name), error.to_string());
+    Ok(())
+}
+
+fn settle(context: &Context, directory: &Directory, name: &[u8], trouble: Trouble) -> Result<()> {
+    match trouble {
+        Trouble::Job(error) => Err(error),
+        Trouble::Volume(error) => lose(context, directory, name, &error),
+        Trouble::Damaged(error) => {
+            context.job.items_lost.fetch_add(1, Relaxed);
+            context.tally.lose(LossKind::Damaged, || directory.path(name), error.to_string());
+            Ok(())
+        }
+    }
+}
+
+/// Counts a file that is whole.
+pub(super) fn count_done(context: &Context, size_bytes: u64) {
+    context.tally.files.fetch_add(1, Relaxed);
+    context.tally.bytes_total.fetch_add(size_bytes, Relaxed);
+    context.job.files_done.fetch_add(1, Relaxed);
+    context.job.bytes_done.fetch_add(size_bytes, Relaxed);
+}
+
+/// Does a task.
+pub(super) fn work(context: &Arc<Context>, task: Task) -> Result<()> {
+    match task {
+        Task::Batch { directory, files } => {
+            for file in &files {
+                context.check()?;
+                if let Err(trouble) = small(context, &directory, file) {
+                    settle(context, &directory, &file.entry.name, trouble)?;
+                }
+            }
+            directory.release(context);
+            Ok(())
+        }
+        Task::Segment { file, items } => {
+            let ours = file.failed.lock().unwrap_or_else(PoisonError::into_inner).is_none();
+            if ours {
+                for (offset, item) in &items {
+                    match put_item(context, &file.placed, *offset, item) {
+                        Ok(wrote) => {
+                            file.written.fetch_or(wrote, Relaxed);
+                        }
+                        Err(Trouble::Job(error)) => return Err(error),
+                        Err(Trouble::Damaged(error)) if context.options.keep_damaged => file.fail(Trouble::Damaged(error)),
+                        Err(trouble) => {
+                            file.fail(trouble);
+                            break;
+                        }
+                    }
+                }
+            }
+            file.release(context)
+        }
+    }
+}
+
+fn parts(entry: &Entry) -> (u64, &[Item]) {
+    match &entry.node {
+        Node::File { size_bytes, content } => (*size_bytes, content),
+        _ => (0, &[]),
+    }
+}
+
+fn small(context: &Context, directory: &Arc<Directory>, work: &FileWork) -> Tried<()> {
+    let entry = &work.entry;
+    let (size_bytes, content) = parts(entry);
+    let dir = directory.open(context)?;
+    if work.exists && is_there(context, &*dir, entry)? {
+        let (allowed, dropped) = context.options.policy.filter(&metadata_of(entry), Kind::File);
+        name_losses(context, directory, &entry.name, LossKind::Dropped, dropped);
+        let losses = dir.set_metadata(&entry.name, Kind::File, &allowed)?;
+        name_losses(context, directory, &entry.name, LossKind::Attribute, losses);
+        context.tally.files_unchanged.fetch_add(1, Relaxed);
+        whole(context, work, size_bytes);
+        return Ok(());
+    }
+    let placed = place(context, dir, entry, work.exists)?;
+    let mut damage = None;
+    let filled = fill(context, &placed, size_bytes, content, &mut damage);
+    finish(context, directory, work, size_bytes, &placed, filled.and(damage.map_or(Ok(()), Err)))
+}
+
+fn fill(context: &Context, placed: &Placed, size_bytes: u64, content: &[Item], damage: &mut Option<Trouble>) -> Tried<()> {
+    if !content.iter().all(|item| matches!(item, Item::Data { .. })) {
+        placed.file.set_len(size_bytes)?;
+    }
+    let mut offset = 0;
+    let mut refused = None;
+    let visited = context.reader.for_each_item(content, Owner::File, &mut |item| {
+        match put_item(context, placed, offset, item) {
+            Ok(_) => {}
+            Err(Trouble::Damaged(error)) if context.options.keep_damaged => {
+                damage.get_or_insert(Trouble::Damaged(error));
+                placed.file.set_len(size_bytes)?;
+            }
+            Err(trouble) => {
+                refused = Some(trouble);
+                return Ok(false);
+            }
+        }
+        offset += item.span();
+        Ok(true)
+    });
+    match (refused, visited) {
+        (Some(trouble), _) => Err(trouble),
+        (None, Err(error)) => Err(error.into()),
+        (None, Ok(_)) => Ok(()),
+    }
+}
+
+/// Puts one item in its place; whether anything was written.
+fn put_item(context: &Context, placed: &Placed, offset: u64, item: &Item) -> Tried<bool> {
+    context.check()?;
+    let file = &placed.file;
+    match item {
+        Item::Data { id, span } => {
+            if placed.in_place
+                && context.reader.repository().keys.chunk_id(ChunkKind::Data, &read_back(&**file, offset, *span)?) == *id
+            {
+                return Ok(false);
+            }
+            let chunk = context.reader.chunk(ChunkKind::Data, id)?;
+            if chunk.len() as u64 != *span {
+                return Err(Trouble::Damaged(Error::corrupt(format!("chunk has another length than its file says: chunk={id}"))));
+            }
+            file.write_at(offset, &chunk)?;
+            context.job.bytes_moved.fetch_add(*span, Relaxed);
+            context.tally.bytes_written.fetch_add(*span, Relaxed);
+            return Ok(true);
+        }
+        Item::Hole { span } if placed.in_place => file.punch_hole(offset, *span)?,
+        // A new file has been given its length already: what nobody writes is a hole.
+        Item::Hole { .. } => {}
+        Item::Zeros { span } => file.allocate_zeros(offset, *span)?,
+        Item::List { .. } | Item::Piece { .. } => {
+            return Err(Trouble::Damaged(Error::corrupt("a file has an item of a directory")));
+        }
+    }
+    Ok(false)
+}
+
+fn read_back(file: &dyn WriteFile, offset: u64, span: u64) -> Tried<Vec<u8>> {
+    let mut buffer = vec![0; span as usize];
+    let read = file.read_at(offset, &mut buffer)?;
+    buffer.truncate(read);
+    Ok(buffer)
+}
+
+/// Whether the content of a small file is there already, byte for byte. Files with holes are written anew.
+fn is_there(context: &Context, dir: &dyn Dir, entry: &Entry) -> Tried<bool> {
+    let (size_bytes, content) = parts(entry);
+    let Ok(stat) = dir.stat(&entry.name) else { return Ok(false) };
+    if stat.kind != Kind::File || stat.size_bytes != size_bytes || stat.links != 1 {
+        return Ok(false);
+    }
+    let Ok(file) = dir.open_file(&entry.name) else { return Ok(false) };
+    let (mut offset, mut same, mut buffer) = (0, true, Vec::new());
+    let visited = context.reader.for_each_item(content, Owner::File, &mut |item| {
+        context.check()?;
+        same = match item {
+            Item::Data { id, span } => {
+                buffer.resize(*span as usize, 0);
+                let full = read_exactly(&*file, offset, &mut buffer);
+                full && context.reader.repository().keys.chunk_id(ChunkKind::Data, &buffer) == *id
+            }
+            _ => false,
+        };
+        offset += item.span();
+        Ok(same)
+    });
+    match visited {
+        Ok(_) => Ok(same),
+        Err(error) if is_damage(&error) => Ok(false),
+        Err(error) => Err(Trouble::Job(error)),
+    }
+}
+
+fn read_exactly(file: &dyn ReadFile, offset: u64, buffer: &mut [u8]) -> bool {
+    file.read_at(offset, buffer).is_ok_and(|read| read == buffer.len())
+}
+
+/// Makes the file under its name, or under a temporary one when something else has the name.
+fn place(context: &Context, dir: Arc<dyn Dir>, entry: &Entry, exists: bool) -> Tried<Placed> {
+    if !exists {
+        match dir.create_file(&entry.name) {
+            Ok(file) => return Ok(Placed { dir, file, temporary: None, in_place: false, settled: AtomicBool::new(false) }),
+            Err(error) if error.kind == VolumeErrorKind::Exists => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if dir.stat(&entry.name).is_ok_and(|stat| stat.kind == Kind::Directory) {
+        dir.remove_all(&entry.name)?;
+        let file = dir.create_file(&entry.name)?;
+        return Ok(Placed { dir, file, temporary: None, in_place: false, settled: AtomicBool::new(false) });
+    }
+    loop {
+        let name = context.temporary_name();
+        match dir.create_file(&name) {
+            Ok(file) => return Ok(Placed { dir, file, temporary: Some(name), in_place: false, settled: AtomicBool::new(false) }),
+            Err(error) if error.kind == VolumeErrorKind::Exists => context.check()?,
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Metadata and the true name for a file that is whole; for one that is not, nothing is left that looks like it.
+fn finish(
+    context: &Context,
+    directory: &Arc<Directory>,
+    work: &FileWork,
+    size_bytes: u64,
+    placed: &Placed,
+    outcome: Tried<()>,
+) -> Tried<()> {
+    let name = &work.entry.name;
+    let there = placed.temporary.as_ref().unwrap_or(name);
+    let outcome = outcome.and_then(|()| {
+        let (allowed, dropped): (Metadata, _) = context.options.policy.filter(&metadata_of(&work.entry), Kind::File);
+        let losses = placed.file.set_metadata(&allowed)?;
+        if placed.temporary.is_some() {
+            placed.dir.rename(there, name)?;
+            placed.settled.store(true, Relaxed);
+        }
+        name_losses(context, directory, name, LossKind::Dropped, dropped);
+        name_losses(context, directory, name, LossKind::Attribute, losses);
+        whole(context, work, size_bytes);
+        Ok(())
+    });
+    if let Err(trouble) = &outcome {
+        let damaged = matches!(trouble, Trouble::Damaged(_));
+        let kept = (damaged && context.options.keep_damaged) || placed.in_place;
+        let aside = [name.as_slice(), DAMAGED_SUFFIX].concat();
+        let cleared = if kept { placed.dir.rename(there, &aside) } else { placed.dir.remove_all(there) };
+        placed.settled.store(true, Relaxed);
+        if let Err(error) = cleared {
+            context.tally.lose(
+                LossKind::Item,
+                || directory.path(there),
+                format!("part of a file that is not whole stays here: {error}"),
+            );
+        }
+    }
+    outcome
+}
+
+fn whole(context: &Context, work: &FileWork, size_bytes: u64) {
+    if let Some(link) = &work.link {
+        link.done.store(true, Ordering::Release);
+    }
+    count_done(context, size_bytes);
+}
+
+impl Drop for Placed {
+    /// A job that ended early leaves no temporary names. Under its true name a new large file stays as far as it came: the next restore
+    /// compares it and goes on from there.
+    fn drop(&mut self) {
+        if let Some(name) = self.temporary.take().filter(|_| !self.settled.load(Relaxed)) {
+            let _ = self.dir.remove_all(&name);
+        }
+    }
+}
+
+impl Large {
+    fn fail(&self, trouble: Trouble) {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(trouble);
+    }
+
+    /// One segment less; the last one finishes the file.
+    fn release(&self, context: &Context) -> Result<()> {
+        if self.remaining.fetch_sub(1, Ordering::AcqRel) != 1 {
+            return Ok(());
+        }
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if failed.is_none() && self.placed.in_place && !self.written.load(Relaxed) {
+            context.tally.files_unchanged.fetch_add(1, Relaxed);
+        }
+        let outcome = finish(context, &self.directory, &self.work, self.size_bytes, &self.placed, failed.map_or(Ok(()), Err));
+        if let Err(trouble) = outcome {
+            settle(context, &self.directory, &self.work.entry.name, trouble)?;
+        }
+        self.directory.release(context);
+        Ok(())
+    }
+}
+
+/// Opens a large file and hands out its segments.
+pub(super) fn start_large(context: &Arc<Context>, crew: &Crew, directory: &Arc<Directory>, work: FileWork) -> Result<()> {
+    let (size_bytes, _) = parts(&work.entry);
+    let placed = match open_large(context, directory, &work, size_bytes) {
+        Ok(placed) => placed,
+        Err(trouble) => return settle(context, directory, &work.entry.name, trouble),
+    };
+    directory.hold();
+    let file = Arc::new(Large {
+        directory: Arc::clone(directory),
+        size_bytes,
+        placed,
+        remaining: AtomicUsize::new(1),
+        written: AtomicBool::new(false),
+        failed: Mutex::new(None),
+        work,
+    });
+    let (mut offset, mut items, mut bytes) = (0, Vec::new(), 0);
+    let submit = |items: Vec<(u64, Item)>| {
+        file.remaining.fetch_add(1, Ordering::AcqRel);
+        crew.submit(context, Task::Segment { file: Arc::clone(&file), items })
+    };
+    let (_, content) = parts(&file.work.entry);
+    let mut ended = None;
+    let visited = context.reader.for_each_item(content, Owner::File, &mut |item| {
+        items.push((offset, *item));
+        offset += item.span();
+        bytes += if matches!(item, Item::Data { .. }) { item.span() } else { 0 };
+        if bytes >= SEGMENT_BYTES || items.len() >= 4096 {
+            bytes = 0;
+            if let Err(error) = submit(std::mem::take(&mut items)) {
+                ended = Some(error);
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    });
+    if let Some(error) = ended {
+        return Err(error);
+    }
+    match visited {
+        Ok(_) => {}
+        // A list that cannot be read: where the rest lies nobody knows.
+        Err(error) if is_damage(&error) => file.fail(Trouble::Damaged(error)),
+        Err(error) => return Err(error),
+    }
+    if !items.is_empty() {
+        submit(items)?;
+    }
+    file.release(context)
+}
+
+fn open_large(context: &Context, directory: &Arc<Directory>, work: &FileWork, size_bytes: u64) -> Tried<Placed> {
+    let dir = directory.open(context)?;
+    let name = &work.entry.name;
+    if work.exists
+        && let Ok(stat) = dir.stat(name)
+        && stat.kind == Kind::File
+        && stat.size_bytes == size_bytes
+        && stat.links == 1
+        && let Ok(file) = dir.open_file_for_update(name)
+    {
+        return Ok(Placed { dir, file, temporary: None, in_place: true, settled: AtomicBool::new(false) });
+    }
+    let placed = place(context, dir, &work.entry, work.exists)?;
+    if let Err(error) = placed.file.set_len(size_bytes) {
+        let _ = placed.dir.remove_all(placed.temporary.as_ref().unwrap_or(name));
+        return Err(error.into());
+    }
+    Ok(placed)
+}

@@ -1,0 +1,196 @@
+//! A snapshot, or a part of it, laid back into a directory.
+//!
+//! Holds options, summary and [`run`]; `walk` goes through the tree and hands out work, `file` writes content, `links` makes second
+//! names, `place` knows open directories. Promises: every byte written was verified against its chunk id; nothing is touched
+//! outside the target; what could not be restored is named; a file with damaged chunks is never left under its name as if it were
+//! whole. Memory does not grow with files or their size: reader caches within the budget, a bounded queue, at most
+//! [`place::OPEN_DIRECTORIES_MAX`] open directories (names of hard-linked files are the exception).
+//!
+//! A damaged file: what stood under its name before stays; with nothing there nothing is left, unless `keep_damaged` asks for what
+//! could be read, zeros elsewhere, under `NAME.longshore-damaged`. A large file that was being updated in place and turns out to be
+//! damaged is moved aside to that name in any case.
+
+mod file;
+mod links;
+mod place;
+mod tally;
+mod walk;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::job::{Job, Stage};
+use crate::repository::Repository;
+use crate::repository::reader::ChunkReader;
+use crate::volume::{Dir, Fs, RestorePolicy, RootOptions};
+use longshore_format::id::SessionId;
+use longshore_format::tree::{Entry, Node};
+use place::Directory;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use tally::Tally;
+pub use tally::{Loss, LossKind, RestoreSummary};
+
+/// What to restore, where, and how.
+#[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is one switch of an operator's")]
+pub struct RestoreOptions {
+    /// Which snapshot.
+    pub snapshot: SessionId,
+    /// Path in it, components joined by slashes; empty: all of it.
+    pub path: Vec<u8>,
+    /// Directory in which the contents are laid; made when absent.
+    pub target: PathBuf,
+    /// Remove what the snapshot does not have. Not done where a directory's entries could not all be read, nor for the path of a file.
+    pub delete_extra: bool,
+    /// What may be applied of the things that lend rights.
+    pub policy: RestorePolicy,
+    /// Threads that write files; 0: everything on the calling thread.
+    pub workers: usize,
+    /// Bound of all buffers.
+    pub memory_budget_bytes: usize,
+    /// Host, for the reader's marker.
+    pub host: String,
+    /// Give the target the mode, owner, times and xattrs of what is restored in it.
+    pub restore_root_metadata: bool,
+    /// Read the trees, write nothing.
+    pub dry_run: bool,
+    /// Count what the policy dropped as lost.
+    pub strict: bool,
+    /// Make everything durable before success is said.
+    pub sync: bool,
+    /// Keep what can be read of damaged files, under another name.
+    pub keep_damaged: bool,
+}
+
+impl RestoreOptions {
+    /// All of a snapshot, with everything that may be set, on two workers.
+    #[must_use]
+    pub fn new(snapshot: SessionId, target: impl Into<PathBuf>) -> Self {
+        Self {
+            snapshot,
+            path: Vec::new(),
+            target: target.into(),
+            delete_extra: false,
+            policy: RestorePolicy::everything(),
+            workers: 2,
+            memory_budget_bytes: 128 << 20,
+            host: String::new(),
+            restore_root_metadata: true,
+            dry_run: false,
+            strict: false,
+            sync: true,
+            keep_damaged: false,
+        }
+    }
+}
+
+/// What all threads of one restore share.
+#[derive(Debug)]
+struct Context {
+    reader: ChunkReader,
+    job: Arc<Job>,
+    options: RestoreOptions,
+    tally: Tally,
+    stopping: AtomicBool,
+    fatal: std::sync::Mutex<Option<Error>>,
+    open_directories: AtomicUsize,
+    temporary: String,
+    temporary_next: AtomicU64,
+}
+
+impl Context {
+    fn check(&self) -> Result<()> {
+        self.job.check()?;
+        if self.stopping.load(Relaxed) { Err(Error::internal("the restore has ended already")) } else { Ok(()) }
+    }
+
+    /// Ends the job; the first reason is the one that is told.
+    fn fail(&self, error: Error) {
+        self.stopping.store(true, Relaxed);
+        let mut fatal = self.fatal.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        fatal.get_or_insert(error);
+    }
+
+    fn temporary_name(&self) -> Vec<u8> {
+        format!("{}{}", self.temporary, self.temporary_next.fetch_add(1, Relaxed)).into_bytes()
+    }
+}
+
+/// Restores.
+///
+/// # Errors
+/// `SnapshotNotFound`, `PathNotFound`, `NoSpace` naming the file, `Volume` when the target cannot be opened or made durable,
+/// `Cancelled`, Corrupt when the snapshot itself cannot be read, or what the store says. Damaged and refused items are no error but
+/// counted and named in the summary, whose `exit_code` says it.
+pub fn run(repository: &Repository, fs: &dyn Fs, job: &Arc<Job>, options: &RestoreOptions) -> Result<RestoreSummary> {
+    let clock = Arc::clone(&repository.world.clock);
+    let started = clock.monotonic();
+    job.enter(Stage::Preparing);
+    let row = repository.find_snapshot(&options.snapshot.to_string(), None)?;
+    let marker = repository.open_reader(row.session, &row.snapshot.usage, &options.host)?;
+    let index = Arc::new(repository.load_index(job)?);
+    let budget = (options.memory_budget_bytes / 4 * 3).max(16 << 20);
+    let context = Arc::new(Context {
+        reader: ChunkReader::new(repository.clone(), index, Arc::clone(job), budget),
+        job: Arc::clone(job),
+        options: options.clone(),
+        tally: Tally::default(),
+        stopping: AtomicBool::new(false),
+        fatal: std::sync::Mutex::new(None),
+        open_directories: AtomicUsize::new(0),
+        temporary: temporary_prefix(repository),
+        temporary_next: AtomicU64::new(0),
+    });
+    let entry = context.reader.entry_at(&row.snapshot.root, &options.path)?;
+    if options.path.iter().all(|b| *b == b'/') {
+        job.bytes_expected.store(row.snapshot.counts.bytes, Relaxed);
+        job.files_expected.store(row.snapshot.counts.files, Relaxed);
+    }
+    job.enter(Stage::Running);
+    if options.dry_run {
+        walk::count(&context, &entry)?;
+    } else {
+        let root = fs.create_root(&options.target, RootOptions::default()).map_err(|error| {
+            Error::from(error)
+                .while_doing(format_args!("target {}", options.target.display()))
+                .with_next_step("give a directory whose parent exists")
+        })?;
+        write(&context, Arc::from(root), entry)?;
+    }
+    drop(marker);
+    job.enter(Stage::Finished);
+    let seconds = clock.monotonic().saturating_sub(started).as_secs_f64();
+    Ok(context.tally.summary(options.strict, seconds))
+}
+
+fn temporary_prefix(repository: &Repository) -> String {
+    let mut name = ".longshore-restore-".to_owned();
+    for byte in &repository.world.random16()[..6] {
+        name.push_str(&format!("{byte:02x}"));
+    }
+    name.push('-');
+    name
+}
+
+fn write(context: &Arc<Context>, root: Arc<dyn Dir>, entry: Entry) -> Result<()> {
+    let is_directory = matches!(entry.node, Node::Directory { .. });
+    let metadata = (is_directory && context.options.restore_root_metadata).then(|| tally::metadata_of(&entry));
+    if metadata.is_some() {
+        place::make_writable(&*root);
+    }
+    let top = Directory::root(Arc::clone(&root), metadata);
+    let outcome = walk::run(context, &top, entry);
+    if let Err(error) = outcome {
+        context.fail(error);
+    }
+    let fatal = context.fatal.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+    if let Some(error) = fatal {
+        return Err(if context.job.is_cancelled() { Error::new(ErrorKind::Cancelled, "the job was cancelled") } else { error });
+    }
+    if context.options.sync {
+        context.job.enter(Stage::Committing);
+        root.sync_filesystem().map_err(|error| Error::from(error).while_doing("make the restored files durable"))?;
+    }
+    Ok(())
+}
