@@ -29,7 +29,7 @@ use longshore_format::snapshot::{Counts, ITEMS_NAMED_MAX, LostItem, LostReason, 
 use longshore_format::usage::Usage;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Which snapshot to compare with.
@@ -105,6 +105,8 @@ pub struct Summary {
 pub(crate) struct Notes {
     lost: Mutex<Vec<LostItem>>,
     changed: Mutex<Vec<Vec<u8>>>,
+    /// Bytes of paths and messages named so far: a snapshot's record has a limit, and paths have none.
+    named_bytes: AtomicUsize,
     pub items_lost: AtomicU64,
     pub items_changed: AtomicU64,
     pub vanished: AtomicU64,
@@ -126,18 +128,23 @@ impl Notes {
     fn lose(&self, job: &Job, reason: LostReason, path: &[u8], message: impl Into<String>) {
         self.items_lost.fetch_add(1, Relaxed);
         job.items_lost.fetch_add(1, Relaxed);
+        let message = message.into();
         let mut lost = lock(&self.lost);
-        if lost.len() < ITEMS_NAMED_MAX {
-            lost.push(LostItem { reason, path: path.to_vec(), message: message.into() });
+        if lost.len() < ITEMS_NAMED_MAX && self.has_room(path.len() + message.len()) {
+            lost.push(LostItem { reason, path: path.to_vec(), message });
         }
     }
 
     fn change(&self, path: &[u8]) {
         self.items_changed.fetch_add(1, Relaxed);
         let mut changed = lock(&self.changed);
-        if changed.len() < ITEMS_NAMED_MAX {
+        if changed.len() < ITEMS_NAMED_MAX && self.has_room(path.len()) {
             changed.push(path.to_vec());
         }
+    }
+
+    fn has_room(&self, bytes: usize) -> bool {
+        self.named_bytes.fetch_add(bytes, Relaxed) + bytes <= NAMED_BYTES_MAX
     }
 
     fn counts(&self, bytes_stored: u64) -> Counts {
@@ -157,6 +164,9 @@ impl Notes {
     }
 }
 
+/// What the names of lost and changed items may take in a snapshot's record of at most 16 MiB.
+const NAMED_BYTES_MAX: usize = 4 << 20;
+
 /// How often a fenced session may begin again before the operator is asked.
 const FENCED_RETRIES: usize = 3;
 
@@ -167,6 +177,8 @@ const FENCED_RETRIES: usize = 3;
 pub fn run(repository: &Repository, fs: &dyn Fs, job: &Arc<Job>, options: &BackupOptions) -> Result<Summary> {
     let excludes = Excludes::new(&options.excludes, &options.exclude_root_names)?;
     let mut adopts = Vec::new();
+    // A deep volume holds a descriptor for each directory on the way down.
+    crate::volume::raise_descriptor_limit();
     for _ in 0..FENCED_RETRIES {
         match attempt(repository, fs, job, options, &excludes, &adopts)? {
             Attempt::Done(summary) => return Ok(*summary),

@@ -11,6 +11,8 @@ use crate::packer::Packer;
 use crate::repository::reader::ChunkReader;
 use crate::volume::{Dir, Stat};
 use longshore_format::id::ChunkKind;
+use longshore_format::limits;
+use longshore_format::snapshot::LostReason;
 use longshore_format::tree::{Entry, Item, Node, Owner, Time};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -123,7 +125,7 @@ pub(crate) fn close_directory(worker: &mut Worker, node: Arc<DirNode>) -> Result
         let content = match taken_over {
             Some(content) => content,
             None => {
-                let pieces = encode_pieces(worker, &entries)?;
+                let pieces = encode_pieces(worker, &node, entries)?;
                 fold_content(worker, pieces)?
             }
         };
@@ -131,6 +133,7 @@ pub(crate) fn close_directory(worker: &mut Worker, node: Arc<DirNode>) -> Result
         let same = node.previous.as_deref() == Some(&own);
         match &node.above {
             None => {
+                fit(worker, &node, &mut own);
                 *lock(&worker.shared.root) = Some(own);
                 return Ok(());
             }
@@ -190,7 +193,25 @@ fn first_u32(hash: &[u8; 32]) -> u32 {
     u32::from_le_bytes([hash[0], hash[1], hash[2], hash[3]])
 }
 
-fn encode_pieces(worker: &mut Worker, entries: &[Entry]) -> Result<Vec<Item>> {
+/// Takes the xattrs off an entry that the format would refuse with them, and names them as lost.
+fn fit(worker: &Worker, node: &DirNode, entry: &mut Entry) {
+    let bytes: usize = entry.xattrs.iter().map(|(name, value)| name.len() + value.len() + 16).sum();
+    // What is not xattrs is at most a name, a target and 64 items: far below the limit.
+    let long = |(name, value): &(Vec<u8>, Vec<u8>)| {
+        name.len() > limits::XATTR_NAME_BYTES_MAX || value.len() > limits::XATTR_VALUE_BYTES_MAX
+    };
+    if bytes > limits::ENTRY_BYTES_MAX / 2 || entry.xattrs.len() > limits::XATTRS_MAX || entry.xattrs.iter().any(long) {
+        let message =
+            format!("extended attributes are larger than the format takes: xattrs={}, bytes={bytes}", entry.xattrs.len());
+        worker.shared.notes.lose(&worker.shared.job, LostReason::Other, &node.path_of(&entry.name), message);
+        entry.xattrs.clear();
+    }
+}
+
+fn encode_pieces(worker: &mut Worker, node: &DirNode, mut entries: Vec<Entry>) -> Result<Vec<Item>> {
+    for entry in &mut entries {
+        fit(worker, node, entry);
+    }
     let (mut pieces, mut piece, mut scratch, mut count) = (Vec::new(), Vec::new(), Vec::new(), 0u64);
     for (at, entry) in entries.iter().enumerate() {
         entry.encode(&mut scratch, &mut piece);

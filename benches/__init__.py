@@ -1,0 +1,1 @@
+"""Measurements: whole processes beside peers."""

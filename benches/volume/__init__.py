@@ -1,0 +1,1 @@
+"""Backup of a directory, as a whole process, beside restic."""
