@@ -67,16 +67,29 @@ impl Repository {
     /// # Errors
     /// What the store says. Damaged segments and headers are noted, not fatal.
     pub fn load_index(&self, job: &Job) -> Result<Index> {
+        self.load_index_how(job, false)
+    }
+
+    /// The same, and packs that no segment lists are known by their headers: for a reader that misses a chunk. One request or two
+    /// for each such pack.
+    ///
+    /// # Errors
+    /// As [`Repository::load_index`].
+    pub fn load_index_and_headers(&self, job: &Job) -> Result<Index> {
+        self.load_index_how(job, true)
+    }
+
+    fn load_index_how(&self, job: &Job, headers: bool) -> Result<Index> {
         // A segment that vanished between listing and reading was replaced: begin again. Each round a prune must have ended, so few suffice.
         for _ in 0..20 {
-            if let Some(index) = self.try_load_index(job)? {
+            if let Some(index) = self.try_load_index(job, headers)? {
                 return Ok(index);
             }
         }
         Err(Error::new(ErrorKind::StoreUnavailable, "the index changed each time it was read").with_next_step("try again later"))
     }
 
-    fn try_load_index(&self, job: &Job) -> Result<Option<Index>> {
+    fn try_load_index(&self, job: &Job, headers: bool) -> Result<Option<Index>> {
         let mut codec = Codec::new()?;
         let dead = self.tombstoned(&mut codec)?;
         let mut names = Vec::new();
@@ -118,7 +131,7 @@ impl Repository {
             }
         }
         let index = Index { segments: RwLock::new(segments), usable: RwLock::new(usable), sizes, damaged };
-        if !index.damaged.is_empty() {
+        if headers || !index.damaged.is_empty() {
             self.index_from_headers(&index, job, &mut codec)?;
         }
         Ok(Some(index))

@@ -165,6 +165,14 @@ impl ChunkReader {
         Arc::clone(&self.index.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Ends a step early when the job was asked to stop.
+    ///
+    /// # Errors
+    /// `Cancelled`.
+    pub fn check(&self) -> Result<()> {
+        self.job.check()
+    }
+
     /// The repository that is read.
     #[must_use]
     pub fn repository(&self) -> &Repository {
@@ -198,7 +206,7 @@ impl ChunkReader {
         if reloaded.is_some_and(|last| time.saturating_sub(last) < RELOAD_PAUSE) {
             return Ok(None);
         }
-        let fresh = Arc::new(self.repository.load_index(&self.job)?);
+        let fresh = Arc::new(self.repository.load_index_and_headers(&self.job)?);
         *self.index.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&fresh);
         *reloaded = Some(time);
         Ok(Some(fresh))
