@@ -343,7 +343,7 @@ def make_tree(
         files: how many ordinary files beside the odd ones.
         total_bytes: their contents together.
         large_bytes: size of one more file that does not compress; 0 for none.
-        depth: length of the chain of directories.
+        depth: length of the chain of directories. With more than 900 call `remove_tree` before pytest tidies up.
 
     Returns:
         How many entries were made, and what was left out.
@@ -380,6 +380,44 @@ def make_tree(
         os.close(here)
         os.close(root_fd)
     return maker.made
+
+
+def remove_tree(target: os.PathLike[str] | str) -> None:
+    """Remove a tree of any depth; `shutil.rmtree`, and with it pytest's own tidying up, fails on deep ones.
+
+    Args:
+        target: a directory that nobody else touches; absent is fine.
+    """
+    if not os.path.lexists(target):
+        return
+    current = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    stack: list[tuple[bytes, list[bytes]]] = [(b"", _empty(current))]
+    while stack:
+        name, todo = stack[-1]
+        if todo:
+            child = todo.pop()
+            current = _move(current, child)
+            stack.append((child, _empty(current)))
+            continue
+        stack.pop()
+        if stack:
+            current = _move(current, b"..")
+            os.rmdir(name, dir_fd=current)
+    os.close(current)
+    os.rmdir(target)
+
+
+def _empty(fd: int) -> list[bytes]:
+    directories = []
+    # Its owner must be able to list it and to take names out of it.
+    os.chmod(fd, 0o700)
+    for name in os.listdir(fd):
+        encoded = os.fsencode(name)
+        if stat.S_ISDIR(os.stat(encoded, dir_fd=fd, follow_symlinks=False).st_mode):
+            directories.append(encoded)
+        else:
+            os.unlink(encoded, dir_fd=fd)
+    return directories
 
 
 def main(arguments: list[str] | None = None) -> int:

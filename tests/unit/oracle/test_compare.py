@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.oracle.compare import compare, compare_and_count, main
-from tests.oracle.make_tree import ACL_ACCESS, make_tree
+from tests.oracle.make_tree import ACL_ACCESS, make_tree, remove_tree
 
 ROOT = os.geteuid() == 0
 needs_root = pytest.mark.skipif(not ROOT, reason="only root may do this")
@@ -174,11 +174,12 @@ def test_owners_devices_and_capabilities(pair: tuple[Path, Path]) -> None:
 
 
 def test_the_bottom_of_3000_directories_is_reached_with_few_descriptors(tmp_path: Path) -> None:
-    for target in ("a", "b"):
-        make_tree(tmp_path / target, files=0, total_bytes=0, depth=3000)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    found = []
     resource.setrlimit(resource.RLIMIT_NOFILE, (100, limits[1]))
     try:
+        for target in ("a", "b"):
+            make_tree(tmp_path / target, files=0, total_bytes=0, depth=3000)
         assert compare(tmp_path / "a", tmp_path / "b", ignore=IGNORE) == []
         here = os.open(tmp_path / "b" / "deep", os.O_RDONLY)
         for level in range(3000):
@@ -190,6 +191,9 @@ def test_the_bottom_of_3000_directories_is_reached_with_few_descriptors(tmp_path
         found = compare(tmp_path / "a", tmp_path / "b", ignore=IGNORE)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for target in ("a", "b"):
+            remove_tree(tmp_path / target)
+    assert list(tmp_path.iterdir()) == []
     assert [difference.aspect for difference in found] == ["mode"]
     assert found[0].path.count(b"/") == 3001
 
