@@ -177,6 +177,7 @@ def test_repository_keeps_our_own_status(request_json: Http, namespace: str) -> 
                 "reason": "NoRecoverySlot",
                 "message": "no recovery slot and no export",
                 "lastTransitionTime": "2026-11-21T09:30:00Z",
+                "zzNew": {"kept": True},
             }
         ],
     }

@@ -95,6 +95,8 @@ def test_location_alone_says_where_the_store_is(monkeypatch: pytest.MonkeyPatch)
     with serving(lambda _: (200, {}, b"x")) as server:
         assert store_at(server).get("a") == b"x"
     assert "Credential=AKIDEXAMPLE/" in server.requests[0].headers["authorization"]
+    store = AwsStore(aws({"region": "eu-west-1"}), credentials=lambda: KEYS)
+    assert store._connected().meta.endpoint_url == "https://s3.eu-west-1.amazonaws.com"
 
 
 def test_read_only_location_is_never_asked_to_write() -> None:
@@ -241,6 +243,11 @@ def test_wrong_region_is_not_put_right_in_silence() -> None:
     assert "config.region" in (refused.value.next_step or "")
     with serving(answer) as server:
         assert store_at(server, {"region": ""}).get("a") == b"x"
+
+
+def test_wrong_region_is_seen_without_a_body_too() -> None:
+    with serving(lambda _: (301, {}, b"")) as server, pytest.raises(UsageError, match="another region"):
+        store_at(server).exists("a")
 
 
 def test_region_that_is_written_is_not_looked_up() -> None:
