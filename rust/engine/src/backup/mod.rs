@@ -334,7 +334,15 @@ fn commit(
         lost: summary.lost.clone(),
         changed: summary.changed.clone(),
     };
-    match writer.commit(snapshot)? {
+    let committed = match writer.commit(snapshot) {
+        Ok(committed) => committed,
+        // Nobody knows whether it arrived. Giving up tells: either the abort lands and nothing counts, or the commit is found.
+        Err(error) => match writer.abort(error.message()) {
+            Ok(Aborted::HadCommitted) => Commit::Done,
+            _ => return Err(error),
+        },
+    };
+    match committed {
         Commit::Done => {
             summary.snapshot = Some(writer.session());
             Ok(Attempt::Done(Box::new(summary)))
