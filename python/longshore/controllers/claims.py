@@ -1,0 +1,62 @@
+"""Who may work on an object: the claim that an agent writes, and what a later instance makes of one that was left behind.
+
+An agent holds its node's Lease before it writes any of this, and each write carries the version at which the object was read: of two agents that both believe
+to hold the lease, one gets a conflict and looks again.
+
+- *Claim*: New (or Accepted, Prepared: left by another agent) becomes InProgress with node, instance and start.
+- *Takeover*: InProgress with another instance: that one is gone, for we hold the lease. The instance is exchanged and the attempt counted, so that an
+  object which brings the agent down is given up in the end.
+
+It does not know what the work is.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+from longshore.api.model import JsonObject
+from longshore.api.pod_volume import PodVolumePhase
+from longshore.kube.clock import format_time
+
+__all__ = ["ANNOTATION_ATTEMPTS", "ATTEMPTS_MAX", "attempts_of", "claim_patch", "instance_of", "takeover_patch"]
+
+ANNOTATION_ATTEMPTS: Final = "longshore.io/attempts"
+"""On a PVB or PVR: how many instances of the agent have begun work on it; absent for one."""
+ATTEMPTS_MAX: Final = 20
+"""More mean that the object itself ends the agent, as one that needs more memory than there is."""
+
+
+def instance_of(obj: JsonObject) -> str:
+    """Which instance claimed it; empty for none, or for another kind of agent."""
+    status = obj.get("status")
+    found = status.get("instance") if isinstance(status, dict) else None
+    return found if isinstance(found, str) else ""
+
+
+def attempts_of(obj: JsonObject) -> int:
+    """How many instances have begun work on it, nonsense counting as one."""
+    annotations = (obj.get("metadata") or {}).get("annotations") or {}
+    text = str(annotations.get(ANNOTATION_ATTEMPTS, "1"))
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 1
+
+
+def claim_patch(*, node: str, instance: str, now: datetime) -> JsonObject:
+    """Take an object that nobody works on."""
+    return {
+        "status": {
+            "phase": str(PodVolumePhase.IN_PROGRESS),
+            "startTimestamp": format_time(now),
+            "node": node,
+            "instance": instance,
+            "message": "",
+        }
+    }
+
+
+def takeover_patch(obj: JsonObject, *, node: str, instance: str, now: datetime) -> JsonObject:
+    """Take an object from an instance that is gone."""
+    status: JsonObject = {"node": node, "instance": instance, "message": ""}
+    if not (obj.get("status") or {}).get("startTimestamp"):
+        status["startTimestamp"] = format_time(now)
+    return {"metadata": {"annotations": {ANNOTATION_ATTEMPTS: str(attempts_of(obj) + 1)}}, "status": status}

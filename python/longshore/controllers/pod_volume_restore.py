@@ -1,0 +1,331 @@
+"""PodVolumeRestore: one snapshot goes into one volume of a pod that waits for it on this node.
+
+What the table of :mod:`longshore.controllers.pod_volume` does not say:
+
+- *Ours* is what names a pod of our node, by our own copy of the node's pods; once claimed, what names our node in `status.node`.
+- *Claimed* only when the pod's waiting container runs: before that the volumes need not be mounted, after that the pod's own containers may have begun to
+  write. A pod whose container has ended is not restored into: Failed.
+- *A takeover* looks first whether the earlier attempt had come to its end (done-file there, or the container is over). Then the volume belongs to the pod, and
+  the object is Completed without touching a byte of it.
+- *The work*: remove a `.velero` left from before, restore, the root's own metadata last, then the done-file.
+- *A root that the container cannot search* keeps o+x until the container has ended. Its true mode stands in an annotation before the root is opened to
+  others, so that whoever finds the object later can set it.
+- *The end*: items that could not be restored, or data that did not verify, make it Failed, and no done-file is written: the pod does not start over half a
+  volume.
+
+It does not know keys, credentials or stores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Final, Protocol
+
+from longshore.api.core import Pod
+from longshore.api.model import JsonObject
+from longshore.api.names import LABEL_RESTORE_UID
+from longshore.api.pod_volume import PodVolumePhase, PodVolumeRestore
+from longshore.controllers import restore_wait
+from longshore.controllers.cluster import ClusterReader, resource_of
+from longshore.controllers.phases import Ending, describe_lost, done_progress
+from longshore.controllers.pod_volume import AgentContext, PodVolumeController
+from longshore.controllers.pod_volume_backup import RepositoryOpener, find_volume, forgetting, workers_of
+from longshore.controllers.ports import RestoreRequest, RestoreResult
+from longshore.controllers.restore_wait import Waiting
+from longshore.controllers.snapshot_ids import check_ours
+from longshore.controllers.tasks import Task
+from longshore.errors import LongshoreError, NotFoundError, UnsupportedError, UsageError, VolumeNotFoundError
+from longshore.kube.resource import Resource
+from longshore.logs import get_logger
+from longshore.objectstore.settings import repository_prefix
+from longshore.runtime.controller import Requeue
+from longshore.volumes import VolumePath, filled_by_kubernetes
+
+__all__ = ["ANNOTATION_ROOT_MODE", "PodVolumeRestoreController", "PodsOfNode", "source_namespace"]
+
+_log = get_logger(__name__)
+
+ANNOTATION_ROOT_MODE: Final = "longshore.io/root-mode"
+"""On a PVR: mode, in octal, that the volume's root gets when the waiting container has ended."""
+_WAIT_SECONDS: Final = 30.0
+"""Events of the pod come sooner; this is for the one that was missed."""
+_CLOSE_SECONDS: Final = 5.0
+
+
+class PodsOfNode(Protocol):
+    """Our copy of the node's pods."""
+
+    def get(self, name: str, *, namespace: str | None = None) -> JsonObject | None:
+        """A pod as last seen, or None."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RestorePlan:
+    """What the work needs, read from the cluster."""
+
+    location: str
+    namespace: str
+    path: VolumePath
+    restore_uid: str
+    request: RestoreRequest
+    waiter: restore_wait.WaiterUser
+    waiter_name: str
+
+
+@dataclass(slots=True)
+class RestoreOutcome:
+    """What the work came to."""
+
+    plan: RestorePlan
+    result: RestoreResult
+    true_mode: int | None
+    """Of the root, where it has to be opened to the waiting container; None where it need not."""
+    pod_told: bool = False
+    """Whether the done-file was written: from then on the volume is the pod's, and writing the status again must not touch it."""
+
+
+class PodVolumeRestoreController(PodVolumeController):
+    """See the module's text."""
+
+    kind: ClassVar[str] = "PodVolumeRestore"
+    resource: ClassVar[Resource] = resource_of(PodVolumeRestore.definition)
+    verb: ClassVar[str] = "restore"
+
+    def __init__(
+        self,
+        context: AgentContext,
+        *,
+        enqueue: Callable[[str], None],
+        cluster: ClusterReader,
+        pods: PodsOfNode,
+        repositories: RepositoryOpener,
+        host_root: Path,
+        memory_limit_bytes: int | None = None,
+        restore_owner: bool = True,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            pods: the node's pods.
+            host_root: where the kubelet's folder of pods is mounted.
+            memory_limit_bytes: for one job.
+            restore_owner: whether this process may give files away.
+        """
+        super().__init__(context, enqueue=enqueue)
+        self._cluster = cluster
+        self._pods = pods
+        self._repositories = repositories
+        self._host_root = host_root
+        self._memory_limit_bytes = memory_limit_bytes
+        self._restore_owner = restore_owner
+
+    def is_ours(self, obj: JsonObject) -> bool:
+        """Whether its pod is on our node, or we had it before."""
+        status = obj.get("status")
+        node = status.get("node") if isinstance(status, dict) else None
+        if isinstance(node, str) and node:
+            return node == self.context.node
+        return self._pod_seen(obj) is not None
+
+    def parse(self, obj: JsonObject) -> PodVolumeRestore:
+        """Read the object."""
+        return PodVolumeRestore.from_dict(obj)
+
+    def may_claim(self, parsed: PodVolumeRestore) -> Requeue | Ending | None:
+        """Begin when the pod's container waits."""
+        check_ours(parsed.spec.snapshot_id)
+        restore_uid_of(parsed)
+        seen = self._pod_seen({"spec": {"pod": parsed.spec.pod.to_dict()}})
+        if seen is None:
+            return Requeue(_WAIT_SECONDS)
+        match restore_wait.waiting(seen):
+            case Waiting.RUNNING:
+                return None
+            case Waiting.PENDING:
+                return Requeue(_WAIT_SECONDS)
+            case Waiting.ABSENT:
+                raise UnsupportedError(
+                    f"nothing holds the pod while its volume is filled: pod={_pod_name(parsed)}, expected_init_container=restore-wait",
+                    "restore the pod with a restore, which adds that container",
+                )
+            case Waiting.OVER:
+                raise VolumeNotFoundError(
+                    f"the pod has gone on already, its volume may be in use: pod={_pod_name(parsed)}",
+                    "delete the pod and restore again",
+                )
+
+    def plan(self, parsed: PodVolumeRestore, *, claimed_here: bool) -> RestorePlan | Ending:
+        """Look the volume up, and whether an earlier attempt had come to its end."""
+        spec = parsed.spec
+        check_ours(spec.snapshot_id)
+        restore_uid = restore_uid_of(parsed)
+        found = find_volume(
+            self._cluster, spec.pod.name, namespace=spec.pod.namespace, uid=spec.pod.uid, volume=spec.volume
+        )
+        if reason := filled_by_kubernetes(found.volume):
+            raise UnsupportedError(f"the volume is not restored: {reason}", "remove the PodVolumeRestore")
+        path = found.locate(self._cluster, host_root=self._host_root)
+        state = restore_wait.waiting(found.pod)
+        if not claimed_here and (state is Waiting.OVER or restore_wait.has_done_file(path, restore_uid)):
+            return Ending(PodVolumePhase.COMPLETED, "an earlier instance of the agent had restored the volume")
+        if state is not Waiting.RUNNING:
+            raise VolumeNotFoundError(
+                f"the pod's container does not wait any more: pod={_pod_name(parsed)}, container={state}",
+                "delete the pod and restore again",
+            )
+        waiter = restore_wait.waiter_of(found.pod)
+        return RestorePlan(
+            location=spec.backup_storage_location,
+            namespace=source_namespace(parsed),
+            path=path,
+            restore_uid=restore_uid,
+            waiter=restore_wait.waiter_user(found.pod),
+            waiter_name="" if waiter is None else waiter.name,
+            request=RestoreRequest(
+                snapshot_id=spec.snapshot_id,
+                target=str(path),
+                host=self.context.node,
+                workers=workers_of(spec.uploader_settings, "ParallelFilesDownload"),
+                memory_limit_bytes=self._memory_limit_bytes,
+                restore_owner=self._restore_owner,
+            ),
+        )
+
+    def work(self, task: Task, plan: RestorePlan) -> RestoreOutcome:
+        """Fill the volume; the done-file is for `ending`."""
+        task.check()
+        repository = self._repositories.readable(location=plan.location, namespace=plan.namespace)
+        task.check()
+        if restore_wait.remove_leftovers(plan.path):
+            _log.info("Removed what an earlier restore had left", path=str(plan.path))
+        with forgetting(self._repositories, location=plan.location, namespace=plan.namespace):
+            result = task.run(lambda: repository.restore(plan.request))
+        hidden = restore_wait.true_mode_if_hidden(plan.path, plan.waiter) if result.exit_code == 0 else None
+        return RestoreOutcome(plan, result, hidden)
+
+    def ending(self, obj: JsonObject, outcome: RestoreOutcome) -> Ending:
+        """Completed with a done-file, or Failed without one."""
+        plan, result = outcome.plan, outcome.result
+        fields: JsonObject = {
+            "progress": done_progress(files=result.files_total, size_bytes=result.bytes_total, seconds=result.seconds)
+        }
+        if result.exit_code != 0:
+            head = "the volume is not whole, and the pod is not let go on"
+            message = describe_lost(head, result.lost, count=result.items_lost)
+            step = (
+                "correct the cause, delete the pod and restore again; what was restored can be looked at in the volume"
+            )
+            return Ending(PodVolumePhase.FAILED, f"{message}; {step}", fields)
+        annotations: dict[str, str | None] = {}
+        message = ""
+        if outcome.true_mode is not None:
+            octal = f"{outcome.true_mode:04o}"
+            message = (
+                f"the root of the volume keeps o+x until container {plan.waiter_name} has ended, because its user could not "
+                f"search it; then it gets its true mode: mode={octal}"
+            )
+            if _root_mode(obj) != outcome.true_mode:
+                # Before the root is opened: who finds a root that is open finds its true mode too.
+                obj["metadata"] = self.patch(obj, {"metadata": {"annotations": {ANNOTATION_ROOT_MODE: octal}}})[
+                    "metadata"
+                ]
+        elif _root_mode(obj) is not None:
+            annotations[ANNOTATION_ROOT_MODE] = None
+        if not outcome.pod_told:
+            try:
+                restore_wait.write_done_file(plan.path, plan.restore_uid, open_to_others=outcome.true_mode is not None)
+            except LongshoreError as err:
+                if err.retryable:
+                    raise
+                text = f"the volume is restored, but the pod cannot be told: {err.text()}"
+                return Ending(PodVolumePhase.FAILED, text, fields)
+            outcome.pod_told = True
+        return Ending(PodVolumePhase.COMPLETED, message, fields, annotations)
+
+    def final(self, obj: JsonObject) -> Requeue | None:
+        """Give an opened root its true mode when the waiting container has ended."""
+        again = super().final(obj)
+        mode = _root_mode(obj)
+        if mode is None or not self.context.lease.is_leader():
+            return again
+        try:
+            parsed = self.parse(obj)
+            spec = parsed.spec
+            found = find_volume(
+                self._cluster, spec.pod.name, namespace=spec.pod.namespace, uid=spec.pod.uid, volume=spec.volume
+            )
+            if restore_wait.waiting(found.pod) in {Waiting.RUNNING, Waiting.PENDING}:
+                return Requeue(_CLOSE_SECONDS)
+            done = restore_wait.close_root(found.locate(self._cluster, host_root=self._host_root), mode)
+        except (NotFoundError, UsageError) as err:
+            # The pod or its volume is gone, and with it whoever could have looked in.
+            _log.info("Root's mode was not set, the volume is gone", key=parsed_name(obj), error=err)
+            done = False
+        said = "the root has its true mode" if done else "the root was left as it is"
+        change: JsonObject = {"metadata": {"annotations": {ANNOTATION_ROOT_MODE: None}}}
+        if (obj.get("status") or {}).get("phase") == PodVolumePhase.COMPLETED:
+            change["status"] = {"message": f"{said}, for the waiting container has ended: mode={mode:04o}"}
+        fresh = self.context.client.get(self.resource, obj["metadata"]["name"], namespace=obj["metadata"]["namespace"])
+        if fresh["metadata"].get("uid") == obj["metadata"].get("uid"):
+            self.patch(fresh, change)
+        return None
+
+    def _pod_seen(self, obj: JsonObject) -> Pod | None:
+        """The pod as our copy of the node's pods has it; None when it is not there or nonsense stands in the object."""
+        spec = obj.get("spec")
+        reference = spec.get("pod") if isinstance(spec, dict) else None
+        if not isinstance(reference, Mapping):
+            return None
+        namespace, name, uid = (reference.get(part) for part in ("namespace", "name", "uid"))
+        if not isinstance(namespace, str) or not isinstance(name, str) or not namespace or not name:
+            return None
+        found = self._pods.get(name, namespace=namespace)
+        if found is None or (uid and found["metadata"].get("uid") != uid):
+            return None
+        return Pod.from_dict(found)
+
+
+def source_namespace(parsed: PodVolumeRestore) -> str:
+    """Tell whose repository holds the snapshot: as written; else as the last segment of a restic address says; else the pod's."""
+    if parsed.spec.source_namespace:
+        return parsed.spec.source_namespace
+    last = parsed.spec.repo_identifier.rstrip("/").rpartition("/")[2]
+    try:
+        repository_prefix("", namespace=last)
+    except UsageError:
+        return parsed.spec.pod.namespace
+    return last
+
+
+def restore_uid_of(parsed: PodVolumeRestore) -> str:
+    """Tell the name of the done-file: the UID of the Restore that owns the object, else its label.
+
+    Raises:
+        UsageError: neither is there, or it is no UID.
+    """
+    owner = parsed.metadata.controller_owner
+    found = owner.uid if owner is not None and owner.uid else parsed.metadata.labels.get(LABEL_RESTORE_UID, "")
+    return restore_wait.check_restore_uid(found)
+
+
+def parsed_name(obj: Any) -> str:
+    """Namespace and name, for logs."""
+    return f"{obj['metadata'].get('namespace')}/{obj['metadata'].get('name')}"
+
+
+def _root_mode(obj: JsonObject) -> int | None:
+    annotations = (obj.get("metadata") or {}).get("annotations") or {}
+    text = annotations.get(ANNOTATION_ROOT_MODE)
+    if not isinstance(text, str) or not text.isascii() or not text.isdigit() or len(text) > 5:
+        return None
+    try:
+        return int(text, 8) & 0o7777
+    except ValueError:
+        return None
+
+
+def _pod_name(parsed: PodVolumeRestore) -> str:
+    return f"{parsed.spec.pod.namespace}/{parsed.spec.pod.name}"

@@ -1,0 +1,1 @@
+"""Controllers on the in-process API server with a data path in memory."""

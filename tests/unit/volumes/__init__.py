@@ -1,0 +1,1 @@
+"""Looking volumes up in a folder made like a node's."""
