@@ -18,6 +18,7 @@ controller, the command line and a script can each decide by class alone.
     │   ├── SnapshotNotFoundError                        13  snapshot_not_found         list snapshots, choose another
     │   └── VolumeNotFoundError                           1  volume_not_found           the pod's volume is not on this node
     ├── AlreadyExistsError                                1  already_exists             take the one that is there, or choose another name
+    │   └── RepositoryExistsError                         1  repository_exists          open it with its key, or choose another place
     ├── ConflictError (retryable)                         1  conflict                   read again, decide again
     ├── GoneError (retryable)                             1  gone                       resourceVersion too old: list again
     ├── DeniedError                                       1  denied                     credentials or rights must change first
@@ -29,6 +30,7 @@ controller, the command line and a script can each decide by class alone.
     │   ├── ApiUnavailableError                           1  api_unavailable            the API server does not answer
     │   │   └── TooManyRequestsError                      1  too_many_requests          wait retry_after_seconds first
     │   └── NotReadyError                                 1  not_ready                  something awaited is not there yet
+    ├── VolumeError                                       1  volume                     mend the directory or its disk, run again
     ├── NoSpaceError                                     16  no_space                   free space
     ├── CancelledError                                  130  cancelled                  stop quietly: someone asked for it
     │   └── InterruptedByUserError                      130  interrupted                Ctrl-C or SIGTERM
@@ -67,6 +69,7 @@ __all__ = [
     "NoSpaceError",
     "NotFoundError",
     "NotReadyError",
+    "RepositoryExistsError",
     "RepositoryNotFoundError",
     "SnapshotNotFoundError",
     "StoreDeniedError",
@@ -76,6 +79,7 @@ __all__ = [
     "UnavailableError",
     "UnsupportedError",
     "UsageError",
+    "VolumeError",
     "VolumeNotFoundError",
     "WrongKeyError",
     "by_name",
@@ -195,6 +199,12 @@ class AlreadyExistsError(LongshoreError):
     code = "already_exists"
 
 
+class RepositoryExistsError(AlreadyExistsError):
+    """A repository, or part of one, is already at this place; nothing was touched."""
+
+    code = "repository_exists"
+
+
 class ConflictError(LongshoreError):
     """Someone else wrote in between; nothing was changed by this call."""
 
@@ -267,6 +277,12 @@ class NotReadyError(UnavailableError):
     """Something awaited is not there yet."""
 
     code = "not_ready"
+
+
+class VolumeError(LongshoreError):
+    """The volume's directory cannot be read or written."""
+
+    code = "volume"
 
 
 class NoSpaceError(LongshoreError):

@@ -10,6 +10,7 @@ pub mod job;
 pub mod packer;
 pub mod repository;
 pub mod restore;
+pub mod running;
 pub mod seams;
 pub mod volume;
 

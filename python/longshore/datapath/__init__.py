@@ -1,0 +1,50 @@
+"""The data path: repositories, their snapshots and keys, and the jobs that move volumes in and out. The only user of the native extension.
+
+In go paths, options, keys and store settings; out come ids, counts and frozen results. File content never crosses into Python.
+
+Promises: a job starts at once on threads of the engine and never blocks this process's other threads; :meth:`Job.wait` and every call that talks to a store are
+ended by Ctrl-C; every error is a class of :mod:`longshore.errors` with a next step; no representation shows a secret. Engine log records are written by
+:mod:`longshore.logs` whenever a call of this room returns, so a running job wants to be polled.
+
+It does not know Kubernetes, storage locations or the command line. Rooms: `stores`, `keys`, `options` (what goes in), `results` (what comes out), `jobs`,
+`repository`, `machine` (how much of this machine is ours), `enginelog`.
+"""
+
+from longshore.datapath.enginelog import set_log_level
+from longshore.datapath.jobs import Job
+from longshore.datapath.keys import Key
+from longshore.datapath.options import BackupOptions
+from longshore.datapath.repository import Repository, exists, init, open  # noqa: A004 - the word of the contract: open a repository
+from longshore.datapath.results import (
+    BackupResult,
+    KeySlot,
+    LostItem,
+    Progress,
+    RepositoryStatus,
+    Snapshot,
+    SnapshotList,
+)
+from longshore.datapath.stores import Credentials, FolderStore, S3Store, StoreSettings, store_from_url
+
+__all__ = [
+    "BackupOptions",
+    "BackupResult",
+    "Credentials",
+    "FolderStore",
+    "Job",
+    "Key",
+    "KeySlot",
+    "LostItem",
+    "Progress",
+    "Repository",
+    "RepositoryStatus",
+    "S3Store",
+    "Snapshot",
+    "SnapshotList",
+    "StoreSettings",
+    "exists",
+    "init",
+    "open",
+    "set_log_level",
+    "store_from_url",
+]

@@ -1,0 +1,74 @@
+"""How much of this machine is ours: processors and memory, as the kernel's control groups and the CPU mask allow.
+
+Containers see all of a node's processors and memory; what they may use stands in their control group and in those above it. A limit that cannot be read is no
+limit. Both versions of control groups are understood.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+__all__ = ["memory_limit_bytes", "workers"]
+
+MIB: Final = 1 << 20
+MEMORY_BYTES_MIN: Final = 64 * MIB
+MEMORY_BYTES_DEFAULT: Final = 512 * MIB
+MEMORY_BYTES_MAX: Final = 1024 * MIB
+"""More makes no backup faster: packs end at 32 MiB and the caches of trees are satisfied."""
+_MEMORY_SHARE: Final = 4
+_UNLIMITED: Final = 1 << 60
+
+
+def workers(*, root: Path = Path("/")) -> int:
+    """Give how many threads may compute at once: the CPU mask, bounded by the quota, at least 1."""
+    allowed = [float(len(os.sched_getaffinity(0))), *_cpu_quotas(root)]
+    return max(1, math.floor(min(allowed)))
+
+
+def memory_limit_bytes(*, root: Path = Path("/")) -> int:
+    """Give what the engine's buffers may take: a quarter of the control group's limit, 512 MiB without one."""
+    limits = [limit for limit in _memory_limits(root) if limit < _UNLIMITED]
+    if not limits:
+        return MEMORY_BYTES_DEFAULT
+    return min(MEMORY_BYTES_MAX, max(MEMORY_BYTES_MIN, min(limits) // _MEMORY_SHARE))
+
+
+def _cpu_quotas(root: Path) -> Iterator[float]:
+    for group in _groups(root, controller="cpu"):
+        quota, _, period = _text(group / "cpu.max").partition(" ")
+        if not quota:
+            quota, period = _text(group / "cpu.cfs_quota_us"), _text(group / "cpu.cfs_period_us")
+        if quota.isdigit() and period.isdigit() and int(period):
+            yield int(quota) / int(period)
+
+
+def _memory_limits(root: Path) -> Iterator[int]:
+    for group in _groups(root, controller="memory"):
+        limit = _text(group / "memory.max") or _text(group / "memory.limit_in_bytes")
+        if limit.isdigit():
+            yield int(limit)
+
+
+def _groups(root: Path, *, controller: str) -> Iterator[Path]:
+    """Give the folders of our control group and of those above it, for both versions."""
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controllers and controller not in controllers.split(","):
+            continue
+        base = root / "sys/fs/cgroup" / controllers
+        # In a container the path may be the node's, which is not mounted there: what is ours then lies at the base.
+        parts = [part for part in path.split("/") if part not in ("", "..")]
+        for depth in range(len(parts), -1, -1):
+            yield base.joinpath(*parts[:depth])
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""

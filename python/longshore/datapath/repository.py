@@ -1,0 +1,201 @@
+"""A repository: made, opened, its snapshots and keys, and the jobs on it.
+
+One :class:`Repository` serves many threads and many jobs at once. Calls that look something up give up after a minute of a store that does not answer; jobs
+ride out a quarter of an hour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from longshore import _native
+from longshore.datapath import machine
+from longshore.datapath.enginelog import forward
+from longshore.datapath.jobs import Job
+from longshore.datapath.keys import Key, native_key
+from longshore.datapath.options import BackupOptions
+from longshore.datapath.results import (
+    BackupResult,
+    KeySlot,
+    RepositoryStatus,
+    Snapshot,
+    SnapshotList,
+    adopt,
+)
+from longshore.datapath.stores import Credentials, StoreSettings, native_store
+from longshore.errors import UsageError
+
+__all__ = ["Repository", "exists", "init", "open"]
+
+T = TypeVar("T")
+
+
+def _told(call: Callable[[], T]) -> T:
+    """Make a call, then write what the engine logged in it."""
+    try:
+        return call()
+    finally:
+        forward()
+
+
+def exists(store: StoreSettings) -> bool:
+    """Tell whether there is a repository, without a key.
+
+    Raises:
+        CorruptError, NewerFormatError: there is one, and this version cannot read what it is.
+        StoreDeniedError, StoreUnavailableError: the store did not say.
+    """
+    native = native_store(store)
+    return _told(lambda: _native.exists(native))
+
+
+def init(store: StoreSettings, key: Key, *, cache_dir: str | Path | None = None, label: str = "") -> Repository:
+    """Make a repository whose first key slot opens with `key`.
+
+    Args:
+        store: where; a folder that is absent is made, with its parents.
+        key: what will open it.
+        cache_dir: where copies of its metadata may be kept on this machine; None for none.
+        label: says in the slot whose key it is.
+
+    Raises:
+        RepositoryExistsError: anything of one is there; nothing is touched.
+        UnsupportedError: the store cannot create an object only if it is absent.
+    """
+    native = native_store(store)
+    return Repository(_told(lambda: _native.init(native, native_key(key), cache_dir=cache_dir, label=label)), store)
+
+
+def open(store: StoreSettings, key: Key, *, cache_dir: str | Path | None = None) -> Repository:  # noqa: A001 - the word for it
+    """Open a repository.
+
+    Raises:
+        RepositoryNotFoundError, WrongKeyError, NewerFormatError, CorruptError: it does not open.
+        StoreDeniedError, StoreUnavailableError: the store does not let us see.
+    """
+    native = native_store(store)
+    return Repository(_told(lambda: _native.open(native, native_key(key), cache_dir=cache_dir)), store)
+
+
+class Repository:
+    """An open repository."""
+
+    __slots__ = ("_native", "store")
+
+    def __init__(self, native: _native.Repository, store: StoreSettings) -> None:
+        self._native = native
+        self.store = store
+
+    @property
+    def id(self) -> str:
+        """Its id, the same for its whole life."""
+        return self._native.id
+
+    def __repr__(self) -> str:
+        return f"Repository(id={self.id}, store={self.store.url})"
+
+    # --- snapshots ---
+
+    def snapshots(self) -> SnapshotList:
+        """List all snapshots that count, oldest first; damaged ones are told beside them."""
+        rows, damaged = _told(self._native.snapshots)
+        return SnapshotList(rows=[adopt(Snapshot, row) for row in rows], damaged=damaged)
+
+    def find(self, wanted: str, *, source: str | None = None) -> Snapshot:
+        """Find one snapshot.
+
+        Args:
+            wanted: its id, a unique prefix of it, or `latest`.
+            source: `latest` among this volume's; needed when the repository holds several.
+
+        Raises:
+            SnapshotNotFoundError: there is none.
+            UsageError: several fit; the message names them.
+        """
+        return adopt(Snapshot, _told(lambda: self._native.find(wanted, source=source)))
+
+    def remove(self, snapshot_id: str, *, by: str) -> None:
+        """Delete a snapshot; its data is freed by a later prune.
+
+        Args:
+            snapshot_id: its id or a unique prefix of it, not `latest`.
+            by: who asked, for people.
+
+        Raises:
+            SnapshotNotFoundError: there is none.
+        """
+        if snapshot_id == "latest":
+            raise UsageError("a snapshot is deleted by its id, not by a moving name: snapshot=latest", "name the id")
+        _told(lambda: self._native.remove(snapshot_id, by=by))
+
+    # --- keys ---
+
+    def slots(self) -> list[KeySlot]:
+        """List who can open it."""
+        return [adopt(KeySlot, row) for row in _told(self._native.slots)]
+
+    def add_slot(self, key: Key, *, label: str) -> str:
+        """Let one more key open it; gives the slot's name."""
+        return _told(lambda: self._native.add_slot(native_key(key), label=label))
+
+    def remove_slot(self, name: str) -> None:
+        """Take a key away.
+
+        Raises:
+            UsageError: there is no such slot, or it is the last.
+        """
+        _told(lambda: self._native.remove_slot(name))
+
+    # --- the whole ---
+
+    def status(self) -> RepositoryStatus:
+        """Count what it holds; reads the whole index."""
+        return adopt(RepositoryStatus, _told(self._native.status))
+
+    def set_credentials(self, credentials: Credentials) -> None:
+        """Go on with renewed credentials; running jobs use them from their next request on.
+
+        Raises:
+            UsageError: the repository lies in a folder.
+        """
+        self._native.set_credentials(credentials.access_key, credentials.secret_key, credentials.session_token)
+
+    # --- jobs ---
+
+    def backup(self, options: BackupOptions) -> Job[BackupResult]:
+        """Start to back a volume up.
+
+        Returns:
+            The job, which runs already.
+
+        Raises:
+            UsageError: an option makes no sense.
+        """
+        native = self._native.backup(
+            path=options.path,
+            source=options.source,
+            host=options.host,
+            tags=sorted(options.tags.items()),
+            parent=options.parent,
+            excludes=list(options.excludes),
+            exclude_root_names=list(options.exclude_root_names),
+            one_file_system=options.one_file_system,
+            dry_run=options.dry_run,
+            strict=options.strict,
+            workers=_positive("workers", options.workers, machine.workers),
+            memory_limit_bytes=_positive("memory_limit_bytes", options.memory_limit_bytes, machine.memory_limit_bytes),
+            compression=str(options.compression),
+            verify_upload=options.verify_upload,
+            paranoid=options.paranoid,
+        )
+        return Job(native, lambda result: adopt(BackupResult, result))
+
+
+def _positive(name: str, value: int | None, default: Callable[[], int]) -> int:
+    if value is None:
+        return default()
+    if value < 1:
+        raise UsageError(f"{name} must be at least 1: {name}={value}", "leave it out for what this machine allows")
+    return value

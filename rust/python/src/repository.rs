@@ -1,0 +1,257 @@
+//! A repository: opened and made, its snapshots and keys, its jobs.
+
+use crate::errors::{raise, usage};
+use crate::job::{self, Job, Outcome};
+use crate::key::Key;
+use crate::results::{KeySlot, RepositoryStatus, Snapshot, id_of};
+use crate::store::{Opened, Store};
+use longshore_engine::Error;
+use longshore_engine::backup::{self, BackupOptions, ParentChoice};
+use longshore_engine::job::Job as Counters;
+use longshore_engine::packer::CompressionChoice;
+use longshore_engine::repository as engine;
+use longshore_engine::repository::cache::Cache;
+use longshore_engine::seams::World;
+use longshore_engine::volume::LinuxFs;
+use longshore_format::id::RandomName;
+use longshore_format::keys::Argon2Cost;
+use longshore_format::pack::VerifyUpload;
+use pyo3::prelude::*;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// An open repository.
+#[pyclass(frozen, module = "longshore._native")]
+pub struct Repository {
+    engine: engine::Repository,
+    opened: Opened,
+}
+
+fn cache(folder: Option<PathBuf>) -> Cache {
+    folder.map_or_else(Cache::none, Cache::at)
+}
+
+/// Whether there is a repository, without a key.
+#[pyfunction]
+fn exists(py: Python<'_>, store: &Store) -> PyResult<bool> {
+    let open = store.open(false);
+    job::call(py, move |_, cancelled| match open() {
+        Ok(opened) => engine::Repository::exists(&*opened.for_call(cancelled)),
+        Err(error) if error.kind() == longshore_engine::ErrorKind::RepositoryNotFound => Ok(false),
+        Err(error) => Err(error),
+    })
+}
+
+/// Makes a repository.
+#[pyfunction]
+#[pyo3(signature = (store, key, *, cache_dir, label))]
+fn init(py: Python<'_>, store: &Store, key: &Key, cache_dir: Option<PathBuf>, label: String) -> PyResult<Repository> {
+    let (open, unlock) = (store.open(true), key.0.clone());
+    job::call(py, move |_, cancelled| {
+        let (opened, cost) = (open()?, Argon2Cost::default());
+        let store = opened.for_call(cancelled);
+        let engine = engine::Repository::init(store, World::system(), &unlock, &label, cost, cache(cache_dir))?;
+        Ok((engine, opened))
+    })
+    .map(|(engine, opened)| Repository { engine, opened })
+}
+
+/// Opens a repository.
+#[pyfunction]
+#[pyo3(signature = (store, key, *, cache_dir))]
+fn open(py: Python<'_>, store: &Store, key: &Key, cache_dir: Option<PathBuf>) -> PyResult<Repository> {
+    let (open, unlock) = (store.open(false), key.0.clone());
+    job::call(py, move |_, cancelled| {
+        let opened = open()?;
+        let engine = engine::Repository::open(opened.for_call(cancelled), World::system(), &unlock, cache(cache_dir))?;
+        Ok((engine, opened))
+    })
+    .map(|(engine, opened)| Repository { engine, opened })
+}
+
+impl Repository {
+    fn call<T: Clone + Send + 'static>(
+        &self,
+        py: Python<'_>,
+        body: impl FnOnce(&engine::Repository, &Arc<Counters>) -> Result<T, Error> + Send + 'static,
+    ) -> PyResult<T> {
+        let (engine, opened) = (self.engine.clone(), self.opened.clone());
+        job::call(py, move |counters, cancelled| body(&engine.with_store(opened.for_call(cancelled)), counters))
+    }
+
+    fn start(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        body: impl FnOnce(&engine::Repository, &Arc<Counters>) -> Result<Outcome, Error> + Send + 'static,
+    ) -> PyResult<Job> {
+        let (engine, opened) = (self.engine.clone(), self.opened.clone());
+        let body = move |counters: &Arc<Counters>, cancelled: &Arc<AtomicBool>| {
+            body(&engine.with_store(opened.for_job(cancelled)), counters)
+        };
+        job::start(py, name, body)
+    }
+}
+
+fn compression(py: Python<'_>, text: &str) -> PyResult<CompressionChoice> {
+    match (text, text.parse()) {
+        ("auto", _) => Ok(CompressionChoice::Auto),
+        ("none", _) => Ok(CompressionChoice::None),
+        (_, Ok(level @ 1..=19)) => Ok(CompressionChoice::Level(level)),
+        _ => Err(usage(py, format!("unknown compression: compression={text:?}"), "use auto, none, or a level from 1 to 19")),
+    }
+}
+
+fn verify_upload(py: Python<'_>, text: &str) -> PyResult<VerifyUpload> {
+    match text {
+        "full" => Ok(VerifyUpload::Full),
+        "header" => Ok(VerifyUpload::Header),
+        "none" => Ok(VerifyUpload::None),
+        _ => Err(usage(py, format!("unknown check of uploads: verify_upload={text:?}"), "use full, header or none")),
+    }
+}
+
+#[pymethods]
+impl Repository {
+    /// The repository's identifier.
+    #[getter]
+    fn id(&self) -> String {
+        self.engine.id().to_string()
+    }
+
+    /// All snapshots that count, oldest first, and the damaged ones by id and message.
+    fn snapshots(&self, py: Python<'_>) -> PyResult<(Vec<Snapshot>, Vec<(String, String)>)> {
+        let (rows, damaged) = self.call(py, |repository, _| repository.snapshots())?;
+        let damaged = damaged.into_iter().map(|(session, error)| (id_of(session), error.message().to_owned())).collect();
+        Ok((rows.iter().map(Snapshot::from).collect(), damaged))
+    }
+
+    /// One snapshot by id, unique prefix, or `latest`.
+    #[pyo3(signature = (wanted, *, source))]
+    fn find(&self, py: Python<'_>, wanted: String, source: Option<String>) -> PyResult<Snapshot> {
+        self.call(py, move |repository, _| repository.find_snapshot(&wanted, source.as_deref())).map(|row| Snapshot::from(&row))
+    }
+
+    /// Deletes a snapshot.
+    #[pyo3(signature = (snapshot_id, *, by))]
+    fn remove(&self, py: Python<'_>, snapshot_id: String, by: String) -> PyResult<()> {
+        self.call(py, move |repository, _| {
+            let row = repository.find_snapshot(&snapshot_id, None)?;
+            repository.remove_snapshot(row.session, &by)
+        })
+    }
+
+    /// Its key slots.
+    fn slots(&self, py: Python<'_>) -> PyResult<Vec<KeySlot>> {
+        Ok(self.call(py, |repository, _| repository.slots())?.iter().map(KeySlot::from).collect())
+    }
+
+    /// Adds a key slot; gives its name.
+    #[pyo3(signature = (key, *, label))]
+    fn add_slot(&self, py: Python<'_>, key: &Key, label: String) -> PyResult<String> {
+        let unlock = key.0.clone();
+        self.call(py, move |repository, _| repository.add_slot(&unlock, &label, Argon2Cost::default()))
+            .map(|name| name.to_string())
+    }
+
+    /// Takes a key slot away.
+    fn remove_slot(&self, py: Python<'_>, name: &str) -> PyResult<()> {
+        let parsed = RandomName::from_hex(name).map_err(|_| {
+            usage(
+                py,
+                format!("a key slot's name is 32 hexadecimal digits: slot={name:?}"),
+                "list them with: longshore repo key list",
+            )
+        })?;
+        self.call(py, move |repository, _| repository.remove_slot(parsed))
+    }
+
+    /// What it holds.
+    fn status(&self, py: Python<'_>) -> PyResult<RepositoryStatus> {
+        self.call(py, |repository, counters| {
+            let index = repository.load_index(counters)?;
+            let (rows, damaged) = repository.snapshots()?;
+            Ok(RepositoryStatus {
+                id: repository.id().to_string(),
+                format_version: longshore_format::FORMAT_VERSION,
+                created_nanos: repository.config().created_nanos,
+                packs: index.pack_sizes().len() as u64,
+                pack_bytes: index.pack_sizes().values().sum(),
+                chunks: index.len(),
+                snapshots: rows.len() as u64,
+                snapshots_damaged: damaged.len() as u64,
+                slots: repository.slots()?.len() as u64,
+                index_damaged: index.damaged.len() as u64,
+            })
+        })
+    }
+
+    /// New credentials, for running jobs too.
+    fn set_credentials(&self, py: Python<'_>, access_key: &str, secret_key: &str, session_token: Option<String>) -> PyResult<()> {
+        self.opened.set_credentials(access_key, secret_key, session_token).map_err(|error| raise(py, &error))
+    }
+
+    /// Starts a backup.
+    #[pyo3(signature = (*, path, source, host, tags, parent, excludes, exclude_root_names, one_file_system, dry_run, strict, workers,
+        memory_limit_bytes, compression, verify_upload, paranoid))]
+    #[expect(clippy::too_many_arguments, clippy::fn_params_excessive_bools, reason = "named on the Python side")]
+    fn backup(
+        &self,
+        py: Python<'_>,
+        path: PathBuf,
+        source: String,
+        host: String,
+        mut tags: Vec<(String, String)>,
+        parent: Option<String>,
+        excludes: Vec<String>,
+        exclude_root_names: Vec<Vec<u8>>,
+        one_file_system: bool,
+        dry_run: bool,
+        strict: bool,
+        workers: usize,
+        memory_limit_bytes: usize,
+        compression: &str,
+        verify_upload: &str,
+        paranoid: bool,
+    ) -> PyResult<Job> {
+        tags.sort();
+        let mut options = BackupOptions {
+            path,
+            source,
+            host,
+            tags,
+            parent: ParentChoice::Auto,
+            excludes,
+            exclude_root_names,
+            one_file_system,
+            dry_run,
+            strict,
+            paranoid,
+            workers,
+            upload_threads: self.opened.upload_threads(),
+            memory_budget_bytes: memory_limit_bytes,
+            compression: self::compression(py, compression)?,
+            verify: self::verify_upload(py, verify_upload)?,
+        };
+        self.start(py, "longshore-backup", move |repository, counters| {
+            options.parent = match parent.as_deref() {
+                None => ParentChoice::Auto,
+                Some("none") => ParentChoice::None,
+                Some(wanted) => ParentChoice::Snapshot(repository.find_snapshot(wanted, Some(&options.source))?.session),
+            };
+            Ok(Outcome::Backup(Arc::new(backup::run(repository, &LinuxFs, counters, &options)?)))
+        })
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Repository(id={}, store={})", self.engine.id(), self.engine.store().describe())
+    }
+}
+
+pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_class::<Repository>()?;
+    m.add_function(wrap_pyfunction!(exists, m)?)?;
+    m.add_function(wrap_pyfunction!(init, m)?)?;
+    m.add_function(wrap_pyfunction!(open, m)?)
+}

@@ -1,0 +1,218 @@
+//! What comes out: frozen values, copied once.
+
+use longshore_engine::backup::Summary;
+use longshore_engine::job::{Job, Stage};
+use longshore_engine::repository::SlotRow;
+use longshore_engine::repository::snapshots::SnapshotRow;
+use longshore_format::SessionId;
+use longshore_format::snapshot::{LostItem, LostReason, public_id};
+use pyo3::prelude::*;
+
+/// Path, reason, message.
+pub type Lost = (Vec<u8>, &'static str, String);
+
+fn lost(items: &[LostItem]) -> Vec<Lost> {
+    let reason = |reason| match reason {
+        LostReason::Unreadable => "unreadable",
+        LostReason::CutShort => "cut-short",
+        LostReason::NameTooLong => "name-too-long",
+        LostReason::Other => "other",
+    };
+    items.iter().map(|item| (item.path.clone(), reason(item.reason), item.message.clone())).collect()
+}
+
+/// Counters of a job.
+#[pyclass(frozen, get_all, module = "longshore._native")]
+#[allow(missing_docs, reason = "told in _native.pyi")]
+pub struct Progress {
+    pub stage: &'static str,
+    pub files_total: u64,
+    pub files_done: u64,
+    pub bytes_total: u64,
+    pub bytes_done: u64,
+    pub bytes_moved: u64,
+    pub bytes_stored: u64,
+    pub items_lost: u64,
+    pub current: String,
+}
+
+impl Progress {
+    /// A copy of a job's counters.
+    pub fn of(job: &Job) -> Self {
+        let now = job.progress();
+        Self {
+            stage: match now.stage {
+                Stage::Preparing => "preparing",
+                Stage::Running => "running",
+                Stage::Committing => "committing",
+                Stage::Finished => "finished",
+            },
+            files_total: now.files_total,
+            files_done: now.files_done,
+            bytes_total: now.bytes_total,
+            bytes_done: now.bytes_done,
+            bytes_moved: now.bytes_moved,
+            bytes_stored: now.bytes_stored,
+            items_lost: now.items_lost,
+            current: String::from_utf8_lossy(&job.current()).into_owned(),
+        }
+    }
+}
+
+/// What a backup did.
+#[pyclass(frozen, get_all, module = "longshore._native")]
+#[allow(missing_docs, reason = "told in _native.pyi")]
+pub struct BackupResult {
+    pub snapshot_id: Option<String>,
+    pub parent_id: Option<String>,
+    pub files_total: u64,
+    pub directories: u64,
+    pub others: u64,
+    pub files_new: u64,
+    pub files_changed: u64,
+    pub files_unchanged: u64,
+    pub bytes_total: u64,
+    pub bytes_read: u64,
+    pub bytes_stored: u64,
+    pub seconds: f64,
+    pub items_lost: u64,
+    pub items_changed: u64,
+    pub items_vanished: u64,
+    pub lost: Vec<Lost>,
+    pub changed: Vec<Vec<u8>>,
+    pub exit_code: u8,
+}
+
+impl BackupResult {
+    /// From the engine's summary and how long it took.
+    pub fn new(summary: &Summary, seconds: f64) -> Self {
+        let counts = summary.counts;
+        Self {
+            snapshot_id: summary.snapshot.map(public_id),
+            parent_id: summary.parent.map(public_id),
+            files_total: counts.files,
+            directories: counts.directories,
+            others: counts.others,
+            files_new: counts.files_new,
+            files_changed: counts.files_changed,
+            files_unchanged: counts.files_unchanged,
+            bytes_total: counts.bytes,
+            bytes_read: counts.bytes_read,
+            bytes_stored: counts.bytes_stored,
+            seconds,
+            items_lost: counts.items_lost,
+            items_changed: counts.items_changed,
+            items_vanished: summary.vanished,
+            lost: lost(&summary.lost),
+            changed: summary.changed.clone(),
+            exit_code: summary.exit_code,
+        }
+    }
+}
+
+/// A snapshot and what it says of itself.
+#[pyclass(frozen, get_all, module = "longshore._native")]
+#[allow(missing_docs, reason = "told in _native.pyi")]
+pub struct Snapshot {
+    pub id: String,
+    pub source: String,
+    pub parent_id: Option<String>,
+    pub tags: Vec<(String, String)>,
+    pub started_nanos: i64,
+    pub ended_nanos: i64,
+    pub host: String,
+    pub path: Vec<u8>,
+    pub program: String,
+    pub files_total: u64,
+    pub directories: u64,
+    pub others: u64,
+    pub files_new: u64,
+    pub files_changed: u64,
+    pub files_unchanged: u64,
+    pub bytes_total: u64,
+    pub bytes_read: u64,
+    pub bytes_stored: u64,
+    pub items_lost: u64,
+    pub items_changed: u64,
+    pub lost: Vec<Lost>,
+    pub changed: Vec<Vec<u8>>,
+}
+
+impl From<&SnapshotRow> for Snapshot {
+    fn from(row: &SnapshotRow) -> Self {
+        let (snapshot, counts) = (&row.snapshot, row.snapshot.counts);
+        Self {
+            id: row.id(),
+            source: snapshot.source.clone(),
+            parent_id: snapshot.parent.map(public_id),
+            tags: snapshot.tags.clone(),
+            started_nanos: snapshot.started_nanos,
+            ended_nanos: snapshot.ended_nanos,
+            host: snapshot.host.clone(),
+            path: snapshot.path.clone(),
+            program: snapshot.program.clone(),
+            files_total: counts.files,
+            directories: counts.directories,
+            others: counts.others,
+            files_new: counts.files_new,
+            files_changed: counts.files_changed,
+            files_unchanged: counts.files_unchanged,
+            bytes_total: counts.bytes,
+            bytes_read: counts.bytes_read,
+            bytes_stored: counts.bytes_stored,
+            items_lost: counts.items_lost,
+            items_changed: counts.items_changed,
+            lost: lost(&snapshot.lost),
+            changed: snapshot.changed.clone(),
+        }
+    }
+}
+
+/// A key slot.
+#[pyclass(frozen, get_all, module = "longshore._native")]
+#[allow(missing_docs, reason = "told in _native.pyi")]
+pub struct KeySlot {
+    pub name: String,
+    pub kind: &'static str,
+    pub label: String,
+}
+
+impl From<&SlotRow> for KeySlot {
+    fn from(row: &SlotRow) -> Self {
+        Self {
+            name: row.name.to_string(),
+            kind: if row.info.passphrase { "passphrase" } else { "key" },
+            label: row.info.label.clone(),
+        }
+    }
+}
+
+/// What a repository holds.
+#[pyclass(frozen, get_all, skip_from_py_object, module = "longshore._native")]
+#[derive(Clone)]
+#[allow(missing_docs, reason = "told in _native.pyi")]
+pub struct RepositoryStatus {
+    pub id: String,
+    pub format_version: u8,
+    pub created_nanos: i64,
+    pub packs: u64,
+    pub pack_bytes: u64,
+    pub chunks: u64,
+    pub snapshots: u64,
+    pub snapshots_damaged: u64,
+    pub slots: u64,
+    pub index_damaged: u64,
+}
+
+/// The identifier that users see.
+pub fn id_of(session: SessionId) -> String {
+    public_id(session)
+}
+
+pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_class::<Progress>()?;
+    m.add_class::<BackupResult>()?;
+    m.add_class::<Snapshot>()?;
+    m.add_class::<KeySlot>()?;
+    m.add_class::<RepositoryStatus>()
+}
