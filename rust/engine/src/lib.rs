@@ -4,6 +4,8 @@
 //! Clock, randomness, filesystem, store and threads are handed in ([`seams::World`], [`volume::Fs`], `Store`).
 
 pub mod backup;
+pub mod browse;
+pub mod check;
 pub mod chunker;
 pub mod error;
 pub mod job;

@@ -183,7 +183,11 @@ impl Repository {
         }
     }
 
-    fn index_from_headers(&self, index: &Index, job: &Job, codec: &mut Codec) -> Result<()> {
+    /// Adds the packs that no segment lists to an index, from their headers: it is a hint, and a lost hint is no loss.
+    ///
+    /// # Errors
+    /// What the store says. A header that cannot be read is left out.
+    pub(crate) fn index_from_headers(&self, index: &Index, job: &Job, codec: &mut Codec) -> Result<()> {
         let listed: HashSet<PackName> =
             index.segments().iter().flat_map(|s| s.packs()).filter(|p| p.size_bytes != 0).map(|p| p.name).collect();
         let mut builder = SegmentBuilder::new();

@@ -1,0 +1,346 @@
+//! Whether a repository still holds what its snapshots need.
+//!
+//! Holds [`run`], which looks at everything, and [`verify_snapshot`], which reads what one snapshot needs. Promises to change nothing,
+//! to blame an object only for damage that a second look confirms, and to name the snapshots and files that damage hurts. Memory:
+//! one bit a frame, 32 bytes a distinct tree chunk, and the bytes being read. `packs` reads packs, `trees` walks snapshots.
+
+mod packs;
+mod trees;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::job::{Job, Stage};
+use crate::repository::cursor::is_damage;
+use crate::repository::index::Index;
+use crate::repository::reader::ChunkReader;
+use crate::repository::snapshots::SnapshotRow;
+use crate::repository::{Repository, list};
+use longshore_format::envelope::Codec;
+use longshore_format::id::{PackName, SessionId};
+use longshore_format::limits;
+use longshore_format::usage::{Usage, usage_key};
+pub use packs::Depth;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Most findings that a report names; the rest is counted.
+pub const FINDINGS_NAMED_MAX: usize = 1000;
+/// Most files that one report names as hurt.
+pub const HURT_NAMED_MAX: usize = 1000;
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Severity {
+    /// Something is damaged or missing.
+    Error,
+    /// Nothing is lost, but somebody may want to know.
+    Warning,
+}
+
+/// One thing that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// Key of the object, or the snapshot and path of a file.
+    pub object: String,
+    /// What does not hold.
+    pub message: String,
+    /// Snapshots that it hurts, by their public names.
+    pub snapshots: Vec<String>,
+}
+
+/// A file or directory that damage hurts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HurtItem {
+    /// The snapshot's public name.
+    pub snapshot: String,
+    /// Path from its root.
+    pub path: Vec<u8>,
+    /// What is missing.
+    pub message: String,
+}
+
+/// What a check found.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CheckReport {
+    /// Findings, errors first, the first [`FINDINGS_NAMED_MAX`].
+    pub findings: Vec<Finding>,
+    /// All errors.
+    pub errors: u64,
+    /// All warnings.
+    pub warnings: u64,
+    /// Files and directories hurt, the first [`HURT_NAMED_MAX`].
+    pub hurt: Vec<HurtItem>,
+    /// All files and directories hurt.
+    pub items_hurt: u64,
+    /// Snapshots looked at.
+    pub snapshots: u64,
+    /// Packs looked at.
+    pub packs: u64,
+    /// Length of all packs.
+    pub pack_bytes: u64,
+    /// Frames read.
+    pub frames_read: u64,
+    /// Sealed bytes of frames read.
+    pub bytes_read: u64,
+    /// Distinct tree chunks walked.
+    pub trees: u64,
+    /// How long it took.
+    pub seconds: f64,
+    /// 0, or 4 when there are errors.
+    pub exit_code: i32,
+}
+
+/// How to check.
+#[derive(Clone, Debug)]
+pub struct CheckOptions {
+    /// Read the frames of packs, too: none, all or a random part of the packs.
+    pub read_percent: u8,
+    /// Threads that read; 0: the calling thread.
+    pub workers: usize,
+    /// Bound of all buffers.
+    pub memory_budget_bytes: usize,
+    /// Host, for markers.
+    pub host: String,
+}
+
+impl Default for CheckOptions {
+    fn default() -> Self {
+        Self { read_percent: 0, workers: 2, memory_budget_bytes: 128 << 20, host: String::new() }
+    }
+}
+
+/// What all threads add to.
+#[derive(Debug, Default)]
+struct Notes(Mutex<CheckReport>);
+
+impl Notes {
+    fn with<T>(&self, change: impl FnOnce(&mut CheckReport) -> T) -> T {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn find(&self, severity: Severity, object: impl Into<String>, message: impl Into<String>, snapshots: Vec<String>) {
+        self.with(|report| {
+            match severity {
+                Severity::Error => report.errors += 1,
+                Severity::Warning => report.warnings += 1,
+            }
+            if report.findings.len() < FINDINGS_NAMED_MAX {
+                report.findings.push(Finding { severity, object: object.into(), message: message.into(), snapshots });
+            }
+        });
+    }
+
+    fn hurt(&self, snapshot: &str, path: Vec<u8>, message: String) {
+        self.with(|report| {
+            report.items_hurt += 1;
+            if report.hurt.len() < HURT_NAMED_MAX {
+                report.hurt.push(HurtItem { snapshot: snapshot.to_owned(), path, message });
+            }
+        });
+    }
+
+    fn finish(&self, seconds: f64) -> CheckReport {
+        let mut report = self.with(|report| std::mem::take(report));
+        report.findings.sort_by(|a, b| (a.severity, &a.object, &a.message).cmp(&(b.severity, &b.object, &b.message)));
+        report.hurt.sort_by(|a, b| (&a.snapshot, &a.path).cmp(&(&b.snapshot, &b.path)));
+        report.seconds = seconds;
+        report.exit_code = if report.errors > 0 || report.items_hurt > 0 { 4 } else { 0 };
+        report
+    }
+}
+
+/// Looks at the whole repository.
+///
+/// # Errors
+/// `Cancelled`, or what the store says. Damage is no error but found.
+pub fn run(repository: &Repository, job: &Arc<Job>, options: &CheckOptions) -> Result<CheckReport> {
+    let clock = Arc::clone(&repository.world.clock);
+    let started = clock.monotonic();
+    job.enter(Stage::Preparing);
+    let notes = Arc::new(Notes::default());
+    slots(repository, &notes)?;
+    let (rows, damaged) = repository.snapshots()?;
+    for (session, error) in damaged {
+        let name = longshore_format::snapshot::public_id(session);
+        notes.find(Severity::Error, format!("snapshots/{session}"), error.to_string(), vec![name]);
+    }
+    let index = Arc::new(repository.load_index(job)?);
+    for (segment, why) in &index.damaged {
+        notes.find(Severity::Error, format!("index/{segment}"), why.clone(), vec![]);
+    }
+    let unindexed = compare_sizes(&index, &notes);
+    if !unindexed.is_empty() {
+        repository.index_from_headers(&index, job, &mut Codec::new()?)?;
+    }
+    job.enter(Stage::Running);
+    let all: Vec<(PackName, u64)> = index.pack_sizes().iter().map(|(name, size)| (*name, *size)).collect();
+    job.bytes_expected.store(all.iter().map(|(_, size)| *size).sum(), std::sync::atomic::Ordering::Relaxed);
+    let depth = |_: &PackName| if draw(repository) < options.read_percent { Depth::Ids } else { Depth::Header };
+    let todo = all.into_iter().map(|(name, size)| (name, size, depth(&name))).collect();
+    let good = packs::read(repository, &index, job, &notes, None, todo, options)?;
+    if !unindexed.is_empty() {
+        let message = format!("in no index: a session that died, or one that runs now: packs={}", unindexed.len());
+        notes.find(Severity::Warning, format!("packs/{}", unindexed[0]), message, vec![]);
+    }
+    // Removed while we looked: no longer ours to judge.
+    let still: BTreeSet<SessionId> = repository.snapshot_names()?;
+    let rows: Vec<SnapshotRow> = rows.into_iter().filter(|row| still.contains(&row.session)).collect();
+    let mut complete = true;
+    let mut unlisted: BTreeSet<PackName> = BTreeSet::new();
+    for row in &rows {
+        job.check()?;
+        let (needed, whole) = usage_tables(repository, row, &notes)?;
+        complete &= missing(row, &needed, &good, &notes) && whole;
+        unlisted.extend(needed.packs().filter(|pack| unindexed.binary_search(pack).is_ok()));
+    }
+    for pack in unlisted {
+        notes.find(Severity::Error, pack.key(), "is needed and in no index: backups would store its chunks again", vec![]);
+    }
+    let reader = reader(repository, &index, job, options);
+    trees::walk(&reader, &rows, &good, complete && notes.with(|r| r.errors) == 0, &notes)?;
+    notes.with(|report| report.snapshots = rows.len() as u64);
+    job.enter(Stage::Finished);
+    Ok(notes.finish(clock.monotonic().saturating_sub(started).as_secs_f64()))
+}
+
+/// Reads everything that one snapshot needs, pack by pack in large ranges; `ids` recomputes the id of every chunk, else only seals are
+/// checked. Names the files that damage hurts.
+///
+/// # Errors
+/// `SnapshotNotFound`, `Cancelled`, or what the store says.
+pub fn verify_snapshot(
+    repository: &Repository,
+    session: SessionId,
+    ids: bool,
+    job: &Arc<Job>,
+    options: &CheckOptions,
+) -> Result<CheckReport> {
+    let clock = Arc::clone(&repository.world.clock);
+    let started = clock.monotonic();
+    job.enter(Stage::Preparing);
+    let notes = Arc::new(Notes::default());
+    let row = repository.find_snapshot(&session.to_string(), None)?;
+    let marker = repository.open_reader(row.session, &row.snapshot.usage, &options.host)?;
+    let index = Arc::new(repository.load_index(job)?);
+    let (needed, tables_read) = usage_tables(repository, &row, &notes)?;
+    let (mut todo, listed) = packs_with(&index, &needed);
+    if listed != needed {
+        repository.index_from_headers(&index, job, &mut Codec::new()?)?;
+        todo = packs_with(&index, &needed).0;
+    }
+    job.enter(Stage::Running);
+    job.bytes_expected.store(todo.values().sum(), std::sync::atomic::Ordering::Relaxed);
+    let depth = if ids { Depth::Ids } else { Depth::Seals };
+    let todo = todo.into_iter().map(|(name, size)| (name, size, depth)).collect();
+    // Without all tables nobody knows what is needed: then everything in these packs, and the walk finds what else.
+    let only = tables_read.then(|| Arc::new(needed.clone()));
+    let good = packs::read(repository, &index, job, &notes, only, todo, options)?;
+    let complete = missing(&row, &needed, &good, &notes);
+    let reader = reader(repository, &index, job, options);
+    let clean = complete && tables_read && notes.with(|r| r.errors) == 0;
+    if !clean || !ids {
+        trees::walk(&reader, std::slice::from_ref(&row), &good, clean, &notes)?;
+    }
+    drop(marker);
+    notes.with(|report| report.snapshots = 1);
+    job.enter(Stage::Finished);
+    Ok(notes.finish(clock.monotonic().saturating_sub(started).as_secs_f64()))
+}
+
+fn reader(repository: &Repository, index: &Arc<Index>, job: &Arc<Job>, options: &CheckOptions) -> ChunkReader {
+    let budget = (options.memory_budget_bytes / 2).max(16 << 20);
+    ChunkReader::new(repository.clone(), Arc::clone(index), Arc::clone(job), budget)
+}
+
+/// 0 to 99.
+fn draw(repository: &Repository) -> u8 {
+    let bytes = repository.world.random16();
+    ((u16::from(bytes[0]) << 8 | u16::from(bytes[1])) % 100) as u8
+}
+
+fn slots(repository: &Repository, notes: &Notes) -> Result<()> {
+    let good: BTreeSet<String> = repository.slots()?.into_iter().map(|slot| format!("keys/{}", slot.name)).collect();
+    list(&*repository.store, "keys/", |entry| {
+        if !good.contains(entry.key.as_str()) {
+            notes.find(Severity::Error, entry.key.as_str(), "key slot is damaged: its holder cannot open the repository", vec![]);
+        }
+        Ok(())
+    })
+}
+
+/// Compares the listing of packs with what the index says of them; returns packs that no segment names.
+fn compare_sizes(index: &Index, notes: &Notes) -> Vec<PackName> {
+    let mut known = BTreeMap::new();
+    for row in index.segments().iter().flat_map(|segment| segment.packs()) {
+        if row.size_bytes != 0 {
+            known.insert(row.name, row.size_bytes);
+        }
+    }
+    for (name, said) in &known {
+        match index.pack_sizes().get(name) {
+            Some(size) if size != said => {
+                let message = format!("has another length than the index says: size_bytes={size}, expected={said}");
+                notes.find(Severity::Error, name.key(), message, vec![]);
+            }
+            Some(_) => {}
+            // Whether anybody needs it the usage tables tell.
+            None => notes.find(Severity::Warning, name.key(), "is in the index and not in the store", vec![]),
+        }
+    }
+    let mut unindexed: Vec<PackName> = index.pack_sizes().keys().filter(|name| !known.contains_key(name)).copied().collect();
+    unindexed.sort();
+    unindexed
+}
+
+/// The packs, with their listed size, in which needed frames lie according to the index, and the frames that it knows.
+fn packs_with(index: &Index, needed: &Usage) -> (BTreeMap<PackName, u64>, Usage) {
+    let (mut out, mut known) = (BTreeMap::new(), Usage::new());
+    for segment in index.segments() {
+        for row in 0..segment.frame_count() {
+            if let Some(frame) = u32::try_from(row).ok().and_then(|row| segment.frame(row))
+                && needed.contains(frame.birth)
+                && let Some(size) = index.pack_sizes().get(&frame.pack)
+            {
+                out.insert(frame.pack, *size);
+                known.insert(frame.birth);
+            }
+        }
+    }
+    (out, known)
+}
+
+/// A snapshot's usage tables together, and whether all could be read.
+fn usage_tables(repository: &Repository, row: &SnapshotRow, notes: &Notes) -> Result<(Usage, bool)> {
+    let (mut all, mut whole, mut codec) = (Usage::new(), true, Codec::new()?);
+    for name in &row.snapshot.usage {
+        let read = match repository.get(usage_key(*name), limits::USAGE_BYTES_MAX) {
+            Ok(Some(bytes)) => Usage::decode(&repository.keys, *name, &bytes, &mut codec).map_err(Error::from),
+            Ok(None) => Err(Error::corrupt("usage table is gone")),
+            Err(error) => Err(error),
+        };
+        match read {
+            Ok(usage) => all.merge(&usage),
+            Err(error) if is_damage(&error) => {
+                whole = false;
+                notes.find(Severity::Error, usage_key(*name), error.to_string(), vec![row.id()]);
+            }
+            Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((all, whole))
+}
+
+/// That every frame which a snapshot needs is good somewhere.
+fn missing(row: &SnapshotRow, needed: &Usage, good: &Usage, notes: &Notes) -> bool {
+    let mut lost: BTreeMap<PackName, u64> = BTreeMap::new();
+    for frame in needed.frames().filter(|frame| !good.contains(*frame)) {
+        *lost.entry(frame.pack).or_default() += 1;
+    }
+    for (pack, frames) in &lost {
+        let message = format!("frames that were written into this pack are needed, and damaged or nowhere: frames={frames}");
+        notes.find(Severity::Error, pack.key(), message, vec![row.id()]);
+    }
+    lost.is_empty()
+}
