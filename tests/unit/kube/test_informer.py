@@ -244,6 +244,32 @@ def test_slow_handler_delays_neither_the_watch_nor_others(world: World) -> None:
     assert not slow.faults
 
 
+def test_deletion_that_was_seen_is_not_called_unknown_though_the_handler_lags(world: World) -> None:
+    leave = threading.Event()
+
+    class Slow(Told):
+        def on_add(self, obj: JsonObject) -> None:
+            super().on_add(obj)
+            if obj["metadata"]["name"] == "hold":
+                leave.wait(10)
+
+    slow = Slow()
+    world.informer.add_handler(slow)
+    world.put("a", size=1)
+    world.start()
+    until(lambda: "a" in slow.state)
+    world.put("hold")
+    until(lambda: "hold" in slow.state)
+    world.put("a", size=2)
+    world.remove("a")
+    world.put("a", size=3)
+    world.settle()
+    leave.set()
+    until(lambda: slow.calls[-2:] == [("delete", "a"), ("add", "a")])
+    assert not slow.unknown
+    assert not slow.faults
+
+
 def test_handler_that_raises_is_told_of_the_rest(world: World) -> None:
     class Broken(Told):
         def on_add(self, obj: JsonObject) -> None:
@@ -330,13 +356,17 @@ def test_index_follows_changes() -> None:
         world.close()
 
 
-def test_stop_is_quick_while_the_watch_is_quiet(world: World) -> None:
+def test_stop_is_quick_while_the_watch_is_quiet() -> None:
+    # With the times of production, so that nothing but the stop can end the read.
+    world = World(times=InformerTimes())
+    world.server.bookmark_seconds = 60
     world.start()
     world.watching()
     began = time.monotonic()
     assert world.informer.stop()
     assert time.monotonic() - began < 1.0
     assert not world.informer.is_alive()
+    world.close()
 
 
 def test_stop_returns_while_a_list_hangs() -> None:

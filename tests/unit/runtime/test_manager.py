@@ -137,6 +137,15 @@ def test_fatal_failure_stops_all_and_is_raised() -> None:
     assert log == ["start lease", "stop lease"]
 
 
+def test_first_failure_counts() -> None:
+    manager = Manager()
+    first = LeaseLostError("lost")
+    manager.fail(first)
+    manager.fail(ValueError("second"))
+    with pytest.raises(LeaseLostError):
+        manager.run()
+
+
 @pytest.mark.parametrize(("fault", "expected"), [(ValueError("boom"), ValueError), (None, InternalError)])
 def test_runnable_that_ends_by_itself_is_fatal(fault: BaseException | None, expected: type[BaseException]) -> None:
     def run(_stop: threading.Event) -> None:
