@@ -131,11 +131,8 @@ class Tool:
 
     def restore(self, target: Path) -> Cost:
         """Restore the newest snapshot into a folder that does not exist yet."""
-        if self.name == "longshore":
-            words = ["volume", "restore", "latest", str(target)]
-        else:
-            words = ["restore", "latest", "--target", str(target)]
-        return run([self.binary, *words], env=self.env, log=self.log)
+        words = ["volume", "restore", "latest"] if self.name == "longshore" else ["restore", "latest", "--target"]
+        return run([self.binary, *words, str(target)], env=self.env, log=self.log)
 
 
 def real_tree(folder: Path, limit_bytes: int) -> None:
@@ -219,7 +216,7 @@ def measure(name: str, make: Callable[[Path], None], tools: list[Tool], work: Pa
             target = work / f"target-{pair}-{tool.name}"
             settle()
             steps["restore"].costs[tool.name].append(tool.restore(target))
-            differences = compare(os.fsencode(source), os.fsencode(target))
+            differences = compare(source, target)
             if differences and tool.name == "longshore":
                 raise RuntimeError(f"restore differs from its source: first={differences[0]}, count={len(differences)}")
             print(f"{name}: pair {pair + 1} of {pairs}: {tool.name} done", file=sys.stderr)
@@ -236,8 +233,8 @@ def render(rows: list[Row], versions: dict[str, str], pairs: int) -> str:
         "A first comparison. Printed by `.venv/bin/python -m benches.volume.compare --write`.",
         "",
         f"- {versions['longshore']}; {versions['restic']}; both encrypted, both compressed (defaults), both check what they send.",
-        f"- {os.cpu_count()} processors, {platform.system()} {platform.release()}, {platform.machine()}; source in the page cache; repository on the same disk.",
-        f"- {pairs} pairs, order alternating; medians; *ratio* is the median of restic ÷ longshore by pair: above 1 is ours.",
+        f"- {os.cpu_count()} processors, {platform.system()} {platform.release()}, {platform.machine()}; warm page cache; one disk.",
+        f"- {pairs} pairs, order alternating; medians; *ratio*: median of restic ÷ longshore by pair.",
         "- Wall and CPU of the whole process, start included; peak is its largest resident size.",
         "",
         "| scenario | wall s (ours / restic) | ratio | CPU s | ratio | peak MiB | stored MB |",
