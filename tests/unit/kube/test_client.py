@@ -333,6 +333,18 @@ def test_retry_after_is_read(text: str, expected: float | None) -> None:
     assert retry_after_seconds({"Retry-After": text}) == expected
 
 
+def test_answer_about_a_secret_names_fields_and_repeats_no_value() -> None:
+    status = {
+        "kind": "Status",
+        "reason": "Invalid",
+        "message": 'Secret "s" is invalid: data[p]: Invalid value: "hunter2"',
+        "details": {"causes": [{"field": "data[p]", "message": 'Invalid value: "hunter2"'}]},
+    }
+    error = translate(422, headers={}, body=json.dumps(status).encode(), verb="create", resource=SECRETS, name="s")
+    assert "hunter2" not in str(error)
+    assert "data[p]" in str(error)
+
+
 def test_patch_and_type_must_fit(client: KubeClient) -> None:
     with pytest.raises(InvalidObjectError):
         client.patch(CONFIG_MAPS, "a", [], namespace="default")
