@@ -1,0 +1,92 @@
+"""`longshore node-agent [server]`: the DaemonSet's process, one for each node. Turns flags into settings; the agent itself is :mod:`longshore.node_agent`."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import click
+
+from longshore.cli.cluster import cluster_command, cluster_options, run_until_signal
+from longshore.cli.values import BYTES
+
+__all__ = ["command"]
+
+
+@cluster_command("node-agent")
+@click.argument("word", type=click.Choice(["server"]), required=False, metavar="[server]")
+@click.option(
+    "--node-name", metavar="NAME", envvar="NODE_NAME", show_envvar=True, help="The node that is served.  Required."
+)
+@click.option(
+    "--host-pods-root",
+    metavar="DIR",
+    default="/host_pods",
+    envvar="LONGSHORE_HOST_PODS_ROOT",
+    show_envvar=True,
+    show_default=True,
+    help="Where the kubelet's pods folder is mounted.",
+)
+@click.option(
+    "--concurrency",
+    type=click.IntRange(1, 256),
+    metavar="N",
+    default=2,
+    envvar="LONGSHORE_CONCURRENCY",
+    show_envvar=True,
+    show_default=True,
+    help="Volumes that are worked on at once.",
+)
+@click.option(
+    "--memory-limit",
+    type=BYTES,
+    metavar="SIZE",
+    envvar="LONGSHORE_MEMORY_LIMIT",
+    show_envvar=True,
+    help="For the buffers of all jobs together, e.g. 512MiB.  [default: a share of the machine's]",
+)
+@click.option(
+    "--cache-dir",
+    metavar="DIR",
+    envvar="LONGSHORE_CACHE_DIR",
+    show_envvar=True,
+    help="Local cache; it makes backups faster and may be deleted.",
+)
+@cluster_options
+def command(
+    *,
+    word: str | None,
+    kubeconfig: str | None,
+    namespace: str,
+    node_name: str | None,
+    host_pods_root: str,
+    metrics_address: str,
+    log_level: str,
+    log_format: str,
+    concurrency: int,
+    memory_limit: int | None,
+    cache_dir: str | None,
+    unused: tuple[str, ...],
+) -> int:
+    """Serve PodVolumeBackups and PodVolumeRestores of one node.
+
+    The word `server` and flags of Velero's node agent are accepted, so that Velero's own DaemonSet can start it.
+    """
+    from longshore.node_agent import AgentSettings, run
+
+    _ = word
+    settings = AgentSettings(
+        node_name=node_name or "",
+        namespace=namespace,
+        kubeconfig=kubeconfig,
+        host_pods_root=Path(host_pods_root),
+        cache_dir=Path(cache_dir) if cache_dir else None,
+        metrics_address=metrics_address,
+        concurrency=concurrency,
+        memory_limit_bytes=memory_limit,
+    )
+
+    def serve(stop: threading.Event) -> int:
+        return run(settings, stop)
+
+    return run_until_signal(serve, level=log_level, log_format=log_format, unused=unused)

@@ -1,0 +1,35 @@
+"""`longshore repo key list`: the key slots. What opens a slot is known to its holder alone and cannot be shown."""
+
+from __future__ import annotations
+
+import click
+
+from longshore.cli.options import list_options, with_repository
+from longshore.cli.output.fields import slot_fields
+from longshore.cli.output.tables import Column, render
+from longshore.cli.session import Session
+from longshore.errors import UsageError
+
+__all__ = ["command"]
+
+
+@click.command("list")
+@list_options
+@with_repository
+def command(session: Session, *, form: str) -> int:
+    """List the key slots."""
+    output = session.output
+    if output.as_json and form != "table":
+        raise UsageError("--json and --output are both given", "leave one out")
+    slots = session.open().slots()
+    if form != "table":
+        output.document([slot_fields(slot) for slot in slots], as_yaml=form == "yaml")
+    elif output.as_json:
+        for slot in slots:
+            output.row(slot_fields(slot))
+    else:
+        rows = [(slot.name, str(slot.kind), slot.label or "-") for slot in slots]
+        for line in render((Column("SLOT"), Column("KIND"), Column("LABEL")), rows):
+            output.line(line)
+    output.summary({"slots": len(slots), "exit_code": 0}, [])
+    return 0

@@ -1,0 +1,154 @@
+"""What words on the command line mean: sizes, tags, `SNAPSHOT[:PATH]`, patterns, compression.
+
+Each turns text into a value or says what was expected, as click's own types do; nothing here looks at a disk but reading a file of patterns.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from typing import Final
+
+import click
+
+from longshore.errors import UsageError
+
+__all__ = ["BYTES", "COMPRESSION", "SNAPSHOT_PATH", "matcher", "parse_tags", "read_patterns"]
+
+_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?b?)", re.IGNORECASE)
+_POWERS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
+LEVEL_MAX: Final = 19
+
+
+class _Bytes(click.ParamType[int]):
+    name = "size"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        match = _SIZE.fullmatch(str(value).strip())
+        if match is None:
+            self.fail(f"this is no size: {value!r} (write for example 512MiB or 2GiB)", param, ctx)
+        # As Kubernetes has it: Ki, Mi, Gi are powers of 1024; KB, MB, GB powers of 1000; a bare letter is taken as the former.
+        decimal = match[3].lower() == "b" and match[2] != ""
+        size = float(match[1]) * (1000 if decimal else 1024) ** _POWERS[match[2].lower()]
+        if size < 1:
+            self.fail("a size must be at least one byte", param, ctx)
+        return int(size)
+
+
+class _Compression(click.ParamType[str | int]):
+    name = "auto|none|1-19"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str | int:
+        text = str(value)
+        if text in {"auto", "none"}:
+            return text
+        if not (text.isascii() and text.isdigit() and 1 <= int(text) <= LEVEL_MAX):
+            self.fail(f"this is no compression: {text!r} (write auto, none or a zstd level from 1 to 19)", param, ctx)
+        return int(text)
+
+
+class _SnapshotPath(click.ParamType[tuple[str, bytes]]):
+    name = "snapshot[:path]"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, bytes]:
+        if isinstance(value, tuple):
+            return value
+        snapshot, _, path = str(value).partition(":")
+        if not snapshot:
+            self.fail(f"no snapshot is named: {value!r} (write an id, the beginning of one, or latest)", param, ctx)
+        parts = [part for part in os.fsencode(path).split(b"/") if part not in {b"", b"."}]
+        if b".." in parts:
+            self.fail(f"a path in a snapshot starts at its root and has no ..: {value!r}", param, ctx)
+        return snapshot, b"/".join(parts)
+
+
+BYTES: Final = _Bytes()
+COMPRESSION: Final = _Compression()
+SNAPSHOT_PATH: Final = _SnapshotPath()
+
+
+def parse_tags(pairs: Iterable[str]) -> dict[str, str]:
+    """Turn `key=value` words into tags.
+
+    Raises:
+        UsageError: no `=`, an empty key, or a key that comes twice.
+    """
+    tags: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise UsageError(f"a tag is written key=value: tag={pair}")
+        if key in tags:
+            raise UsageError(f"a tag comes twice: key={key}")
+        tags[key] = value
+    return tags
+
+
+def read_patterns(path: str) -> list[str]:
+    """Read a file of patterns: one a line; empty lines and lines that start with # are skipped; blanks around a pattern are not part of it.
+
+    Raises:
+        UsageError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:  # noqa: PTH123 - the name is a user's and stays as it was given
+            lines = [line.strip() for line in file]
+    except (OSError, ValueError) as error:
+        cause = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise UsageError(f"a file of exclude patterns cannot be read: file={path}, error={cause}") from error
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def matcher(pattern: str) -> re.Pattern[bytes]:
+    """Compile a pattern for `find`, with the meaning that `--exclude` gives it.
+
+    Without a slash it is for a name at any depth; with one it is for a path from the snapshot's root, where `*` stays within one component and `**` does not.
+
+    Returns:
+        An expression that fully matches whole paths.
+
+    Raises:
+        UsageError: the pattern is empty or has an open bracket.
+    """
+    trimmed = os.fsencode(pattern).rstrip(b"/")
+    if not trimmed:
+        raise UsageError(f"the pattern is empty: pattern={pattern}")
+    anywhere = b"/" not in trimmed
+    glob = trimmed.lstrip(b"/")
+    out, at = [b"(?:.*/)?" if anywhere else b""], 0
+    while at < len(glob):
+        rest = glob[at:]
+        if rest.startswith(b"**/"):
+            out.append(b"(?:.*/)?")
+            at += 3
+        elif rest.startswith(b"**"):
+            out.append(b".*")
+            at += 2
+        elif rest.startswith(b"*"):
+            out.append(b"[^/]*")
+            at += 1
+        elif rest.startswith(b"?"):
+            out.append(b"[^/]")
+            at += 1
+        elif rest.startswith(b"\\") and len(rest) > 1:
+            out.append(re.escape(rest[1:2]))
+            at += 2
+        elif rest.startswith(b"["):
+            end = rest.find(b"]", 3 if rest[1:2] in {b"!", b"^"} else 2)
+            if end < 0:
+                raise UsageError(f"a bracket is not closed: pattern={pattern}", "write [[] for a bracket itself")
+            inner = rest[1:end]
+            negated = inner[:1] in {b"!", b"^"}
+            body = re.sub(rb"([\\\]\[^&~|])", rb"\\\1", inner[1:] if negated else inner)
+            out.append(b"[" + (b"^/" if negated else b"") + body + b"]")
+            at += end + 1
+        else:
+            out.append(re.escape(rest[:1]))
+            at += 1
+    try:
+        return re.compile(b"".join(out), re.DOTALL)
+    except re.error as error:
+        raise UsageError(f"the pattern does not parse: error={error.msg}, pattern={pattern}") from error
