@@ -4,9 +4,13 @@
 
 mod common;
 
-use common::{assert_same, back_up, init, look, restore_with, varied_volume};
-use longshore_engine::restore::RestoreOptions;
-use longshore_store::MemoryStore;
+use common::{assert_same, back_up, init, look, noise, open, read, restore_with, varied_volume, write};
+use longshore_engine::ErrorKind;
+use longshore_engine::job::Job;
+use longshore_engine::restore::{self, LossKind, RestoreOptions};
+use longshore_engine::volume::{Fs, LinuxFs, RestorePolicy, RootOptions};
+use longshore_store::layers::{Call, Effect, Fault, Verb};
+use longshore_store::{MemoryStore, Store};
 use std::sync::Arc;
 
 #[test]
@@ -30,4 +34,239 @@ fn a_volume_comes_back_whole_however_many_threads_there_are() {
         assert!(again.bytes_written < 1 << 20, "{again:?}");
         assert_same(&source, &target);
     }
+}
+
+#[test]
+fn what_differs_is_replaced_and_what_is_extra_stays_or_goes() {
+    use std::os::unix::fs::symlink;
+    let folder = tempfile::tempdir().unwrap();
+    let (source, target, outside) = (folder.path().join("source"), folder.path().join("target"), folder.path().join("outside"));
+    for dir in [&source, &target, &outside] {
+        std::fs::create_dir(dir).unwrap();
+    }
+    varied_volume(&source);
+    write(&outside.join("canary"), b"untouched");
+    let repository = init(Arc::new(MemoryStore::new()));
+    let snapshot = back_up(&repository, &source);
+    // A directory where a file belongs, a file where a directory belongs, links that lead out where anything belongs.
+    std::fs::create_dir_all(target.join("text/deep/er")).unwrap();
+    write(&target.join("d0"), b"a file");
+    symlink(&outside, target.join("d1")).unwrap();
+    symlink(outside.join("canary"), target.join("large")).unwrap();
+    // A second name, outside, of what will be replaced: it is not written through.
+    write(&outside.join("shared"), &[5; 200_000]);
+    std::fs::hard_link(outside.join("shared"), target.join("zeros")).unwrap();
+    // An old state of a directory: one file of the same size that differs, one that is equal, one extra.
+    std::fs::create_dir_all(target.join("d3/e")).unwrap();
+    write(&target.join("d3/e/f20"), &noise(1, read(&source.join("d3/e/f20")).len()));
+    write(&target.join("d3/e/f21"), &read(&source.join("d3/e/f21")));
+    write(&target.join("d3/e/extra"), b"extra");
+    write(&target.join(".longshore-restore-"), b"extra, too");
+    let before = look(&outside);
+    let options = RestoreOptions::new(snapshot, &target);
+    let summary = restore_with(&repository, &options).unwrap();
+    assert_eq!((summary.exit_code, summary.files_unchanged, summary.extra_deleted), (0, 1, 0), "{summary:?}");
+    assert_eq!(read(&target.join("d3/e/extra")), b"extra");
+    let summary = restore_with(&repository, &RestoreOptions { delete_extra: true, ..options.clone() }).unwrap();
+    assert_eq!((summary.exit_code, summary.extra_deleted), (0, 2), "{summary:?}");
+    assert_same(&source, &target);
+    let (mut before, mut after) = (before, look(&outside));
+    // The other name is gone from the target, so the file has but one.
+    before.get_mut(std::path::Path::new("shared")).unwrap().first_name = None;
+    after.get_mut(std::path::Path::new("shared")).unwrap().first_name = None;
+    assert_eq!(before, after);
+    // A large file of the same size is written only where it differs.
+    let mut large = read(&target.join("large"));
+    large[10 << 20] ^= 1;
+    write(&target.join("large"), &large);
+    let summary = restore_with(&repository, &options).unwrap();
+    assert!(summary.bytes_written < 3 << 20, "{summary:?}");
+    assert_same(&source, &target);
+}
+
+#[test]
+fn a_part_of_a_snapshot_is_laid_directly_in_the_target() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("source");
+    std::fs::create_dir(&source).unwrap();
+    varied_volume(&source);
+    let repository = init(Arc::new(MemoryStore::new()));
+    let snapshot = back_up(&repository, &source);
+    let part = |path: &str, target: &str, delete_extra: bool| {
+        let options =
+            RestoreOptions { path: path.into(), delete_extra, ..RestoreOptions::new(snapshot, folder.path().join(target)) };
+        restore_with(&repository, &options)
+    };
+    assert_eq!(part("/d0/e/", "directory", false).unwrap().exit_code, 0);
+    assert_same(&source.join("d0/e"), &folder.path().join("directory"));
+    // A file goes beside what is there, whatever is said of extra files.
+    assert_eq!(part("text", "directory", true).unwrap().files, 1);
+    assert_eq!(look(&folder.path().join("directory")).len(), look(&source.join("d0/e")).len() + 1);
+    assert_eq!(read(&folder.path().join("directory/text")), read(&source.join("text")));
+    assert_eq!(part("none/such", "absent", false).unwrap_err().kind(), ErrorKind::PathNotFound);
+    assert!(!folder.path().join("absent").exists());
+    let dry = RestoreOptions { dry_run: true, ..RestoreOptions::new(snapshot, folder.path().join("absent")) };
+    let counted = restore_with(&repository, &dry).unwrap();
+    assert_eq!(counted.files, look(&source).values().filter(|s| s.kind == 'f').count() as u64);
+    assert!(!folder.path().join("absent").exists());
+}
+
+#[test]
+fn a_chain_of_three_thousand_directories_needs_few_descriptors() {
+    const DEPTH: usize = 3000;
+    let folder = tempfile::tempdir().unwrap();
+    let (source, target) = (folder.path().join("source"), folder.path().join("target"));
+    std::fs::create_dir(&source).unwrap();
+    let mut dir = LinuxFs.open_root(&source, RootOptions::default()).unwrap();
+    for depth in 0..DEPTH {
+        if depth % 100 == 0 {
+            dir.create_file(b"file").unwrap().write_at(0, &depth.to_string().into_bytes()).unwrap();
+        }
+        let below = dir.create_dir(b"d").unwrap();
+        dir = below;
+    }
+    let repository = init(Arc::new(MemoryStore::new()));
+    let snapshot = back_up(&repository, &source);
+    // Fewer than the chain is deep; other tests of this process need some as well.
+    let maximum = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+    let few = rustix::process::Rlimit { current: Some(700), maximum };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, few).unwrap();
+    for workers in [0, 2] {
+        let summary = restore_with(&repository, &RestoreOptions { workers, ..RestoreOptions::new(snapshot, &target) }).unwrap();
+        assert_eq!((summary.exit_code, summary.directories, summary.files), (0, DEPTH as u64, 30), "{summary:?}");
+    }
+    let mut pair = [&source, &target].map(|path| LinuxFs.open_root(path, RootOptions::default()).unwrap());
+    for depth in 0..DEPTH {
+        let [a, b] = pair.each_ref().map(|dir| (dir.names().unwrap(), dir.stat_self().unwrap()));
+        assert_eq!((a.0, a.1.mode, a.1.mtime), (b.0, b.1.mode, b.1.mtime), "at depth {depth}");
+        pair = pair.map(|dir| dir.open_dir(b"d").unwrap());
+    }
+    drop(pair);
+    for path in [&source, &target] {
+        LinuxFs.open_root(path, RootOptions::default()).unwrap().remove_all(b"d").unwrap();
+    }
+}
+
+#[test]
+fn what_lends_rights_comes_back_only_by_policy_and_what_was_dropped_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("source");
+    std::fs::create_dir(&source).unwrap();
+    varied_volume(&source);
+    let repository = init(Arc::new(MemoryStore::new()));
+    let snapshot = back_up(&repository, &source);
+    let target = folder.path().join("target");
+    let options = RestoreOptions { policy: RestorePolicy::confined(), ..RestoreOptions::new(snapshot, &target) };
+    let summary = restore_with(&repository, &options).unwrap();
+    assert_eq!(summary.exit_code, 0, "{summary:?}");
+    let named: Vec<&[u8]> = summary.losses.iter().map(|loss| loss.path.as_slice()).collect();
+    let expected: &[&[u8]] = if common::is_root() { &[b"large", b"null", b"text"] } else { &[b"text"] };
+    assert_eq!(named, expected);
+    assert!(summary.losses.iter().all(|loss| loss.kind == LossKind::Dropped));
+    assert_eq!(look(&target)[std::path::Path::new("text")].mode, 0o711);
+    assert!(!target.join("null").exists());
+    let strict = RestoreOptions { strict: true, ..options };
+    assert_eq!(restore_with(&repository, &strict).unwrap().exit_code, 3);
+}
+
+#[test]
+fn a_cancelled_restore_ends_soon_and_leaves_no_temporary_names_nor_marker() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, target) = (folder.path().join("source"), folder.path().join("target"));
+    std::fs::create_dir(&source).unwrap();
+    varied_volume(&source);
+    let memory = Arc::new(MemoryStore::new());
+    let snapshot = back_up(&init(Arc::clone(&memory) as _), &source);
+    let mut cancelled = 0;
+    for nth in 0..8 {
+        for workers in [0, 2] {
+            let job = Arc::new(Job::new());
+            let flag = Arc::clone(&job);
+            let plan = move |call: &Call<'_>| {
+                if call.verb == Verb::GetRange && call.nth == nth {
+                    flag.cancel();
+                }
+                Effect::Pass
+            };
+            let repository = open(Arc::new(Fault::new(memory.fork(), plan))).unwrap();
+            let options = RestoreOptions { workers, ..RestoreOptions::new(snapshot, &target) };
+            match restore::run(&repository, &LinuxFs, &job, &options) {
+                Ok(summary) => assert_eq!(summary.exit_code, 0),
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::Cancelled);
+                    cancelled += 1;
+                }
+            }
+            assert!(look(&target).keys().all(|path| !path.to_string_lossy().contains(".longshore-restore")));
+            assert!(repository.store().list("sessions/", None, 10).unwrap().entries.is_empty());
+        }
+    }
+    assert!(cancelled >= 8, "{cancelled}");
+    // And the next one makes it whole.
+    let repository = open(Arc::clone(&memory) as _).unwrap();
+    assert_eq!(restore_with(&repository, &RestoreOptions::new(snapshot, &target)).unwrap().exit_code, 0);
+    assert_same(&source, &target);
+    repository.remove_snapshot(snapshot, "test").unwrap();
+    let error = restore_with(&repository, &RestoreOptions::new(snapshot, &target)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::SnapshotNotFound);
+}
+
+#[test]
+fn a_full_volume_ends_the_restore_and_names_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, target) = (folder.path().join("source"), folder.path().join("target"));
+    std::fs::create_dir(&source).unwrap();
+    std::fs::create_dir(&target).unwrap();
+    write(&source.join("a-small"), &noise(1, 1000));
+    write(&source.join("big"), &noise(2, 20 << 20));
+    let repository = init(Arc::new(MemoryStore::new()));
+    let snapshot = back_up(&repository, &source);
+    let flags = rustix::mount::MountFlags::empty();
+    if let Err(error) = rustix::mount::mount(c"none", &target, c"tmpfs", flags, Some(c"size=4m")) {
+        eprintln!("left out: a small filesystem cannot be mounted here: {error}");
+        return;
+    }
+    let outcome = restore_with(&repository, &RestoreOptions::new(snapshot, &target));
+    rustix::mount::unmount(&target, rustix::mount::UnmountFlags::DETACH).unwrap();
+    let error = outcome.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoSpace);
+    let named = error.message().starts_with("big: ") || error.message().starts_with("a-small: ");
+    assert!(named, "{error}");
+}
+
+#[test]
+fn what_can_be_read_of_a_damaged_file_is_kept_under_another_name_when_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, target) = (folder.path().join("source"), folder.path().join("target"));
+    std::fs::create_dir(&source).unwrap();
+    let content = noise(3, 12 << 20);
+    write(&source.join("image"), &content);
+    write(&source.join("other"), b"other");
+    let store = Arc::new(MemoryStore::new());
+    let snapshot = back_up(&init(Arc::clone(&store) as _), &source);
+    let packs = store.list("packs/", None, 10).unwrap().entries;
+    let largest = packs.iter().max_by_key(|entry| entry.size_bytes).unwrap();
+    let mut bad = store.get(&largest.key, 1 << 30).unwrap().to_vec();
+    bad[6 << 20] ^= 1;
+    store.overwrite(&largest.key, bad.into());
+    let repository = open(Arc::clone(&store) as _).unwrap();
+    let options = RestoreOptions { keep_damaged: true, ..RestoreOptions::new(snapshot, &target) };
+    let summary = restore_with(&repository, &options).unwrap();
+    assert_eq!((summary.exit_code, summary.items_damaged, summary.files), (4, 1, 1), "{summary:?}");
+    assert_eq!((summary.losses[0].kind, summary.losses[0].path.as_slice()), (LossKind::Damaged, b"image".as_slice()));
+    assert!(!target.join("image").exists());
+    let kept = read(&target.join("image.longshore-damaged"));
+    assert_eq!(kept.len(), content.len());
+    let wrong = kept.iter().zip(&content).filter(|(a, b)| a != b && **a != 0).count();
+    assert_eq!(wrong, 0, "what is not there is zeros");
+    let there = kept.iter().zip(&content).filter(|(a, b)| a == b).count();
+    assert!(there > 10 << 20 && there < content.len(), "{there}");
+    // An old state that is there stays when the new one cannot be had.
+    let small = folder.path().join("small");
+    std::fs::create_dir(&small).unwrap();
+    write(&small.join("image"), b"old state");
+    let summary = restore_with(&repository, &RestoreOptions::new(snapshot, &small)).unwrap();
+    assert_eq!(summary.exit_code, 4);
+    assert_eq!(read(&small.join("image")), b"old state");
+    assert_eq!(look(&small).len(), 3);
 }
