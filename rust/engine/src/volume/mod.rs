@@ -5,7 +5,10 @@
 //! and crosses no mount unless told to. It is the only room of the engine that makes path syscalls. Does not know what a chunk,
 //! a tree or a snapshot is.
 
+#[cfg(test)]
+mod both_tests;
 mod linux;
+pub mod made_up;
 mod policy;
 
 use std::fmt;

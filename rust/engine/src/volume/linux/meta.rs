@@ -255,3 +255,40 @@ fn name_silent_differences(after: &Stat, metadata: &Metadata, mode: u32, losses:
         note("times", format!("the filesystem kept another: seconds={}, nanos={}", after.mtime.secs, after.mtime.nanos));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::volume::Time;
+
+    /// A squashing export cannot be mounted in a unit test, so the state after it is made up.
+    #[test]
+    fn what_a_filesystem_kept_silently_is_named() {
+        let time = Time { secs: 1, nanos: 0 };
+        let after = Stat {
+            kind: Kind::File,
+            mode: 0o755,
+            uid: 65_534,
+            gid: 65_534,
+            size_bytes: 0,
+            allocated_bytes: 0,
+            mtime: time,
+            ctime: time,
+            inode: 1,
+            device: 1,
+            links: 1,
+            rdev: (0, 0),
+        };
+        let wanted =
+            Metadata { mode: 0o750, uid: 1, gid: OWNER_UNCHANGED, mtime: Time { secs: 1, nanos: 5 }, xattrs: Vec::new() };
+        let mut losses = vec![Loss { what: "mode".to_owned(), why: "said before".to_owned() }];
+        name_silent_differences(&after, &wanted, wanted.mode, &mut losses);
+        let named: Vec<&str> = losses.iter().map(|loss| loss.what.as_str()).collect();
+        assert_eq!(named, ["mode", "owner", "times"]);
+
+        let same = Metadata { mode: 0o755, uid: 65_534, gid: 65_534, mtime: time, xattrs: Vec::new() };
+        let mut losses = Vec::new();
+        name_silent_differences(&after, &same, same.mode, &mut losses);
+        assert_eq!(losses, []);
+    }
+}
