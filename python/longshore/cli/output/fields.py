@@ -32,9 +32,9 @@ LOST_IN_SUMMARY_MAX = 100
 Fields = dict[str, Any]
 
 
-def lost_item(lost: LostItem) -> Fields:
-    """An item that was not captured or not restored."""
-    return {"event": "lost", **path_fields(lost.path), "reason": str(lost.reason), "message": lost.message}
+def lost_item(lost: LostItem, *, event: str = "lost") -> Fields:
+    """An item that was not captured or not restored, or (`dropped`) that the policy left out."""
+    return {"event": event, **path_fields(lost.path), "reason": str(lost.reason), "message": lost.message}
 
 
 def changed_item(path: bytes) -> Fields:
@@ -72,6 +72,7 @@ def backup_fields(result: BackupResult, *, source: str, repository: str, dry_run
         "seconds": round(result.seconds, 3),
         "items_lost": result.items_lost,
         "items_changed": result.items_changed,
+        "items_vanished": result.items_vanished,
         "lost": _lost(result.lost),
         "exit_code": int(result.exit_code),
     }
@@ -85,12 +86,16 @@ def restore_fields(result: RestoreResult, *, snapshot_id: str, path: bytes, targ
         **path_fields(target, name="target"),
         "dry_run": dry_run,
         "files_total": result.files_total,
+        "files_unchanged": result.files_unchanged,
         "directories": result.directories,
         "others": result.others,
         "bytes_total": result.bytes_total,
         "bytes_written": result.bytes_written,
+        "extra_deleted": result.extra_deleted,
         "seconds": round(result.seconds, 3),
         "items_lost": result.items_lost,
+        "items_damaged": result.items_damaged,
+        "items_dropped": result.items_dropped,
         "lost": _lost(result.lost),
         "exit_code": int(result.exit_code),
     }

@@ -142,22 +142,22 @@ def restore_words(result: RestoreResult, *, snapshot_id: str, target: str, dry_r
         head = f"Snapshot {snapshot_id} restored to {quoted(target)}, WITHOUT {plural(result.items_lost, 'item')}"
     else:
         head = f"Snapshot {snapshot_id} restored to {quoted(target)}"
-    same = result.bytes_total - result.bytes_written
+    unchanged = f" ({count(result.files_unchanged)} were there already)" if result.files_unchanged else ""
     return [
         head,
         *facts(
             [
-                ("files", f"{count(result.files_total)}, in {plural(result.directories, 'directory', 'directories')}"),
+                (
+                    "files",
+                    f"{count(result.files_total)}{unchanged}, in {plural(result.directories, 'directory', 'directories')}",
+                ),
                 (
                     "other",
                     plural(result.others, "link or special file", "links and special files") if result.others else "",
                 ),
                 ("size", size(result.bytes_total)),
-                (
-                    "written",
-                    f"{size(result.bytes_written)}"
-                    + (f" ({size(same)} were there already, or are holes)" if same > 0 and not dry_run else ""),
-                ),
+                ("written", size(result.bytes_written)),
+                ("deleted", plural(result.extra_deleted, "entry", "entries") if result.extra_deleted else ""),
                 ("took", _joined(duration(result.seconds), _rate(result.bytes_written, result.seconds))),
             ],
             indent="  ",

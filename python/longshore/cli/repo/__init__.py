@@ -11,6 +11,7 @@ from longshore.cli.lazy import LazyGroup
 COMMANDS: Final = {
     "init": ("longshore.cli.repo.init:command", "Make a repository."),
     "status": ("longshore.cli.repo.status:command", "Show what a repository holds."),
+    "check": ("longshore.cli.repo.check:command", "Check that everything in a repository is there and whole."),
     "key": ("longshore.cli.repo.key:group", "List, add and remove the keys that open a repository."),
 }
 

@@ -15,6 +15,10 @@ COMMANDS: Final = {
     "backup": ("longshore.cli.volume.backup:command", "Save a directory as a new snapshot."),
     "list": ("longshore.cli.volume.list_snapshots:command", "List snapshots, oldest first."),
     "show": ("longshore.cli.volume.show:command", "Show what a snapshot says of itself."),
+    "ls": ("longshore.cli.volume.ls:command", "List what is in a snapshot."),
+    "find": ("longshore.cli.volume.find:command", "Find names in a snapshot."),
+    "restore": ("longshore.cli.volume.restore:command", "Write a snapshot, or a part of it, into a directory."),
+    "verify": ("longshore.cli.volume.verify:command", "Read a snapshot back and verify every byte."),
     "delete": ("longshore.cli.volume.delete:command", "Delete snapshots."),
 }
 

@@ -93,7 +93,7 @@ def command(
 
     if not Path(path).is_dir():
         what = "no directory" if Path(path).exists() else "not there"
-        raise UsageError(f"the path to be backed up is {what}: path={path}", "name a directory")
+        raise UsageError(f"a volume must be a directory: path={path}, found={what}", "name a directory")
     tag_map = parse_tags(tags)
     patterns = [*excludes, *(pattern for file in exclude_files for pattern in read_patterns(file))]
     _refuse_foreign(patterns)
@@ -168,7 +168,9 @@ def _own_folders(session: Session, path: str) -> list[str]:
             continue
         real = os.path.realpath(folder)
         if real == root:
-            raise UsageError(f"the path to be backed up is the {what} itself: path={path}", "name another directory")
+            raise UsageError(
+                f"the path to be backed up is the repository or cache itself: path={path}", "name another directory"
+            )
         if real.startswith(root.rstrip("/") + "/") and Path(real).exists():
             inner = os.path.relpath(real, root)
             session.output.note(f"note: the {what} lies inside {path} and is left out: {inner}")
