@@ -16,7 +16,7 @@ use longshore_format::id::{ChunkKind, SessionId};
 use longshore_format::tree::{Entry, Item, Node, Owner, Time};
 use std::sync::Arc;
 
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// An entry as people see it.
 #[derive(Clone, Debug, PartialEq, Eq)]

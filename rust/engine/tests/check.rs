@@ -1,6 +1,11 @@
 //! Checks, and what restores do with the same damage: every object of a repository deleted, flipped, cut in turn.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test makes its own files and may fail loudly")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test makes its own files and may fail loudly"
+)]
 
 mod common;
 

@@ -141,7 +141,7 @@ impl Notes {
     }
 
     fn finish(&self, seconds: f64) -> CheckReport {
-        let mut report = self.with(|report| std::mem::take(report));
+        let mut report = self.with(std::mem::take);
         report.findings.sort_by(|a, b| (a.severity, &a.object, &a.message).cmp(&(b.severity, &b.object, &b.message)));
         report.hurt.sort_by(|a, b| (&a.snapshot, &a.path).cmp(&(&b.snapshot, &b.path)));
         report.seconds = seconds;

@@ -57,7 +57,7 @@ pub(super) fn read(
         report.pack_bytes += todo.iter().map(|(_, size, _)| *size).sum::<u64>();
     });
     // Taken from the end.
-    todo.sort_by(|a, b| b.0.cmp(&a.0));
+    todo.sort_by_key(|(name, ..)| std::cmp::Reverse(*name));
     let shared = Arc::new(Shared {
         repository: repository.clone(),
         index: Arc::clone(index),
