@@ -45,7 +45,11 @@ def describe(path: bytes, name: bytes, links: dict[tuple[int, int], int]) -> dic
         "uid": info.st_uid,
         "gid": info.st_gid,
         "mtime_ns": info.st_mtime_ns,
-        "xattrs": {text(key): text(os.getxattr(path, key, follow_symlinks=False)) for key in keys if not key.startswith(b"security.selinux")},
+        "xattrs": {
+            text(key): text(os.getxattr(path, key, follow_symlinks=False))
+            for key in keys
+            if not key.startswith(b"security.selinux")
+        },
     }
     if kind != "directory" and info.st_nlink > 1:
         row["link"] = links.setdefault((info.st_dev, info.st_ino), len(links))
