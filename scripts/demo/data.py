@@ -24,11 +24,11 @@ from scripts.demo.folder import DemoError
 
 __all__ = ["Change", "Volume", "change", "copy_source", "make_volume", "measure"]
 
-_LIBRARY_BYTES = 120 << 20
-_PACKAGES_BYTES = 120 << 20
-_PROGRAMS_BYTES = 140 << 20
-_DATABASE_ROWS = 150_000
-_SPARSE_BYTES = 1 << 30
+_LIBRARY_BYTES = 100 << 20
+_PACKAGES_BYTES = 100 << 20
+_PROGRAMS_BYTES = 120 << 20
+_DATABASE_ROWS = 120_000
+_SPARSE_BYTES = 256 << 20
 _DATABASE = Path("database") / "shop.sqlite3"
 
 Report = Callable[[int], None]

@@ -100,9 +100,10 @@ class Screen:
     def show(self, *what: RenderableType, wrap: bool = True) -> None:
         """Print, for good."""
         for one in what:
-            for console in self._consoles():
-                # A path or a command must survive being copied, so it is never broken.
-                console.print(one, soft_wrap=not wrap)
+            # A path or a command must survive being copied, so it is never broken; in the picture nobody can copy it.
+            self._console.print(one, soft_wrap=not wrap)
+            if self._picture is not None:
+                self._picture.print(one)
 
     def opening(self, title: str, *lines: str) -> None:
         """Say what is going to happen."""
@@ -132,7 +133,7 @@ class Screen:
     def output(self, text: str) -> None:
         """Show what a command printed."""
         for line in text.splitlines():
-            self.show(Text("     " + printable(line), style="dim"), wrap=False)
+            self.show(Text("     " + printable(line), style="dim", no_wrap=True, overflow="ellipsis"))
 
     def table(self, table: Table) -> None:
         """Show a table."""
@@ -178,9 +179,6 @@ class Screen:
         if self._picture is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._picture.save_svg(str(path), title=title)
-
-    def _consoles(self) -> tuple[Console, ...]:
-        return (self._console,) if self._picture is None else (self._console, self._picture)
 
     def _frame(self) -> RenderableType:
         tracker = self._tracker

@@ -8,6 +8,7 @@ at the end have been run.
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import time
 import uuid
@@ -178,8 +179,9 @@ def _back_up(screen: Screen, folder: Folder, told: _Told, cluster: Cluster, pod:
     def look(tracker: Tracker) -> None:
         tracker.beside = f"repository {size(size_of_tree(repository))}"
 
-    cluster.back_up(name, pod)
     with screen.track(f"PodVolumeBackup {name}") as tracker:
+        cluster.back_up(name, pod)
+        tracker.enter("New")
         seen = _follow(screen, tracker, cluster, PVBS, name, look)
     status = _ended_well(seen, tracker)
     stored = size_of_tree(repository) - before
@@ -205,14 +207,9 @@ def _back_up(screen: Screen, folder: Folder, told: _Told, cluster: Cluster, pod:
 
 
 def _say_ratio(screen: Screen, row: _Row, volume: Volume) -> None:
-    times = ratio(row.size_bytes, row.stored_bytes or 0)
+    smaller = ratio(volume.room, row.stored_bytes or 0)
     screen.good(
-        f"encrypted, deduplicated and compressed: the repository is {times} times smaller than the volume's {size(row.size_bytes)}"
-        + (
-            f" ({ratio(volume.room, row.stored_bytes or 0)} times without its holes)"
-            if volume.room < volume.bytes // 2
-            else ""
-        )
+        f"encrypted, deduplicated, compressed: the repository is {smaller} times smaller than the volume on the disk"
     )
 
 
@@ -225,8 +222,9 @@ def _restore(screen: Screen, folder: Folder, told: _Told, cluster: Cluster, *, n
     def look(tracker: Tracker) -> None:
         tracker.done, tracker.total = min(room_of_tree(pod.volume), expected), expected
 
-    cluster.restore(name, pod, snapshot_id=snapshot_id, restore_uid=restore_uid)
     with screen.track(f"PodVolumeRestore {name}") as tracker:
+        cluster.restore(name, pod, snapshot_id=snapshot_id, restore_uid=restore_uid)
+        tracker.enter("New")
         seen = _follow(screen, tracker, cluster, PVRS, name, look)
     status = _ended_well(seen, tracker)
     progress = status.get("progress") or {}
@@ -336,7 +334,14 @@ def _options(folder: Folder, key: Path | None = None) -> list[str]:
 
 
 def _shown(folder: Folder, *words: str) -> str:
-    return " ".join([".venv/bin/longshore", *words, *_options(folder)])
+    key = _here(folder.recovery_key)
+    repository = f"file://{folder.repository(APP_NAMESPACE)}"
+    return " ".join([".venv/bin/longshore", *words, "--repository", shlex.quote(repository), "--key-file", key])
+
+
+def _here(path: Path) -> str:
+    """Shorten a path as seen from the clone, where make is called."""
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
 
 def _rate(row: _Row) -> str:
@@ -361,15 +366,16 @@ def _summary(screen: Screen, folder: Folder, told: _Told, *, seconds: float) -> 
     repository = folder.repository(APP_NAMESPACE)
     screen.show("")
     screen.good(f"Two backups, two restores, not one difference, in {duration(seconds)}.")
-    screen.say(f"The repository stays, {size(size_of_tree(repository))}: {repository}")
-    screen.say(f"Its key: {folder.recovery_key}")
+    screen.say(
+        f"The repository stays, {size(size_of_tree(repository))}, in {_here(repository)}; its key is {_here(folder.recovery_key)}."
+    )
     screen.say("Go on with it:")
     screen.command(_shown(folder, "volume", "list"))
     screen.command(_shown(folder, "volume", "ls", "latest"))
-    screen.command(_shown(folder, "volume", "restore", "latest", str(folder.path / "restored")))
+    screen.command(_shown(folder, "volume", "restore", "latest", _here(folder.path / "restored")))
     screen.say("Or without longshore, by one Python file that shares no code with it:")
     screen.command(
-        f".venv/bin/python python/longshore/rescue.py --repository {repository} --key-file {folder.recovery_key} list"
+        f".venv/bin/python python/longshore/rescue.py --repository {_here(repository)} --key-file {_here(folder.recovery_key)} list"
     )
     screen.say(
         "make demo SOURCE=/some/dir does all this with a copy of your data, make demo CLUSTER=1 on the real kube-apiserver.",
