@@ -13,14 +13,20 @@ It does not know Kubernetes, storage locations or the command line. Rooms: `stor
 from longshore.datapath.enginelog import set_log_level
 from longshore.datapath.jobs import Job
 from longshore.datapath.keys import Key
-from longshore.datapath.options import BackupOptions
+from longshore.datapath.options import BackupOptions, RestoreOptions
 from longshore.datapath.repository import Repository, exists, init, open  # noqa: A004 - the word of the contract: open a repository
 from longshore.datapath.results import (
     BackupResult,
+    CheckResult,
+    Entry,
+    EntryPage,
+    Finding,
+    HurtItem,
     KeySlot,
     LostItem,
     Progress,
     RepositoryStatus,
+    RestoreResult,
     Snapshot,
     SnapshotList,
 )
@@ -29,8 +35,13 @@ from longshore.datapath.stores import Credentials, FolderStore, S3Store, StoreSe
 __all__ = [
     "BackupOptions",
     "BackupResult",
+    "CheckResult",
     "Credentials",
+    "Entry",
+    "EntryPage",
+    "Finding",
     "FolderStore",
+    "HurtItem",
     "Job",
     "Key",
     "KeySlot",
@@ -38,6 +49,8 @@ __all__ = [
     "Progress",
     "Repository",
     "RepositoryStatus",
+    "RestoreOptions",
+    "RestoreResult",
     "S3Store",
     "Snapshot",
     "SnapshotList",

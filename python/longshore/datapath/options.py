@@ -6,9 +6,9 @@ Paths are `str` as Python gives them for any bytes (surrogates where a name is n
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 
-__all__ = ["BackupOptions"]
+__all__ = ["BackupOptions", "RestoreOptions"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +45,53 @@ class BackupOptions:
     """What is checked of a pack before it is sent: `full`, `header` or `none`."""
     paranoid: bool = False
     """Read every file, whatever its times say."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreOptions:
+    """What to restore, where, and how.
+
+    The policy's defaults are those for hostile ground: whatever lends rights beyond owner and mode is left out and named in the result. Who answers for the
+    repository, as on the command line, allows it with :meth:`trusting`.
+    """
+
+    snapshot_id: str
+    _: KW_ONLY
+    target: str
+    """Directory in which the contents are laid; made when absent, its parent must exist."""
+    path: bytes = b""
+    """Path in the snapshot; empty for all of it."""
+    delete_extra: bool = False
+    """Remove what the snapshot does not have."""
+    allow_setuid: bool = False
+    """setuid and setgid on anything but directories."""
+    allow_devices: bool = False
+    allow_capabilities: bool = False
+    allow_trusted_xattrs: bool = False
+    allow_selinux: bool = False
+    """`security.*` but capabilities."""
+    restore_owner: bool = True
+    """Owner and group; without them everything belongs to who restores."""
+    restore_root_metadata: bool = True
+    """Give the target the mode, owner, times and xattrs of what is restored in it."""
+    dry_run: bool = False
+    """Read the trees, write nothing."""
+    strict: bool = False
+    """Count what the policy left out as lost."""
+    keep_damaged: bool = False
+    """Keep what can be read of damaged files, as `NAME.longshore-damaged`."""
+    workers: int | None = None
+    memory_limit_bytes: int | None = None
+    host: str = ""
+    """For the marker that keeps a prune away."""
+
+    def trusting(self) -> RestoreOptions:
+        """Give the same with everything allowed that the caller may set."""
+        return replace(
+            self,
+            allow_setuid=True,
+            allow_devices=True,
+            allow_capabilities=True,
+            allow_trusted_xattrs=True,
+            allow_selinux=True,
+        )

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from longshore import _native
 from longshore.datapath import machine
 from longshore.datapath.enginelog import forward
 from longshore.datapath.jobs import Job
 from longshore.datapath.keys import Key, native_key
-from longshore.datapath.options import BackupOptions
+from longshore.datapath.options import BackupOptions, RestoreOptions
 from longshore.datapath.results import (
     BackupResult,
+    CheckResult,
+    Entry,
+    EntryPage,
     KeySlot,
     RepositoryStatus,
+    RestoreResult,
     Snapshot,
     SnapshotList,
     adopt,
@@ -30,6 +34,8 @@ from longshore.errors import UsageError
 __all__ = ["Repository", "exists", "init", "open"]
 
 T = TypeVar("T")
+_LISTINGS_MAX: Final = 4
+"""Each keeps a marker in the store and a reader's cache."""
 
 
 def _told(call: Callable[[], T]) -> T:
@@ -82,11 +88,13 @@ def open(store: StoreSettings, key: Key, *, cache_dir: str | Path | None = None)
 class Repository:
     """An open repository."""
 
-    __slots__ = ("_native", "store")
+    __slots__ = ("__weakref__", "_listings", "_native", "store")
 
     def __init__(self, native: _native.Repository, store: StoreSettings) -> None:
         self._native = native
         self.store = store
+        # Walks that somebody may go on with, by what was asked and the last path given out; taken while in use.
+        self._listings: dict[tuple[str, bytes, bool, bytes], _native.Listing] = {}
 
     @property
     def id(self) -> str:
@@ -129,6 +137,43 @@ class Repository:
         if snapshot_id == "latest":
             raise UsageError("a snapshot is deleted by its id, not by a moving name: snapshot=latest", "name the id")
         _told(lambda: self._native.remove(snapshot_id, by=by))
+
+    def entries(
+        self,
+        snapshot_id: str,
+        path: bytes = b"",
+        *,
+        recursive: bool = False,
+        after: bytes | None = None,
+        limit: int = 1000,
+    ) -> EntryPage:
+        """List what is in a snapshot, page by page.
+
+        Going on with the `after` of the page before costs only the new page; any other `after` costs the walk up to it.
+
+        Args:
+            snapshot_id: its id or a unique prefix of it.
+            path: a directory in it, or anything else for its one entry; empty for the root.
+            recursive: also what lies below subdirectories.
+            after: `after` of the page before.
+            limit: most rows of a page.
+
+        Raises:
+            SnapshotNotFoundError: no such snapshot or path.
+            UsageError: `after` is no path of this listing.
+        """
+        if limit < 1:
+            raise UsageError(f"a page holds at least one entry: limit={limit}", "raise the limit")
+        listing = None if after is None else self._listings.pop((snapshot_id, path, recursive, after), None)
+        if listing is None:
+            listing = _told(lambda: self._native.listing(snapshot_id, path, recursive=recursive, after=after, host=""))
+        rows, damaged = _told(lambda: listing.page(limit))
+        last = rows[-1].path if len(rows) == limit else None
+        if last is not None:
+            while len(self._listings) >= _LISTINGS_MAX:
+                self._listings.pop(next(iter(self._listings)), None)
+            self._listings[snapshot_id, path, recursive, last] = listing
+        return EntryPage(rows=[adopt(Entry, row) for row in rows], after=last, damaged=damaged)
 
     # --- keys ---
 
@@ -191,6 +236,67 @@ class Repository:
             paranoid=options.paranoid,
         )
         return Job(native, lambda result: adopt(BackupResult, result))
+
+    def restore(self, options: RestoreOptions) -> Job[RestoreResult]:
+        """Start to lay a snapshot, or a part of it, into a directory.
+
+        Returns:
+            The job, which runs already.
+
+        Raises:
+            UsageError: an option makes no sense.
+        """
+        native = self._native.restore(
+            snapshot_id=options.snapshot_id,
+            path=options.path,
+            target=options.target,
+            delete_extra=options.delete_extra,
+            allow_setuid=options.allow_setuid,
+            allow_devices=options.allow_devices,
+            allow_capabilities=options.allow_capabilities,
+            allow_trusted_xattrs=options.allow_trusted_xattrs,
+            allow_selinux=options.allow_selinux,
+            restore_owner=options.restore_owner,
+            restore_root_metadata=options.restore_root_metadata,
+            dry_run=options.dry_run,
+            strict=options.strict,
+            keep_damaged=options.keep_damaged,
+            workers=_positive("workers", options.workers, machine.workers),
+            memory_limit_bytes=_positive("memory_limit_bytes", options.memory_limit_bytes, machine.memory_limit_bytes),
+            host=options.host,
+        )
+        return Job(native, lambda result: adopt(RestoreResult, result))
+
+    def check(self, *, read_data: bool = False, read_percent: int | None = None) -> Job[CheckResult]:
+        """Start to look whether everything is there that snapshots need.
+
+        Args:
+            read_data: read every pack and recompute the id of every chunk, too.
+            read_percent: read so many of a hundred packs, chosen at random.
+        """
+        percent = read_percent if read_percent is not None else 100 if read_data else 0
+        if not 0 <= percent <= 100:
+            raise UsageError(f"the share of packs to read is a percentage: read_percent={percent}", "give 0 to 100")
+        native = self._native.check(
+            read_percent=percent, workers=machine.workers(), memory_limit_bytes=machine.memory_limit_bytes(), host=""
+        )
+        return Job(native, lambda result: adopt(CheckResult, result))
+
+    def verify(self, snapshot_id: str, *, tags_only: bool = False) -> Job[CheckResult]:
+        """Start to read everything that one snapshot needs, and name the files that damage hurts.
+
+        Args:
+            snapshot_id: its id or a unique prefix of it.
+            tags_only: check the seals only; without it the id of every chunk is recomputed, too.
+        """
+        native = self._native.verify(
+            snapshot_id,
+            tags_only=tags_only,
+            workers=machine.workers(),
+            memory_limit_bytes=machine.memory_limit_bytes(),
+            host="",
+        )
+        return Job(native, lambda result: adopt(CheckResult, result))
 
 
 def _positive(name: str, value: int | None, default: Callable[[], int]) -> int:

@@ -12,10 +12,16 @@ from typing import Any, Final, TypeVar
 
 __all__ = [
     "BackupResult",
+    "CheckResult",
+    "Entry",
+    "EntryPage",
+    "Finding",
+    "HurtItem",
     "KeySlot",
     "LostItem",
     "Progress",
     "RepositoryStatus",
+    "RestoreResult",
     "Snapshot",
     "SnapshotList",
     "adopt",
@@ -31,7 +37,8 @@ class LostItem:
 
     path: bytes
     reason: str
-    """Sorted: `unreadable`, `cut-short`, `name-too-long` or `other` of a backup; see :class:`RestoreResult` for a restore's."""
+    """Of a backup: `unreadable`, `cut-short`, `name-too-long`, `other`. Of a restore: `damaged` in the repository, `refused` by the volume, `attribute` of an
+    item that is there, `policy`."""
     message: str
 
 
@@ -83,6 +90,127 @@ class BackupResult:
     """The first thousand."""
     exit_code: int
     """0, or 3 when something was not captured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestoreResult:
+    """What a restore did."""
+
+    files_total: int
+    """Regular files that are there now, second names included."""
+    files_unchanged: int
+    """Files whose content was there already."""
+    directories: int
+    others: int
+    bytes_total: int
+    bytes_written: int
+    extra_deleted: int
+    """Entries removed because the snapshot does not have them."""
+    seconds: float
+    items_lost: int
+    """Items and attributes that are not there as they were, but for those that the policy leaves out."""
+    items_damaged: int
+    """Those of them whose data is damaged or missing in the repository."""
+    items_dropped: int
+    """Items and attributes that the policy left out."""
+    lost: list[LostItem]
+    """The first thousand of each reason."""
+    dropped: list[LostItem]
+    """What the policy left out, the first thousand."""
+    exit_code: int
+    """0; 3 when something was lost; 4 when data in the repository is damaged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing in a repository that is not as it should be."""
+
+    severity: str
+    """`error` or `warning`."""
+    object: str
+    """Key of the object in the store."""
+    message: str
+    snapshots: list[str]
+    """Ids of snapshots that it hurts, where that is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class HurtItem:
+    """A file or directory of a snapshot that damage hurts."""
+
+    snapshot_id: str
+    path: bytes
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckResult:
+    """What a check found."""
+
+    findings: list[Finding]
+    """Errors first, a thousand at most."""
+    errors: int
+    warnings: int
+    hurt: list[HurtItem]
+    """The first thousand."""
+    items_hurt: int
+    snapshots: int
+    """Snapshots looked at."""
+    packs: int
+    pack_bytes: int
+    frames_read: int
+    bytes_read: int
+    trees: int
+    seconds: float
+    exit_code: int
+    """0, or 4 when there are errors."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """An entry of a snapshot."""
+
+    path: bytes
+    """From the snapshot's root."""
+    kind: str
+    """`directory`, `file`, `symlink`, `block-device`, `char-device`, `fifo` or `socket`."""
+    mode: int
+    """Permission bits, 12 of them."""
+    uid: int
+    gid: int
+    size_bytes: int
+    """Length of a file, else 0."""
+    mtime_nanos: int
+    """Since 1970-01-01 UTC."""
+    inode: int
+    linked: bool
+    """Other names of the same file are in the snapshot."""
+    target: bytes | None
+    """Of a symbolic link."""
+    device: tuple[int, int] | None
+    """Major and minor number of a device."""
+    xattrs: list[tuple[bytes, int]]
+    """Names and lengths of extended attributes."""
+    changed: bool
+    """It changed while it was read."""
+    incomplete: bool
+    """Some of its content could not be read and is zeros."""
+
+    @property
+    def name(self) -> bytes:
+        """The last component of its path."""
+        return self.path.rpartition(b"/")[2]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntryPage:
+    """Some entries of a snapshot, in the order of the walk: a directory before what is in it, names ascending."""
+
+    rows: list[Entry]
+    after: bytes | None
+    """Hand it over to get the next page; None when this is the last."""
+    damaged: list[tuple[bytes, str]]
+    """Path and reason of directories of which some entries could not be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +301,12 @@ def adopt(make: Callable[..., T], native: object) -> T:
     values: dict[str, Any] = {f.name: getattr(native, f.name) for f in fields(make)}  # type: ignore[arg-type]  # a dataclass
     if "lost" in values:
         values["lost"] = _lost(values["lost"])
+    if "dropped" in values:
+        values["dropped"] = _lost(values["dropped"])
+    if "findings" in values:
+        values["findings"] = [Finding(*finding) for finding in values["findings"]]
+    if "hurt" in values:
+        values["hurt"] = [HurtItem(*item) for item in values["hurt"]]
     if "tags" in values:
         values["tags"] = dict(values["tags"])
     return make(**values)

@@ -3,7 +3,7 @@
 //! Whoever waits here lets other Python threads run and looks for Ctrl-C at least ten times a second.
 
 use crate::errors::raise;
-use crate::results::{BackupResult, Progress};
+use crate::results::{BackupResult, CheckResult, Progress, RestoreResult};
 use longshore_engine::job::Job as Counters;
 use longshore_engine::running::Running;
 use longshore_engine::seams::World;
@@ -20,6 +20,10 @@ const SLICE: Duration = Duration::from_millis(100);
 pub enum Outcome {
     /// Of a backup.
     Backup(Arc<longshore_engine::backup::Summary>),
+    /// Of a restore.
+    Restore(Arc<longshore_engine::restore::RestoreSummary>),
+    /// Of a check, of everything or of one snapshot.
+    Check(Arc<longshore_engine::check::CheckReport>),
 }
 
 /// An outcome and how many seconds it took.
@@ -105,6 +109,8 @@ impl Job {
         let (outcome, seconds) = outcome(py, &self.0)?;
         match outcome {
             Outcome::Backup(summary) => Ok(Py::new(py, BackupResult::new(&summary, seconds))?.into_any()),
+            Outcome::Restore(summary) => Ok(Py::new(py, RestoreResult::from(&*summary))?.into_any()),
+            Outcome::Check(report) => Ok(Py::new(py, CheckResult::from(&*report))?.into_any()),
         }
     }
 

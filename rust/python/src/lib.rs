@@ -8,6 +8,7 @@
 mod errors;
 mod job;
 mod key;
+mod listing;
 mod logs;
 mod repository;
 mod results;
@@ -27,5 +28,6 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     key::register(m)?;
     results::register(m)?;
     job::register(m)?;
+    listing::register(m)?;
     repository::register(m)
 }

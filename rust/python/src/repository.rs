@@ -3,16 +3,20 @@
 use crate::errors::{raise, usage};
 use crate::job::{self, Job, Outcome};
 use crate::key::Key;
+use crate::listing::Listing;
 use crate::results::{KeySlot, RepositoryStatus, Snapshot, id_of};
 use crate::store::{Opened, Store};
-use longshore_engine::Error;
 use longshore_engine::backup::{self, BackupOptions, ParentChoice};
+use longshore_engine::browse::{Browser, ListOptions};
+use longshore_engine::check::{self, CheckOptions};
 use longshore_engine::job::Job as Counters;
 use longshore_engine::packer::CompressionChoice;
 use longshore_engine::repository as engine;
 use longshore_engine::repository::cache::Cache;
+use longshore_engine::restore::{self, RestoreOptions};
 use longshore_engine::seams::World;
-use longshore_engine::volume::LinuxFs;
+use longshore_engine::volume::{LinuxFs, RestorePolicy};
+use longshore_engine::{Error, ErrorKind};
 use longshore_format::id::RandomName;
 use longshore_format::keys::Argon2Cost;
 use longshore_format::pack::VerifyUpload;
@@ -28,6 +32,9 @@ pub struct Repository {
     opened: Opened,
 }
 
+/// Snapshots, and the damaged ones by id and message.
+type Listed = (Vec<Snapshot>, Vec<(String, String)>);
+
 fn cache(folder: Option<PathBuf>) -> Cache {
     folder.map_or_else(Cache::none, Cache::at)
 }
@@ -38,7 +45,7 @@ fn exists(py: Python<'_>, store: &Store) -> PyResult<bool> {
     let open = store.open(false);
     job::call(py, move |_, cancelled| match open() {
         Ok(opened) => engine::Repository::exists(&*opened.for_call(cancelled)),
-        Err(error) if error.kind() == longshore_engine::ErrorKind::RepositoryNotFound => Ok(false),
+        Err(error) if error.kind() == ErrorKind::RepositoryNotFound => Ok(false),
         Err(error) => Err(error),
     })
 }
@@ -121,7 +128,7 @@ impl Repository {
     }
 
     /// All snapshots that count, oldest first, and the damaged ones by id and message.
-    fn snapshots(&self, py: Python<'_>) -> PyResult<(Vec<Snapshot>, Vec<(String, String)>)> {
+    fn snapshots(&self, py: Python<'_>) -> PyResult<Listed> {
         let (rows, damaged) = self.call(py, |repository, _| repository.snapshots())?;
         let damaged = damaged.into_iter().map(|(session, error)| (id_of(session), error.message().to_owned())).collect();
         Ok((rows.iter().map(Snapshot::from).collect(), damaged))
@@ -241,6 +248,115 @@ impl Repository {
                 Some(wanted) => ParentChoice::Snapshot(repository.find_snapshot(wanted, Some(&options.source))?.session),
             };
             Ok(Outcome::Backup(Arc::new(backup::run(repository, &LinuxFs, counters, &options)?)))
+        })
+    }
+
+    /// Starts a restore.
+    #[pyo3(signature = (*, snapshot_id, path, target, delete_extra, allow_setuid, allow_devices, allow_capabilities,
+        allow_trusted_xattrs, allow_selinux, restore_owner, restore_root_metadata, dry_run, strict, keep_damaged, workers,
+        memory_limit_bytes, host))]
+    #[expect(clippy::too_many_arguments, clippy::fn_params_excessive_bools, reason = "named on the Python side")]
+    fn restore(
+        &self,
+        py: Python<'_>,
+        snapshot_id: String,
+        path: Vec<u8>,
+        target: PathBuf,
+        delete_extra: bool,
+        allow_setuid: bool,
+        allow_devices: bool,
+        allow_capabilities: bool,
+        allow_trusted_xattrs: bool,
+        allow_selinux: bool,
+        restore_owner: bool,
+        restore_root_metadata: bool,
+        dry_run: bool,
+        strict: bool,
+        keep_damaged: bool,
+        workers: usize,
+        memory_limit_bytes: usize,
+        host: String,
+    ) -> PyResult<Job> {
+        let policy =
+            RestorePolicy { allow_setuid, allow_devices, allow_capabilities, allow_trusted_xattrs, allow_selinux, restore_owner };
+        self.start(py, "longshore-restore", move |repository, counters| {
+            let snapshot = repository.find_snapshot(&snapshot_id, None)?.session;
+            let options = RestoreOptions {
+                path,
+                delete_extra,
+                policy,
+                workers,
+                memory_budget_bytes: memory_limit_bytes,
+                host,
+                restore_root_metadata,
+                dry_run,
+                strict,
+                keep_damaged,
+                ..RestoreOptions::new(snapshot, target)
+            };
+            Ok(Outcome::Restore(Arc::new(restore::run(repository, &LinuxFs, counters, &options)?)))
+        })
+    }
+
+    /// Starts a check of the whole repository.
+    #[pyo3(signature = (*, read_percent, workers, memory_limit_bytes, host))]
+    fn check(&self, py: Python<'_>, read_percent: u8, workers: usize, memory_limit_bytes: usize, host: String) -> PyResult<Job> {
+        let options = CheckOptions { read_percent, workers, memory_budget_bytes: memory_limit_bytes, host };
+        self.start(py, "longshore-check", move |repository, counters| {
+            Ok(Outcome::Check(Arc::new(check::run(repository, counters, &options)?)))
+        })
+    }
+
+    /// Starts a check of what one snapshot needs.
+    #[pyo3(signature = (snapshot_id, *, tags_only, workers, memory_limit_bytes, host))]
+    fn verify(
+        &self,
+        py: Python<'_>,
+        snapshot_id: String,
+        tags_only: bool,
+        workers: usize,
+        memory_limit_bytes: usize,
+        host: String,
+    ) -> PyResult<Job> {
+        let options = CheckOptions { read_percent: 100, workers, memory_budget_bytes: memory_limit_bytes, host };
+        self.start(py, "longshore-verify", move |repository, counters| {
+            let session = repository.find_snapshot(&snapshot_id, None)?.session;
+            Ok(Outcome::Check(Arc::new(check::verify_snapshot(repository, session, !tags_only, counters, &options)?)))
+        })
+    }
+
+    /// Opens a directory of a snapshot to be listed page by page, from the beginning or after an entry.
+    #[pyo3(signature = (snapshot_id, path, *, recursive, after, host))]
+    fn listing(
+        &self,
+        py: Python<'_>,
+        snapshot_id: String,
+        path: Vec<u8>,
+        recursive: bool,
+        after: Option<Vec<u8>>,
+        host: String,
+    ) -> PyResult<Listing> {
+        // A listing outlives this call, whose flags are set when it ends: it gets its own.
+        let (engine, opened) = (self.engine.clone(), self.opened.clone());
+        job::call(py, move |counters, _| {
+            let repository = engine.with_store(opened.for_call(&Arc::new(AtomicBool::new(false))));
+            let session = repository.find_snapshot(&snapshot_id, None)?.session;
+            let options = ListOptions { recursive, ..ListOptions::default() };
+            let browser = Browser::open(&repository, session, &host, &Arc::new(Counters::new()))?;
+            let mut listing = browser.list(&path, &options)?;
+            while let Some(after) = &after {
+                counters.check()?;
+                match listing.page(1)?.first() {
+                    Some(row) if row.path == *after => break,
+                    Some(_) => {}
+                    None => {
+                        let what = "no entry of this listing has the path that it is to go on after";
+                        let message = format!("{what}: after={}", String::from_utf8_lossy(after));
+                        return Err(Error::new(ErrorKind::Usage, message).with_next_step("begin anew"));
+                    }
+                }
+            }
+            Ok(Listing::new(listing))
         })
     }
 

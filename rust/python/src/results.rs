@@ -1,9 +1,12 @@
 //! What comes out: frozen values, copied once.
 
 use longshore_engine::backup::Summary;
+use longshore_engine::browse::EntryRow;
+use longshore_engine::check::{CheckReport, Severity};
 use longshore_engine::job::{Job, Stage};
 use longshore_engine::repository::SlotRow;
 use longshore_engine::repository::snapshots::SnapshotRow;
+use longshore_engine::restore::{LossKind, RestoreSummary};
 use longshore_format::SessionId;
 use longshore_format::snapshot::{LostItem, LostReason, public_id};
 use pyo3::prelude::*;
@@ -110,6 +113,154 @@ impl BackupResult {
     }
 }
 
+/// What a restore did.
+#[pyclass(frozen, get_all, module = "longshore._native")]
+#[allow(missing_docs, reason = "told in _native.pyi")]
+pub struct RestoreResult {
+    pub files_total: u64,
+    pub files_unchanged: u64,
+    pub directories: u64,
+    pub others: u64,
+    pub bytes_total: u64,
+    pub bytes_written: u64,
+    pub extra_deleted: u64,
+    pub seconds: f64,
+    pub items_lost: u64,
+    pub items_damaged: u64,
+    pub items_dropped: u64,
+    pub lost: Vec<Lost>,
+    pub dropped: Vec<Lost>,
+    pub exit_code: i32,
+}
+
+impl From<&RestoreSummary> for RestoreResult {
+    fn from(summary: &RestoreSummary) -> Self {
+        let named = |dropped: bool| {
+            summary
+                .losses
+                .iter()
+                .filter(|loss| (loss.kind == LossKind::Dropped) == dropped)
+                .map(|loss| {
+                    let reason = match loss.kind {
+                        LossKind::Damaged => "damaged",
+                        LossKind::Item => "refused",
+                        LossKind::Attribute => "attribute",
+                        LossKind::Dropped => "policy",
+                    };
+                    (loss.path.clone(), reason, loss.message.clone())
+                })
+                .collect()
+        };
+        Self {
+            files_total: summary.files,
+            files_unchanged: summary.files_unchanged,
+            directories: summary.directories,
+            others: summary.others,
+            bytes_total: summary.bytes_total,
+            bytes_written: summary.bytes_written,
+            extra_deleted: summary.extra_deleted,
+            seconds: summary.seconds,
+            items_lost: summary.items_lost + summary.items_damaged,
+            items_damaged: summary.items_damaged,
+            items_dropped: summary.items_dropped,
+            lost: named(false),
+            dropped: named(true),
+            exit_code: summary.exit_code,
+        }
+    }
+}
+
+/// What a check found.
+#[pyclass(frozen, get_all, module = "longshore._native")]
+#[allow(missing_docs, reason = "told in _native.pyi")]
+pub struct CheckResult {
+    /// Severity, object, message, snapshots.
+    pub findings: Vec<(&'static str, String, String, Vec<String>)>,
+    pub errors: u64,
+    pub warnings: u64,
+    /// Snapshot, path, message.
+    pub hurt: Vec<(String, Vec<u8>, String)>,
+    pub items_hurt: u64,
+    pub snapshots: u64,
+    pub packs: u64,
+    pub pack_bytes: u64,
+    pub frames_read: u64,
+    pub bytes_read: u64,
+    pub trees: u64,
+    pub seconds: f64,
+    pub exit_code: i32,
+}
+
+impl From<&CheckReport> for CheckResult {
+    fn from(report: &CheckReport) -> Self {
+        let severity = |severity| match severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        let findings = report.findings.iter();
+        let hurt = report.hurt.iter();
+        Self {
+            findings: findings
+                .map(|f| (severity(f.severity), f.object.clone(), f.message.clone(), f.snapshots.clone()))
+                .collect(),
+            errors: report.errors,
+            warnings: report.warnings,
+            hurt: hurt.map(|item| (item.snapshot.clone(), item.path.clone(), item.message.clone())).collect(),
+            items_hurt: report.items_hurt,
+            snapshots: report.snapshots,
+            packs: report.packs,
+            pack_bytes: report.pack_bytes,
+            frames_read: report.frames_read,
+            bytes_read: report.bytes_read,
+            trees: report.trees,
+            seconds: report.seconds,
+            exit_code: report.exit_code,
+        }
+    }
+}
+
+/// An entry of a snapshot.
+#[pyclass(frozen, get_all, module = "longshore._native")]
+#[allow(missing_docs, reason = "told in _native.pyi")]
+pub struct Entry {
+    pub path: Vec<u8>,
+    pub kind: &'static str,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub size_bytes: u64,
+    /// Beyond 64 bits for the farthest years that a filesystem records.
+    pub mtime_nanos: i128,
+    pub inode: u64,
+    pub linked: bool,
+    pub target: Option<Vec<u8>>,
+    pub device: Option<(u32, u32)>,
+    pub xattrs: Vec<(Vec<u8>, u64)>,
+    pub changed: bool,
+    pub incomplete: bool,
+}
+
+impl From<EntryRow> for Entry {
+    fn from(row: EntryRow) -> Self {
+        Self {
+            path: row.path,
+            kind: row.kind,
+            mode: row.mode,
+            uid: row.uid,
+            gid: row.gid,
+            size_bytes: row.size_bytes,
+            mtime_nanos: i128::from(row.mtime.secs) * 1_000_000_000 + i128::from(row.mtime.nanos),
+            inode: row.inode,
+            linked: row.linked,
+            target: row.target,
+            device: row.device,
+            xattrs: row.xattrs,
+            changed: row.changed,
+            incomplete: row.incomplete,
+        }
+    }
+}
+
 /// A snapshot and what it says of itself.
 #[pyclass(frozen, get_all, module = "longshore._native")]
 #[allow(missing_docs, reason = "told in _native.pyi")]
@@ -212,6 +363,9 @@ pub fn id_of(session: SessionId) -> String {
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<Progress>()?;
     m.add_class::<BackupResult>()?;
+    m.add_class::<RestoreResult>()?;
+    m.add_class::<CheckResult>()?;
+    m.add_class::<Entry>()?;
     m.add_class::<Snapshot>()?;
     m.add_class::<KeySlot>()?;
     m.add_class::<RepositoryStatus>()
