@@ -7,7 +7,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::Job;
 use crate::repository::Repository;
-use crate::repository::cursor::{EntryCursor, Step};
+use crate::repository::cursor::{EntryCursor, Step, as_damage};
 use crate::repository::reader::ChunkReader;
 use crate::repository::session::ReaderMarker;
 use crate::repository::snapshots::SnapshotRow;
@@ -104,7 +104,7 @@ impl Browser {
     /// # Errors
     /// `SnapshotNotFound`, Corrupt, or what the store says.
     pub fn open(repository: &Repository, snapshot: SessionId, host: &str, job: &Arc<Job>) -> Result<Self> {
-        let row = repository.find_snapshot(&snapshot.to_string(), None)?;
+        let row = repository.find_snapshot(&snapshot.to_string(), None).map_err(as_damage)?;
         let marker = repository.open_reader(row.session, &row.snapshot.usage, host)?;
         let index = Arc::new(repository.load_index(job)?);
         let reader = Arc::new(ChunkReader::new(repository.clone(), index, Arc::clone(job), 32 << 20));

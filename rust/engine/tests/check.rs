@@ -177,7 +177,7 @@ fn damage_of_any_object_is_found_named_and_never_restored() {
                 }
                 Err(kind) => assert!(
                     key.as_str().starts_with("snapshots/") && kind == ErrorKind::SnapshotNotFound
-                        || matches!(kind, ErrorKind::Corrupt | ErrorKind::WrongKey | ErrorKind::NewerFormat),
+                        || matches!(kind, ErrorKind::Corrupt | ErrorKind::NewerFormat),
                     "{what}: {kind:?}"
                 ),
             }

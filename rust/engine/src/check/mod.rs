@@ -9,7 +9,7 @@ mod trees;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{Job, Stage};
-use crate::repository::cursor::is_damage;
+use crate::repository::cursor::{as_damage, is_damage};
 use crate::repository::index::Index;
 use crate::repository::reader::ChunkReader;
 use crate::repository::snapshots::SnapshotRow;
@@ -220,7 +220,7 @@ pub fn verify_snapshot(
     let started = clock.monotonic();
     job.enter(Stage::Preparing);
     let notes = Arc::new(Notes::default());
-    let row = repository.find_snapshot(&session.to_string(), None)?;
+    let row = repository.find_snapshot(&session.to_string(), None).map_err(as_damage)?;
     let marker = repository.open_reader(row.session, &row.snapshot.usage, &options.host)?;
     let index = Arc::new(repository.load_index(job)?);
     let (needed, tables_read) = usage_tables(repository, &row, &notes)?;

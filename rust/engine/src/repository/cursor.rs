@@ -45,6 +45,15 @@ pub(crate) fn is_damage(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::WrongKey | ErrorKind::NewerFormat)
 }
 
+/// In a repository that was opened, an object that its key does not open is damaged or forged; nobody brought a wrong key.
+pub(crate) fn as_damage(error: Error) -> Error {
+    if error.kind() != ErrorKind::WrongKey {
+        return error;
+    }
+    Error::corrupt(format!("an object does not open with the repository's own key, it is damaged: {error}"))
+        .with_next_step("find what it hurts with: longshore repo check")
+}
+
 impl EntryCursor {
     /// The entries of `directory`; of anything else: none.
     #[must_use]

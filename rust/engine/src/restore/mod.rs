@@ -8,7 +8,8 @@
 //!
 //! A damaged file: what stood under its name before stays; with nothing there nothing is left, unless `keep_damaged` asks for what
 //! could be read, zeros elsewhere, under `NAME.longshore-damaged`. A large file that was being updated in place and turns out to be
-//! damaged is moved aside to that name in any case.
+//! damaged is moved aside to that name in any case. A job that fails or is cancelled leaves no temporary names, but large files as far
+//! as they came: the next restore compares them chunk by chunk and goes on from there.
 
 mod file;
 mod links;
@@ -19,6 +20,7 @@ mod walk;
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{Job, Stage};
 use crate::repository::Repository;
+use crate::repository::cursor::as_damage;
 use crate::repository::reader::ChunkReader;
 use crate::volume::{Dir, Fs, RestorePolicy, RootOptions};
 use longshore_format::id::SessionId;
@@ -124,6 +126,10 @@ impl Context {
 /// `Cancelled`, Corrupt when the snapshot itself cannot be read, or what the store says. Damaged and refused items are no error but
 /// counted and named in the summary, whose `exit_code` says it.
 pub fn run(repository: &Repository, fs: &dyn Fs, job: &Arc<Job>, options: &RestoreOptions) -> Result<RestoreSummary> {
+    restore(repository, fs, job, options).map_err(as_damage)
+}
+
+fn restore(repository: &Repository, fs: &dyn Fs, job: &Arc<Job>, options: &RestoreOptions) -> Result<RestoreSummary> {
     let clock = Arc::clone(&repository.world.clock);
     let started = clock.monotonic();
     job.enter(Stage::Preparing);
