@@ -26,18 +26,19 @@ from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
 
+from longshore.api.repository import CONDITION_RECOVERY_KEY_MISSING
 from longshore.controllers.cluster import ClusterReader
 from longshore.controllers.pod_volume import AgentContext, PodVolumeController
 from longshore.controllers.pod_volume_backup import PodVolumeBackupController
 from longshore.controllers.pod_volume_restore import PodVolumeRestoreController
 from longshore.controllers.ports import DataPath
 from longshore.controllers.repositories import Repositories
-from longshore.controllers.repository_keys import RepositoryKeys
+from longshore.controllers.repository_keys import KEY_AT_RISK, SECRET_ROOT, RepositoryKeys
 from longshore.controllers.tasks import Interruption, Tasks
 from longshore.errors import LeaseLostError, LongshoreError, UsageError
 from longshore.kube.client import KubeClient
 from longshore.kube.clock import SYSTEM_CLOCK, Clock
-from longshore.kube.events import EventRecorder
+from longshore.kube.events import EventRecorder, EventType
 from longshore.kube.informer import Informer
 from longshore.kube.leases import LeaseElector, LeaseTimes
 from longshore.kube.resource import PODS, JsonObject, key_of, object_key
@@ -54,7 +55,8 @@ _log = get_logger(__name__)
 
 _RESYNC_SECONDS: Final = 60.0
 _WORKERS: Final = 4
-_LEASE_MARGIN_SECONDS: Final = 1.0
+_LEASE_SHARE: Final = 0.8
+"""Of the time between our giving the lease up and others being free to take it, how much jobs have to stop."""
 _EXIT_HARD: Final = 70
 _POD_INDEX: Final = "pod"
 
@@ -140,6 +142,7 @@ class NodeAgent:
             cluster=cluster,
             keys=keys,
             forbidden_folders=(settings.host_pods_root, *own_folders),
+            on_key_at_risk=self._tell_of_key,
             clock=clock,
         )
         context = AgentContext(
@@ -255,6 +258,18 @@ class NodeAgent:
         self._sweeps = [*getattr(self, "_sweeps", []), sweep]
         self.manager.add_controller(loop, workers=_WORKERS)
 
+    def _tell_of_key(self, url: str) -> None:
+        """Say where an operator looks that the key of a repository would be lost with the cluster; a server says it on its own objects too."""
+        secret = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": SECRET_ROOT, "namespace": self.settings.namespace},
+        }
+        self.events.record(
+            secret, EventType.WARNING, CONDITION_RECOVERY_KEY_MISSING, f"{KEY_AT_RISK}: repository={url}"
+        )
+        _log.warning("Repository's key lives in this cluster only", url=url, next_step=KEY_AT_RISK)
+
     # -- the lease -------------------------------------------------------------------------------------------------------------
 
     def _on_lease_gained(self) -> None:
@@ -267,8 +282,8 @@ class NodeAgent:
 
     def _end_before_lapse(self) -> None:
         times = self.settings.lease_times
-        left = times.duration_seconds - times.renew_deadline_seconds - _LEASE_MARGIN_SECONDS
-        if self.tasks.wait_idle(timeout_seconds=max(0.0, left)):
+        left = (times.duration_seconds - times.renew_deadline_seconds) * _LEASE_SHARE
+        if self.tasks.wait_idle(timeout_seconds=left):
             return
         _log.critical(
             "Jobs did not stop before the lease lapses, ending the process",

@@ -43,6 +43,7 @@ from longshore.logs import get_logger
 
 __all__ = [
     "ANNOTATION_EXPORTED",
+    "KEY_AT_RISK",
     "KEY_RECOVERY",
     "KEY_RECOVERY_PASSPHRASE",
     "KEY_ROOT",
@@ -69,6 +70,12 @@ ROOT_LABEL: Final = "cluster"
 """Label of the slot for the root secret."""
 RECOVERY_LABEL: Final = "recovery"
 """Label of the slot for the recovery key."""
+
+KEY_AT_RISK: Final = (
+    "the repository's key lives in this cluster only, and the backups are lost with it: export it with longshore repo key export and keep "
+    f"it elsewhere, or put a recovery key into Secret {SECRET_RECOVERY}, key {KEY_RECOVERY}"
+)
+"""What is said until a recovery slot or an export exists."""
 
 _KEY_FILE: Final = re.compile(rb"\s*longshore-key-1:([0-9a-fA-F]{64})\s*")
 _KEY_FILE_START: Final = b"longshore-key-"

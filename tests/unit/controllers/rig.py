@@ -13,6 +13,7 @@ from tests.unit.controllers.fake_datapath import FakeDataPath, FakeWorld, wait_f
 
 from longshore.api.names import DEFINITIONS
 from longshore.controllers.cluster import resource_of
+from longshore.controllers.tasks import Interruption
 from longshore.kube.client import KubeClient
 from longshore.kube.fake import FakeApiServer
 from longshore.kube.leases import LeaseTimes
@@ -24,7 +25,7 @@ NAMESPACE = "velero"
 RESOURCES = {definition.kind: resource_of(definition) for definition in DEFINITIONS}
 PVB, PVR = RESOURCES["PodVolumeBackup"], RESOURCES["PodVolumeRestore"]
 BSL = RESOURCES["BackupStorageLocation"]
-TIMES = LeaseTimes(duration_seconds=2, renew_deadline_seconds=1.5, retry_period_seconds=0.1)
+TIMES = LeaseTimes(duration_seconds=3, renew_deadline_seconds=1.5, retry_period_seconds=0.1)
 RESTORE_UID = "0b7f9c1e-restore"
 TERMINAL = {"Completed", "Failed", "Canceled"}
 
@@ -150,7 +151,8 @@ class Rig:
         return self.server.get(resource, name, namespace=NAMESPACE)
 
     def status(self, resource, name):
-        return (self.get(resource, name) or {}).get("status") or {}
+        status = (self.get(resource, name) or {}).get("status")
+        return status if isinstance(status, dict) else {}
 
     def wait_phase(self, resource, name, *phases, seconds=20.0):
         wanted = set(phases) or TERMINAL
@@ -228,6 +230,6 @@ class RunningAgent:
     def kill(self):
         """As SIGKILL does: nothing more reaches the API server, nothing is given back."""
         self.client.close()
-        self.agent.tasks.interrupt_all("killed")
+        self.agent.tasks.interrupt_all(Interruption.SHUTDOWN)
         self.stop.set()
         self._thread.join(20)

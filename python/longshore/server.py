@@ -1,0 +1,239 @@
+"""`longshore server`: the one process that serves what does not belong to a node, put together.
+
+BackupStorageLocations, BackupRepositories and ResticRepositories; one leader among several replicas. What is decided stands in
+:mod:`longshore.controllers`.
+
+Promises: a replica that is not the leader writes nothing but its Lease; one that loses it ends, and the kubelet starts it again.
+
+It does not know flags: the command line makes :class:`ServerSettings`.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from prometheus_client import CollectorRegistry
+
+from longshore.api.names import POD_VOLUME_BACKUPS
+from longshore.api.repository import BackupRepository, ResticRepository
+from longshore.controllers.backup_repository import BackupRepositoryController, ensure_repositories
+from longshore.controllers.backup_storage_location import BackupStorageLocationController
+from longshore.controllers.cluster import ClusterReader, resource_of
+from longshore.controllers.ports import DataPath
+from longshore.controllers.repositories import Repositories
+from longshore.controllers.repository_keys import RepositoryKeys
+from longshore.errors import LongshoreError
+from longshore.kube.client import KubeClient
+from longshore.kube.clock import SYSTEM_CLOCK, Clock
+from longshore.kube.events import EventRecorder
+from longshore.kube.informer import Informer
+from longshore.kube.leases import LeaseElector, LeaseTimes
+from longshore.logs import get_logger
+from longshore.metrics import HttpFace, ServerMetrics
+from longshore.runtime.controller import Controller, EnqueueKeys, SyncHandler
+from longshore.runtime.manager import Manager
+from longshore.runtime.metrics import ManagerMetrics, PrometheusQueueMetrics
+from longshore.runtime.queue import Queue
+
+__all__ = ["Server", "ServerSettings", "run"]
+
+_log = get_logger(__name__)
+
+_LEASE: Final = "longshore-server"
+_RESYNC_SECONDS: Final = 60.0
+_WORKERS: Final = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """What the command line says."""
+
+    namespace: str = "velero"
+    kubeconfig: str | None = None
+    metrics_address: str = ":8085"
+    cache_dir: Path | None = None
+    default_backup_storage_location: str = "default"
+    store_validation_frequency_seconds: float = 60.0
+    repository_look_seconds: float = 300.0
+    resync_seconds: float = _RESYNC_SECONDS
+    grace_seconds: float = 20.0
+    lease_times: LeaseTimes = field(default_factory=LeaseTimes)
+
+
+class Server:
+    """The server; `run` blocks until it is stopped."""
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        *,
+        client: KubeClient,
+        datapath: DataPath,
+        stop: threading.Event,
+        instance: str | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        """Put it together; nothing runs before `run`.
+
+        Args:
+            instance: names this very process, and is never used again; None makes one.
+        """
+        self.settings: Final = settings
+        self.instance: Final = instance or f"{socket.gethostname()}-{secrets.token_hex(6)}"
+        self._client = client
+        self._clock = clock
+        self.manager: Final = Manager(stop=stop, clock=clock, grace_seconds=settings.grace_seconds)
+        self.registry: Final = CollectorRegistry()
+        self._queue_metrics = PrometheusQueueMetrics(self.registry)
+        metrics = ServerMetrics(self.registry)
+        self.events: Final = EventRecorder(client, component="longshore-server", clock=clock)
+        self._sweeps: list[Callable[[], None]] = []
+        self.lease: Final = LeaseElector(
+            client,
+            name=_LEASE,
+            namespace=settings.namespace,
+            identity=self.instance,
+            times=settings.lease_times,
+            on_started=self._on_lease_gained,
+            clock=clock,
+        )
+        cluster = ClusterReader(client, namespace=settings.namespace)
+        own_folders = () if settings.cache_dir is None else (settings.cache_dir,)
+        self.repositories: Final = Repositories(
+            datapath,
+            cluster=cluster,
+            keys=RepositoryKeys(client, namespace=settings.namespace, cluster=cluster),
+            forbidden_folders=own_folders,
+            clock=clock,
+        )
+        locations = BackupStorageLocationController(
+            client,
+            cluster=cluster,
+            lease=self.lease,
+            recorder=self.events,
+            metrics=metrics,
+            namespace=settings.namespace,
+            default_location=settings.default_backup_storage_location,
+            frequency_seconds=settings.store_validation_frequency_seconds,
+            forbidden_folders=own_folders,
+            clock=clock,
+        )
+        self._locations = locations
+        self._informers: dict[str, Informer] = {}
+        self._add(
+            locations.kind,
+            locations.sync,
+            Informer(client, locations.resource, namespace=settings.namespace, clock=clock),
+        )
+        for model in (BackupRepository, ResticRepository):
+            controller = BackupRepositoryController(
+                model,
+                client,
+                cluster=cluster,
+                repositories=self.repositories,
+                lease=self.lease,
+                recorder=self.events,
+                metrics=metrics,
+                clock=clock,
+                look_seconds=settings.repository_look_seconds,
+            )
+            informer = Informer(client, controller.resource, namespace=settings.namespace, clock=clock)
+            self._add(controller.kind, controller.sync, informer)
+        backups = Informer(client, resource_of(POD_VOLUME_BACKUPS), namespace=settings.namespace, clock=clock)
+        self._informers[POD_VOLUME_BACKUPS.kind] = backups
+        # One key stands for the whole: which repositories are wanted is found by looking at all backups.
+        ensure = Queue[str]("EnsureRepositories", clock=clock, metrics=self._queue_metrics)
+        backups.add_handler(EnqueueKeys(ensure, keys_of=lambda _obj: ("all",)))
+        self._add_controller(
+            Controller(
+                "EnsureRepositories",
+                sync=self._ensure,
+                resync=lambda: ensure.add("all"),
+                resync_period_seconds=settings.resync_seconds,
+                cache_sync_waiters=(backups.has_synced, self._informers[BackupRepository.definition.kind].has_synced),
+                queue=ensure,
+                clock=clock,
+            ),
+            sweep=lambda: ensure.add("all"),
+        )
+        self.http: Final = HttpFace(
+            settings.metrics_address, registry=self.registry, live=self.manager.live, ready=self.manager.ready
+        )
+        for component in (self.http, self.events, self.lease, self.repositories):
+            self.manager.add_component(component)
+        for one in self._informers.values():
+            self.manager.add_informer(one)
+        self.registry.register(ManagerMetrics(self.manager))
+
+    def run(self) -> None:
+        """Run until stopped.
+
+        Raises:
+            LongshoreError: a part failed and took the process with it, as a lost lease does.
+        """
+        _log.info("Starting server", namespace=self.settings.namespace, instance=self.instance)
+        self.manager.run()
+        _log.info("Stopped server", instance=self.instance)
+
+    def _ensure(self, _key: str) -> None:
+        if not self.lease.is_leader():
+            return
+        self._locations.see_to_default()
+        ensure_repositories(
+            self._client,
+            namespace=self.settings.namespace,
+            pod_volume_backups=self._informers[POD_VOLUME_BACKUPS.kind].list(),
+            known=self._informers[BackupRepository.definition.kind].list(),
+        )
+
+    def _add(self, kind: str, sync: SyncHandler, informer: Informer) -> None:
+        queue = Queue[str](kind, clock=self._clock, metrics=self._queue_metrics)
+
+        def sweep() -> None:
+            for key in informer.keys():  # noqa: SIM118 - an informer is no dictionary
+                queue.add(key)
+
+        informer.add_handler(EnqueueKeys(queue))
+        self._informers[kind] = informer
+        controller = Controller(
+            kind,
+            sync=sync,
+            resync=sweep,
+            resync_period_seconds=self.settings.resync_seconds,
+            cache_sync_waiters=(informer.has_synced,),
+            queue=queue,
+            clock=self._clock,
+        )
+        self._add_controller(controller, sweep=sweep)
+
+    def _add_controller(self, controller: Controller, *, sweep: Callable[[], None]) -> None:
+        self._sweeps.append(sweep)
+        self.manager.add_controller(controller, workers=_WORKERS)
+
+    def _on_lease_gained(self) -> None:
+        for sweep in self._sweeps:
+            sweep()
+
+
+def run(settings: ServerSettings, stop: threading.Event) -> int:
+    """Run a server with the real data path until `stop` is set.
+
+    Returns:
+        The exit code.
+    """
+    from longshore.controllers.engine import EngineDataPath
+
+    with KubeClient.connect(settings.kubeconfig, user_agent="longshore-server") as client:
+        server = Server(settings, client=client, datapath=EngineDataPath(cache_dir=settings.cache_dir), stop=stop)
+        try:
+            server.run()
+        except LongshoreError as err:
+            _log.error("Server failed", error=err, next_step=err.next_step)
+            return err.exit_code
+    return 0
