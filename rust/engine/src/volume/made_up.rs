@@ -3,12 +3,16 @@
 //! Promises what [`Fs`] promises, deterministically: the same calls in the same order give the same inode numbers and times. A hook is
 //! asked before each call and may fail it, or change the tree as a tenant would. Large contents may be made up from a seed and take
 //! no room. Does not check permissions, knows one mount and one owner (nobody is refused), never runs full, and keeps the content of
-//! removed files as long as it lives, so that a file may be read after its name is gone. Near 450 lines since it is a whole filesystem.
+//! removed files as long as it lives, so that a file may be read after its name is gone.
 
-use std::collections::{BTreeMap, HashMap};
+mod node;
+
+use std::collections::HashMap;
 use std::fmt;
 use std::path::{Component, Path};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use node::Node;
 
 use super::{
     Dir, Extent, Fs, Kind, Loss, Metadata, Name, OWNER_UNCHANGED, ReadFile, RootOptions, Stat, Time, VolumeError,
@@ -54,16 +58,6 @@ struct Shared {
 struct State {
     nodes: HashMap<u64, Node>,
     changes: u64,
-}
-
-struct Node {
-    stat: Stat,
-    xattrs: BTreeMap<Name, Vec<u8>>,
-    entries: BTreeMap<Name, u64>,
-    target: Name,
-    blocks: BTreeMap<u64, Vec<u8>>,
-    /// A seed and how many blocks from the start read as its bytes where nothing was written over them.
-    seeded: Option<(u64, u64)>,
 }
 
 impl fmt::Debug for MadeUpFs {
@@ -200,160 +194,6 @@ impl State {
         node.stat.mtime = metadata.mtime;
         node.stat.ctime = now;
         Ok(Vec::new())
-    }
-}
-
-impl Node {
-    fn new(inode: u64, kind: Kind, mode: u32, now: Time) -> Self {
-        let stat = Stat {
-            kind,
-            mode,
-            uid: 0,
-            gid: 0,
-            size_bytes: 0,
-            allocated_bytes: 0,
-            mtime: now,
-            ctime: now,
-            inode,
-            device: DEVICE,
-            links: 1,
-            rdev: (0, 0),
-        };
-        Self {
-            stat,
-            xattrs: BTreeMap::new(),
-            entries: BTreeMap::new(),
-            target: Name::new(),
-            blocks: BTreeMap::new(),
-            seeded: None,
-        }
-    }
-
-    fn xattrs(&self) -> Vec<(Name, Vec<u8>)> {
-        self.xattrs.iter().map(|(name, value)| (name.clone(), value.clone())).collect()
-    }
-
-    fn seeded_blocks(&self) -> u64 {
-        self.seeded.map_or(0, |(_, blocks)| blocks)
-    }
-
-    fn is_data(&self, block: u64) -> bool {
-        block < self.seeded_blocks() || self.blocks.contains_key(&block)
-    }
-
-    fn block(&self, block: u64) -> Vec<u8> {
-        if let Some(written) = self.blocks.get(&block) {
-            return written.clone();
-        }
-        let mut bytes = vec![0; BLOCK_BYTES as usize];
-        if let Some((seed, blocks)) = self.seeded
-            && block < blocks
-        {
-            let mut hasher = blake3::Hasher::new();
-            hasher.update(&seed.to_le_bytes()).update(&block.to_le_bytes()).finalize_xof().fill(&mut bytes);
-        }
-        bytes
-    }
-
-    fn read(&self, offset_bytes: u64, buf: &mut [u8]) -> usize {
-        let left_bytes = self.stat.size_bytes.saturating_sub(offset_bytes);
-        let wanted = usize::try_from(left_bytes).unwrap_or(usize::MAX).min(buf.len());
-        let mut filled = 0;
-        while filled < wanted {
-            let at = offset_bytes + filled as u64;
-            let block = self.block(at / BLOCK_BYTES);
-            let rest = block.get((at % BLOCK_BYTES) as usize..).unwrap_or_default();
-            let step = rest.len().min(wanted - filled);
-            if let (Some(into), Some(from)) = (buf.get_mut(filled..filled + step), rest.get(..step)) {
-                into.copy_from_slice(from);
-            }
-            filled += step;
-        }
-        filled
-    }
-
-    /// Writes `data`, or zeros where it is `None`.
-    fn write(&mut self, offset_bytes: u64, length_bytes: u64, data: Option<&[u8]>, now: Time) {
-        let end_bytes = offset_bytes.saturating_add(length_bytes);
-        let mut at = offset_bytes;
-        while at < end_bytes {
-            let number = at / BLOCK_BYTES;
-            let start = (at % BLOCK_BYTES) as usize;
-            let step = (BLOCK_BYTES - at % BLOCK_BYTES).min(end_bytes - at) as usize;
-            let mut block = self.block(number);
-            if let Some(into) = block.get_mut(start..start + step) {
-                let done = usize::try_from(at - offset_bytes).unwrap_or(usize::MAX);
-                match data.and_then(|data| data.get(done..done + step)) {
-                    Some(from) => into.copy_from_slice(from),
-                    None => into.fill(0),
-                }
-            }
-            self.blocks.insert(number, block);
-            at += step as u64;
-        }
-        if length_bytes > 0 {
-            self.stat.size_bytes = self.stat.size_bytes.max(end_bytes);
-        }
-        self.changed(now);
-    }
-
-    fn set_len(&mut self, length_bytes: u64, now: Time) {
-        let whole = length_bytes.div_ceil(BLOCK_BYTES);
-        self.blocks.retain(|number, _| *number < whole);
-        self.seeded = self.seeded.map(|(seed, blocks)| (seed, blocks.min(whole)));
-        // What stood behind the new end must not come back when the file grows again.
-        if length_bytes < self.stat.size_bytes && !length_bytes.is_multiple_of(BLOCK_BYTES) && self.is_data(whole - 1) {
-            self.write(length_bytes, whole * BLOCK_BYTES - length_bytes, None, now);
-        }
-        self.stat.size_bytes = length_bytes;
-        self.changed(now);
-    }
-
-    fn punch(&mut self, offset_bytes: u64, length_bytes: u64, now: Time) {
-        let end_bytes = offset_bytes.saturating_add(length_bytes).min(self.stat.size_bytes);
-        if offset_bytes >= end_bytes {
-            return;
-        }
-        let size_bytes = self.stat.size_bytes;
-        let first = offset_bytes.div_ceil(BLOCK_BYTES);
-        let last = if end_bytes == size_bytes { end_bytes.div_ceil(BLOCK_BYTES) } else { end_bytes / BLOCK_BYTES };
-        if self.seeded_blocks() > first || first >= last {
-            // Seeded blocks cannot be taken away one by one, nor parts of a block: they become zeros.
-            self.write(offset_bytes, end_bytes - offset_bytes, None, now);
-            return;
-        }
-        self.write(offset_bytes, first * BLOCK_BYTES - offset_bytes, None, now);
-        self.write(last * BLOCK_BYTES, end_bytes.saturating_sub(last * BLOCK_BYTES), None, now);
-        self.blocks.retain(|number, _| *number < first || *number >= last);
-        self.stat.size_bytes = size_bytes;
-        self.changed(now);
-    }
-
-    fn changed(&mut self, now: Time) {
-        let over = self.blocks.keys().filter(|number| **number >= self.seeded_blocks()).count() as u64;
-        self.stat.allocated_bytes = (self.seeded_blocks() + over) * BLOCK_BYTES;
-        self.stat.mtime = now;
-        self.stat.ctime = now;
-    }
-
-    fn next_extent(&self, offset_bytes: u64) -> Option<Extent> {
-        let size_bytes = self.stat.size_bytes;
-        if offset_bytes >= size_bytes {
-            return None;
-        }
-        let first = offset_bytes / BLOCK_BYTES;
-        let hole = !self.is_data(first);
-        let end = if hole {
-            self.blocks.range(first..).next().map_or(u64::MAX / BLOCK_BYTES, |(number, _)| *number)
-        } else {
-            let mut end = first.max(self.seeded_blocks());
-            while self.blocks.contains_key(&end) {
-                end += 1;
-            }
-            end
-        };
-        let end_bytes = (end * BLOCK_BYTES).min(size_bytes);
-        Some(Extent { offset_bytes, length_bytes: end_bytes - offset_bytes, hole })
     }
 }
 
