@@ -56,6 +56,8 @@ fn what_differs_is_replaced_and_what_is_extra_stays_or_goes() {
     // A second name, outside, of what will be replaced: it is not written through.
     write(&outside.join("shared"), &[5; 200_000]);
     std::fs::hard_link(outside.join("shared"), target.join("zeros")).unwrap();
+    std::fs::File::create(outside.join("shared-large")).unwrap().set_len(40 << 20).unwrap();
+    std::fs::hard_link(outside.join("shared-large"), target.join("sparse")).unwrap();
     // An old state of a directory: one file of the same size that differs, one that is equal, one extra.
     std::fs::create_dir_all(target.join("d3/e")).unwrap();
     write(&target.join("d3/e/f20"), &noise(1, read(&source.join("d3/e/f20")).len()));
@@ -71,9 +73,10 @@ fn what_differs_is_replaced_and_what_is_extra_stays_or_goes() {
     assert_eq!((summary.exit_code, summary.extra_deleted), (0, 2), "{summary:?}");
     assert_same(&source, &target);
     let (mut before, mut after) = (before, look(&outside));
-    // The other name is gone from the target, so the file has but one.
-    before.get_mut(std::path::Path::new("shared")).unwrap().first_name = None;
-    after.get_mut(std::path::Path::new("shared")).unwrap().first_name = None;
+    // The other names are gone from the target, so each file has but one.
+    for seen in before.values_mut().chain(after.values_mut()) {
+        seen.first_name = None;
+    }
     assert_eq!(before, after);
     // A large file of the same size is written only where it differs.
     let mut large = read(&target.join("large"));
