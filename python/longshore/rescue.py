@@ -11,7 +11,8 @@ It is written from the format's page alone (format 0) and shares no code with th
 lie it learns from the headers of the packs, and when a chunk lies in several places it takes the next where one is damaged.
 
 It promises: no byte reaches TARGET whose chunk id was not verified; a file that cannot be had whole is left out and named; nothing outside TARGET is
-touched, whatever the repository says; every length is checked before it is believed; it never writes to the repository.
+touched, whatever the repository says; every length is checked before it is believed; it never writes to the repository. Who is not root cannot give
+files away: like tar it then says once, in the summary, how many belong to whoever restored.
 
 Memory: about 60 bytes a chunk and 40 bytes a frame (10 million chunks: 0.6 GB), 64 MiB of opened frames, one chunk in hand, and at most 64 MiB for
 directories being walked. Files stream; directories are walked without recursion.
@@ -19,7 +20,7 @@ directories being walked. Files stream; directories are walked without recursion
 It does not know clouds: copy the bucket into a folder first.
 
 Exit codes: 0 all well; 1 failed; 2 usage; 3 some items or attributes were not restored; 4 corruption found; 10 no repository; 12 wrong key; 13 no such
-snapshot or path; 14 newer format; 16 no space; 130 interrupted.
+snapshot or path; 14 newer format; 15 the repository's folder cannot be read; 16 no space; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -55,19 +56,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-OK, FAILED, USAGE, PARTIAL, CORRUPT, NO_REPOSITORY, WRONG_KEY, NO_SNAPSHOT, NEWER, NO_SPACE = (
-    0,
-    1,
-    2,
-    3,
-    4,
-    10,
-    12,
-    13,
-    14,
-    16,
-)
-INTERRUPTED: Final = 130
+OK, FAILED, USAGE, PARTIAL, CORRUPT = 0, 1, 2, 3, 4
+NO_REPOSITORY, WRONG_KEY, NO_SNAPSHOT, NEWER, UNREADABLE, NO_SPACE, INTERRUPTED = 10, 12, 13, 14, 15, 16, 130
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 MAGIC, PACK_END = b"LONGSHOR", b"LSPCKEND"
@@ -76,8 +66,8 @@ ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 
 # Limits of the format, checked before anything is allocated.
 CHUNK_MAX = FRAME_MAX = 16 * MIB
-# A frame that zstd made larger still ends below this; a stored length has no limit of its own in the format.
-STORED_FRAME_MAX: Final = 17 * MIB
+# What the stored form of a frame, a header or a sealed object may take beyond its payload.
+STORED_EXTRA_MAX: Final = MIB
 PACK_FRAMES_MAX: Final = 1 << 20
 PACK_MAX = TABLE_MAX = 256 * MIB
 PACK_HEADER_MAX: Final = 64 * MIB
@@ -88,6 +78,7 @@ XATTR_NAME_MAX, XATTR_VALUE_MAX, XATTR_COUNT_MAX = 255, 65536, 4096
 LIST_DEPTH_MAX: Final = 8
 FILE_MAX: Final = (1 << 63) - 1
 WINDOW_MAX: Final = 8 * MIB
+SLOTS_MAX: Final = 64
 ENVELOPE, TAG = 5, 16
 
 # Bounds of this program.
@@ -96,6 +87,9 @@ WALK_MAX_BYTES: Final = 64 * MIB
 OPEN_DIRECTORIES_MAX: Final = 64
 OPEN_PACKS_MAX: Final = 32
 NAMED_MAX: Final = 10_000
+# Lists may name lists that name what is missing more often than anyone can wait for: here the rest of such a directory is given up.
+DAMAGES_MAX: Final = 10_000
+PASSPHRASE_MAX: Final = MIB
 
 DATA, TREE, LIST = 1, 2, 3
 CHUNK_LABELS: Final = {DATA: "chunk data", TREE: "chunk tree", LIST: "chunk list"}
@@ -130,6 +124,10 @@ class RescueError(Exception):
 
 class CorruptError(Exception):
     """Something in the repository is not what the format allows, or is missing."""
+
+
+class SlotMemoryError(CorruptError):
+    """This machine has too little memory for a key slot."""
 
 
 class NewerError(CorruptError):
@@ -349,7 +347,9 @@ class Folder:
             ) from None
         except (OSError, ValueError) as error:
             raise RescueError(
-                FAILED, f"the repository's folder cannot be opened: repository={path}, error={reason(error)}"
+                UNREADABLE,
+                f"the repository's folder cannot be opened: repository={path}, error={reason(error)}",
+                "see that this user may read it and that its disk or mount answers",
             ) from None
 
     def names(self, first: str) -> list[str]:
@@ -358,10 +358,21 @@ class Folder:
             fd = os.open(first, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.fd)
         except (FileNotFoundError, NotADirectoryError):
             return []
+        except OSError as error:
+            raise self._unreadable(first, error) from None
         try:
             return sorted(os.listdir(fd))
+        except OSError as error:
+            raise self._unreadable(first, error) from None
         finally:
             os.close(fd)
+
+    def _unreadable(self, key: str, error: OSError) -> RescueError:
+        return RescueError(
+            UNREADABLE,
+            f"the repository's folder cannot be read: repository={self.path}, key={key}, error={reason(error)}",
+            "see that this user may read it and that its disk or mount answers",
+        )
 
     def open(self, key: str) -> int:
         """A descriptor of an object, which must be a plain file (a FIFO in its place must not make us wait)."""
@@ -393,8 +404,10 @@ class Folder:
         """Whether the object is there."""
         try:
             os.stat(key, dir_fd=self.fd)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
+        except OSError as error:
+            raise self._unreadable(key, error) from None
         return True
 
 
@@ -505,9 +518,8 @@ class Secret:
                 f"a key slot's parameters are impossible: memory_kib={memory}, passes={passes}, lanes={lanes}"
             ) from error
         except MemoryError as error:
-            raise RescueError(
-                FAILED, f"not enough memory for a key slot: memory_kib={memory}", "use a machine with more memory"
-            ) from error
+            # No end of the run: another slot may open with less.
+            raise SlotMemoryError(f"not enough memory for a key slot: memory_kib={memory}") from error
 
 
 def open_slot(key: str, slot: bytes, repository: bytes, secret: Secret) -> bytes | None:
@@ -542,22 +554,27 @@ def read_secret(key_file: str | None, passphrase_file: str | None) -> Secret:
     assert path is not None
     try:
         with open(path, "rb") as file:
-            content = file.read(MIB)
+            content = file.read(PASSPHRASE_MAX + 1)
     except (OSError, ValueError) as error:
         raise RescueError(
             FAILED, f"the key or passphrase file cannot be read: file={path}, error={reason(error)}"
         ) from None
     if key_file is None:
-        content = content.removesuffix(b"\n").removesuffix(b"\r")
+        if len(content) > PASSPHRASE_MAX:
+            raise RescueError(
+                USAGE, f"the passphrase file is too long: file={path}, limit_bytes={PASSPHRASE_MAX}", "check the path"
+            )
+        if content.endswith(b"\n"):
+            content = content[:-1].removesuffix(b"\r")
         if not content:
-            raise RescueError(USAGE, f"the passphrase file is empty: file={path}")
+            raise RescueError(USAGE, f"the passphrase file is empty: file={path}", "check the path")
         return Secret(2, content)
-    match = re.fullmatch(rb"longshore-key-1:([0-9a-fA-F]{64})\r?\n?", content)
+    match = re.fullmatch(rb"longshore-key-1:([0-9a-f]{64})(\r?\n)?", content)
     if match is None:
         raise RescueError(
             WRONG_KEY,
             f"this is no key file: file={path}",
-            "a key file is one line, longshore-key-1: and 64 hexadecimal digits; for a passphrase use --passphrase-file",
+            "a key file is one line, longshore-key-1: and 64 lower-case hexadecimal digits; for a passphrase use --passphrase-file",
         )
     return Secret(1, bytes.fromhex(match[1].decode()))
 
@@ -575,7 +592,17 @@ def open_sealed(keys: Keys, kind: int, key: str, blob: bytes, limit: int) -> byt
     if commitment != blob[64:96]:
         raise CorruptError(f"an object was sealed with another key or for another place: key={key}")
     plain = unseal(aes, ZERO_NONCE, blob[96 + clear :], blob[: 96 + clear] + key.encode(), f"object {key}")
-    return open_envelope(plain, limit)
+    payload = open_envelope(plain, limit)
+    check_stored(len(blob), len(payload), f"object {key}")
+    return payload
+
+
+def check_stored(stored: int, payload: int, what: str) -> None:
+    """Refuse a stored form that is much larger than what it holds."""
+    if stored > payload + STORED_EXTRA_MAX:
+        raise CorruptError(
+            f"{what} takes more room than the format allows: stored_bytes={stored}, payload_bytes={payload}"
+        )
 
 
 # --- entries, items, snapshots --------------------------------------------------------------------------------------------------
@@ -754,13 +781,17 @@ def read_snapshot(name: str, payload: bytes) -> Snapshot:
     if 16 in fields:
         cursor = Cursor(fields[16][0])
         for key in COUNT_NAMES:
-            if cursor.more():
-                counts[key] = cursor.uv()
+            counts[key] = cursor.uv()
+        cursor.finish()
     for pair in fields.get(4, ()):
         cursor = Cursor(pair)
         cursor.bytes(OBJECT_MAX)
         cursor.bytes(OBJECT_MAX)
         cursor.finish()
+    if 2 in fields:
+        exact(fields[2][0], 16, "a parent")
+    if 8 in fields:
+        whole_sv(fields[8][0])
     return Snapshot(
         name=name,
         committed=state == 1,
@@ -848,7 +879,7 @@ class Places:
 
 @dataclass(frozen=True, slots=True)
 class HeaderFrame:
-    """A frame as a pack's header tells it."""
+    """A frame as a pack's header tells it; its chunks stand in the header from `chunks_at` on."""
 
     kind: int
     session: bytes
@@ -858,7 +889,80 @@ class HeaderFrame:
     offset: int
     stored: int
     payload: int
-    chunks: tuple[tuple[bytes, int], ...]
+    chunks_at: int
+    chunk_count: int
+
+
+class PackHeader:
+    """The opened header of a pack, walked from its bytes each time: a header of a million frames costs no more than it is long."""
+
+    __slots__ = ("_at", "_count", "_number", "_payload", "_salt", "_session")
+
+    def __init__(self, payload: bytes, count: int, at: int, session: bytes, number: int, salt: bytes) -> None:
+        self._payload = payload
+        self._count = count
+        self._at = at
+        self._session = session
+        self._number = number
+        self._salt = salt
+
+    def check(self) -> None:
+        """Walk all of it once, so that nothing is taken from a header that is wrong at its end."""
+        births: set[bytes] = set()
+        moved = 0
+        for frame in self.frames():
+            if (frame.session, frame.number) != (self._session, self._number):
+                moved += 1
+                births.add(frame.session + struct.pack("<II", frame.number, frame.ordinal))
+                if len(births) != moved:
+                    raise CorruptError("a frame's birth name stands twice in a pack")
+
+    def frames(self) -> Iterator[HeaderFrame]:
+        """Its frames, in the order in which they lie; what is not allowed is a CorruptError on the way."""
+        cursor = Cursor(self._payload)
+        if cursor.uv() != self._count:
+            raise CorruptError("a pack's header and end differ in the number of frames")
+        offset, own_ordinal = 112, 0
+        for _ in range(self._count):
+            flags, kind = cursor.u8(), cursor.u8()
+            if flags > 1 or not DATA <= kind <= LIST:
+                raise CorruptError(f"a frame has unknown flags or kind: flags={flags}, kind={kind}")
+            if flags:
+                session, number, ordinal, salt = cursor.take(16), cursor.u32(), cursor.u32(), cursor.take(32)
+                if (session, number) == (self._session, self._number):
+                    raise CorruptError("a frame is said to have moved from the pack in which it lies")
+                if ordinal == 0xFFFFFFFF:
+                    raise CorruptError("a frame has an ordinal that is not allowed")
+            else:
+                session, number, salt, ordinal = self._session, self._number, self._salt, own_ordinal
+                own_ordinal += 1
+            stored, count = cursor.uv(), cursor.uv()
+            if not TAG + ENVELOPE <= stored <= self._at - offset:
+                raise CorruptError(f"a frame has an impossible length: stored_bytes={stored}")
+            if not count:
+                raise CorruptError("a frame holds no chunk")
+            frame_at = cursor.pos
+            payload = 0
+            for _ in range(count):
+                cursor.take(32)
+                length = cursor.uv()
+                if not length:
+                    raise CorruptError("a frame holds an empty chunk")
+                payload += length
+                if payload > FRAME_MAX:
+                    raise CorruptError(f"a frame is larger than the format allows: payload_bytes={payload}")
+            check_stored(stored, payload, "a frame")
+            yield HeaderFrame(kind, session, number, ordinal, salt, offset, stored, payload, frame_at, count)
+            offset += stored
+        cursor.finish()
+        if offset != self._at:
+            raise CorruptError(f"a pack's frames do not fill it: frames_end={offset}, header_begins={self._at}")
+
+    def chunks(self, frame: HeaderFrame) -> Iterator[tuple[bytes, int]]:
+        """Id and length of each chunk of a frame."""
+        cursor = Cursor(self._payload, frame.chunks_at)
+        for _ in range(frame.chunk_count):
+            yield cursor.take(32), cursor.uv()
 
 
 class Repository:
@@ -871,13 +975,16 @@ class Repository:
         self.keys = self._open(secret)
         self.places = Places()
         self.packs: list[str] = []
-        self._births: dict[tuple[bytes, int, bytes], int] = {}
-        self._birth_list: list[tuple[bytes, int, bytes]] = []
+        # A birth pack is known by session, number and salt, 52 bytes in this order.
+        self._births: dict[bytes, int] = {}
+        self._birth_list: list[bytes] = []
         self._pack_fds: OrderedDict[int, int] = OrderedDict()
         self._ciphers: OrderedDict[int, AESGCM] = OrderedDict()
         self._opened: OrderedDict[int, bytes] = OrderedDict()
         self._opened_bytes = 0
+        # Frames that do not open, and chunks (frame, offset) of frames that do whose id differs: their neighbours are as good as any.
         self.bad_frames: set[int] = set()
+        self.bad_chunks: set[tuple[int, int]] = set()
 
     # opening
 
@@ -891,7 +998,7 @@ class Repository:
             )
         key = f"config/{numbers[-1]}"
         try:
-            blob = self.folder.read(key, 2 * OBJECT_MAX)
+            blob = self.folder.read(key, OBJECT_MAX + STORED_EXTRA_MAX)
             check_start(blob, 1, 96 + 6 + TAG + ENVELOPE, f"object {key}")
             self._check_clear(key, blob)
         except NewerError as error:
@@ -936,13 +1043,19 @@ class Repository:
         check_start(blob, 1, 96 + 6 + TAG + ENVELOPE, f"object {key}")
         cls._check_clear(key, blob)
         fields = read_record(open_sealed(keys, 1, key, blob, OBJECT_MAX), frozenset({1, 2, 3, 4, 5, 7}), frozenset())
-        for tag in (1, 3, 5, 7):
-            whole_uv(one(fields, tag, "a configuration"))
+        _, smallest, usual, largest = (whole_uv(one(fields, tag, "a configuration")) for tag in (1, 3, 5, 7))
+        if not 0 < smallest <= usual <= largest <= CHUNK_MAX or usual & (usual - 1):
+            raise CorruptError(
+                f"a configuration's sizes of chunks are impossible: smallest={smallest}, usual={usual}, largest={largest}"
+            )
         if 2 in fields:
             whole_sv(fields[2][0])
 
     def _unlock(self, secret: Secret) -> Keys:
         slots = [name for name in self.folder.names("keys") if NAME_32.match(name)]
+        if len(slots) > SLOTS_MAX:
+            self.out.note(f"looked at the first key slots only: slots={len(slots)}, limit={SLOTS_MAX}")
+            slots = slots[:SLOTS_MAX]
         problems: list[CorruptError] = []
         for name in slots:
             key = f"keys/{name}"
@@ -960,6 +1073,12 @@ class Repository:
                 f"the repository has no key slot: repository={self.folder.path}",
                 "restore keys/ from a copy of the repository",
             )
+        if any(isinstance(problem, SlotMemoryError) for problem in problems):
+            raise RescueError(
+                FAILED,
+                f"not enough memory for a key slot, and no other opens: slots={len(slots)}",
+                "use a machine with more memory",
+            )
         if problems and len(problems) == len(slots):
             code = NEWER if all(isinstance(p, NewerError) for p in problems) else CORRUPT
             raise RescueError(
@@ -974,7 +1093,7 @@ class Repository:
 
     def sealed(self, kind: int, key: str, limit: int) -> bytes:
         """The payload of a sealed object of the repository."""
-        return open_sealed(self.keys, kind, key, self.folder.read(key, limit + limit // 128 + MIB), limit)
+        return open_sealed(self.keys, kind, key, self.folder.read(key, limit + STORED_EXTRA_MAX), limit)
 
     # snapshots
 
@@ -1005,8 +1124,8 @@ class Repository:
 
     # packs
 
-    def read_header(self, name: str, fd: int) -> tuple[list[HeaderFrame], int]:
-        """The frames of a pack and where its header begins."""
+    def read_header(self, name: str, fd: int) -> PackHeader:
+        """Open a pack's header and check all of it; nothing of it is kept but its bytes."""
         match = NAME_PACK.match(name)
         assert match is not None
         session, number = bytes.fromhex(match[1]), int(match[2], 16)
@@ -1022,85 +1141,46 @@ class Repository:
         length, count, _, end = struct.unpack("<IIQ8s", read_at(fd, size - 24, 24))
         if end != PACK_END:
             raise CorruptError("a pack's end is missing")
-        if count > PACK_FRAMES_MAX or length > size - 24 - 112 or length > PACK_HEADER_MAX + MIB:
+        if count > PACK_FRAMES_MAX or length > min(size - 24 - 112, PACK_HEADER_MAX + STORED_EXTRA_MAX):
             raise CorruptError(f"a pack's header has an impossible size: header_bytes={length}, frames={count}")
         at = size - 24 - length
         key, commitment = self.keys.pack(head[32:64], session, number)
         if commitment != head[64:96]:
             raise CorruptError("a pack was sealed with another key")
         associated = self.keys.repository + b"\x22\x00" + session + struct.pack("<IQ", number, at)
-        payload = open_envelope(
-            unseal(key, HEADER_NONCE, read_at(fd, at, length), associated, "a pack's header"), PACK_HEADER_MAX
-        )
-        return self._frames(Cursor(payload), count, at, (session, number, head[32:64])), at
-
-    @staticmethod
-    def _frames(cursor: Cursor, count: int, at: int, own: tuple[bytes, int, bytes]) -> list[HeaderFrame]:
-        if cursor.uv() != count:
-            raise CorruptError("a pack's header and end differ in the number of frames")
-        frames = []
-        offset, own_ordinal = 112, 0
-        for _ in range(count):
-            flags, kind = cursor.u8(), cursor.u8()
-            if flags > 1 or not DATA <= kind <= LIST:
-                raise CorruptError(f"a frame has unknown flags or kind: flags={flags}, kind={kind}")
-            if flags:
-                session, number, ordinal, salt = cursor.take(16), cursor.u32(), cursor.u32(), cursor.take(32)
-            else:
-                (session, number, salt), ordinal = own, own_ordinal
-                own_ordinal += 1
-            if ordinal == 0xFFFFFFFF:
-                raise CorruptError("a frame has an ordinal that is not allowed")
-            stored, chunk_count = cursor.uv(), cursor.uv()
-            if not TAG + ENVELOPE <= stored <= min(at - offset, STORED_FRAME_MAX):
-                raise CorruptError(f"a frame has an impossible length: stored_bytes={stored}")
-            # 33 bytes a chunk at least: the header itself bounds what is allocated.
-            if chunk_count * 33 > cursor.end - cursor.pos:
-                raise CorruptError(f"a frame has more chunks than its header has room for: chunks={chunk_count}")
-            chunks = []
-            payload = 0
-            for _ in range(chunk_count):
-                chunk = cursor.take(32)
-                length = cursor.uv()
-                payload += length
-                if payload > FRAME_MAX:
-                    raise CorruptError(f"a frame is larger than the format allows: payload_bytes={payload}")
-                chunks.append((chunk, length))
-            frames.append(HeaderFrame(kind, session, number, ordinal, salt, offset, stored, payload, tuple(chunks)))
-            offset += stored
-        cursor.finish()
-        if offset != at:
-            raise CorruptError(f"a pack's frames do not fill it: frames_end={offset}, header_begins={at}")
-        return frames
+        sealed = read_at(fd, at, length)
+        payload = open_envelope(unseal(key, HEADER_NONCE, sealed, associated, "a pack's header"), PACK_HEADER_MAX)
+        check_stored(length, len(payload), "a pack's header")
+        header = PackHeader(payload, count, at, session, number, head[32:64])
+        header.check()
+        return header
 
     def _birth(self, frame: HeaderFrame) -> int:
-        name = (frame.session, frame.number, frame.salt)
+        name = frame.session + struct.pack("<I", frame.number) + frame.salt
         row = self._births.get(name)
         if row is None:
             row = self._births[name] = len(self._birth_list)
             self._birth_list.append(name)
         return row
 
-    def learn(self, name: str) -> list[int]:
-        """Read a pack's header and remember what lies in it; returns the rows of its frames."""
+    def learn(self, name: str) -> PackHeader:
+        """Read a pack's header and remember what lies in it; its first frame gets the row that `places` had as number of frames."""
         fd = self.folder.open(f"packs/{name}")
         try:
-            frames, _ = self.read_header(name, fd)
+            header = self.read_header(name, fd)
         finally:
             os.close(fd)
         pack = len(self.packs)
         self.packs.append(name)
-        rows = []
-        for frame in frames:
+        for frame in header.frames():
             row = self.places.add_frame(
                 pack, self._birth(frame), frame.ordinal, frame.offset, frame.stored, frame.payload, frame.kind
             )
-            rows.append(row)
             offset = 0
-            for chunk, length in frame.chunks:
+            for chunk, length in header.chunks(frame):
                 self.places.add_chunk(chunk, row, offset, length)
                 offset += length
-        return rows
+        return header
 
     def learn_all(self) -> None:
         """Learn every pack from its header; damaged packs are reported and left out."""
@@ -1133,8 +1213,9 @@ class Repository:
     def _cipher(self, birth: int) -> AESGCM:
         cipher = self._ciphers.get(birth)
         if cipher is None:
-            session, number, salt = self._birth_list[birth]
-            cipher = self._ciphers[birth] = AESGCM(self.keys.pack(salt, session, number)[0])
+            name = self._birth_list[birth]
+            number = int.from_bytes(name[16:20], "little")
+            cipher = self._ciphers[birth] = AESGCM(self.keys.pack(name[20:], name[:16], number)[0])
             if len(self._ciphers) > 256:
                 self._ciphers.popitem(last=False)
         return cipher
@@ -1150,10 +1231,9 @@ class Repository:
         places = self.places
         try:
             sealed = read_at(self._pack_fd(places.frame_pack[row]), places.frame_offset[row], places.frame_stored[row])
-            session, number, _ = self._birth_list[places.frame_birth[row]]
-            ordinal = places.frame_ordinal[row]
-            nonce = struct.pack("<I", ordinal) + bytes(8)
-            associated = self.keys.repository + b"\x21\x00" + session + struct.pack("<II", number, ordinal)
+            ordinal = struct.pack("<I", places.frame_ordinal[row])
+            nonce = ordinal + bytes(8)
+            associated = self.keys.repository + b"\x21\x00" + self._birth_list[places.frame_birth[row]][:20] + ordinal
             try:
                 plain = self._cipher(places.frame_birth[row]).decrypt(nonce, sealed, associated)
             except InvalidTag:
@@ -1185,14 +1265,18 @@ class Repository:
                 continue
             if self.keys.chunk_id(kind, plain) == chunk:
                 return plain
-            if row not in self.bad_frames:
-                self.bad_frames.add(row)
-                self.out.corrupt(
-                    f"a chunk is not what its id says: pack={self.packs[self.places.frame_pack[row]]}, chunk={chunk.hex()}"
-                )
+            self.bad_chunk(row, offset, chunk)
         if found:
             raise CorruptError(f"a chunk is damaged wherever it lies: chunk={chunk.hex()}")
         raise CorruptError(f"a chunk lies in no pack that can be read: chunk={chunk.hex()}")
+
+    def bad_chunk(self, row: int, offset: int, chunk: bytes) -> None:
+        """Name a chunk that is not what its id says, once."""
+        if (row, offset) not in self.bad_chunks:
+            self.bad_chunks.add((row, offset))
+            self.out.corrupt(
+                f"a chunk is not what its id says: pack={self.packs[self.places.frame_pack[row]]}, chunk={chunk.hex()}"
+            )
 
 
 # --- walking --------------------------------------------------------------------------------------------------------------------
@@ -1222,7 +1306,13 @@ class Items:
         while self._stack:
             chunk, pos = self._stack[-1]
             if self._top is None:
-                self._top = self._repository.chunk(chunk, LIST) if chunk else self._content
+                if chunk:
+                    # Off the stack while it may fail, or the next call would fail in the same place for ever.
+                    self._stack.pop()
+                    self._top = self._repository.chunk(chunk, LIST)
+                    self._stack.append((chunk, pos))
+                else:
+                    self._top = self._content
             if pos >= len(self._top):
                 self._stack.pop()
                 self._top = None
@@ -1493,6 +1583,7 @@ class Level:
     entries: Entries
     fd: int
     identity: tuple[int, int]
+    damages: int = 0
 
 
 class Restore:
@@ -1505,6 +1596,9 @@ class Restore:
         # First name of each link group: where it lies, the inode that we made, and a digest of what it holds.
         self._links: dict[tuple[int, int], tuple[Node, bytes, tuple[int, int], bytes]] = {}
         self.files = self.directories = self.others = self.bytes = 0
+        # Who is not root cannot give files away; that is said once, not for each.
+        self.owners_kept = 0
+        self._root = os.geteuid() == 0
 
     def tree(self, root: Entry) -> None:
         """Lay the contents of a directory into the root, then give the root its metadata."""
@@ -1523,7 +1617,10 @@ class Restore:
                     entry = level.entries.next()
                 except CorruptError as error:
                     self._out.lost(level.node.path(), f"entries of this directory are lost: {error}", damaged=True)
-                    continue
+                    level.damages += 1
+                    if level.damages < DAMAGES_MAX:
+                        continue
+                    entry = None
                 if entry is None:
                     held -= len(level.entry.content)
                     self._leave(stack)
@@ -1768,7 +1865,10 @@ class Restore:
                 else:
                     os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
         except (OSError, ValueError, OverflowError) as error:
-            self._unset(path, f"owner {entry.uid}:{entry.gid}", error)
+            if self._root or not isinstance(error, PermissionError):
+                self._unset(path, f"owner {entry.uid}:{entry.gid}", error)
+            else:
+                self.owners_kept += 1
             if mode & 0o6000:
                 mode &= 0o1777
                 self._out.lost(
@@ -1931,13 +2031,16 @@ def find_path(repository: Repository, root: Entry, path: bytes) -> Entry:
                 "restore the directory above and look",
             )
         entries = Entries(repository, entry.content)
-        damage = None
+        damage, damages = None, 0
         while True:
             try:
                 found = entries.next()
             except CorruptError as error:
                 damage = error
-                continue
+                damages += 1
+                if damages < DAMAGES_MAX:
+                    continue
+                found = None
             if found is None or found.name >= part:
                 break
         if found is None or found.name != part:
@@ -1984,6 +2087,8 @@ def command_restore(repository: Repository, out: Output, wanted: str, target: st
     code = out.code()
     seconds = time.monotonic() - began
     verdict = {OK: "complete", PARTIAL: "NOT complete, see above", CORRUPT: "DAMAGED, see above"}[code]
+    if restore.owners_kept:
+        verdict += f"; {restore.owners_kept} belong to who restored, because only root can give their owner back"
     out.summary(
         code,
         f"restored {snapshot.identifier}: {restore.files} files, {restore.directories} directories, {restore.others} others, "
@@ -1993,6 +2098,7 @@ def command_restore(repository: Repository, out: Output, wanted: str, target: st
         directories=restore.directories,
         others=restore.others,
         bytes=restore.bytes,
+        owners_not_set=restore.owners_kept,
         seconds=round(seconds, 3),
     )
     return code
@@ -2027,7 +2133,7 @@ class Check:
             ("index", NAME_32, 5, TABLE_MAX, self._index),
             ("usage", NAME_64, 6, TABLE_MAX, self._usage),
             ("removed", NAME_32, 8, OBJECT_MAX, self._removed),
-            ("tombstones", re.compile(r".*"), 9, OBJECT_MAX, self._tombstone),
+            ("tombstones", NAME_32, 9, OBJECT_MAX, self._tombstone),
         ):
             for name in repository.folder.names(first):
                 if pattern.match(name):
@@ -2036,7 +2142,7 @@ class Check:
 
     def _config(self, key: str) -> None:
         repository = self._repository
-        repository.check_config(repository.keys, key, repository.folder.read(key, 2 * OBJECT_MAX))
+        repository.check_config(repository.keys, key, repository.folder.read(key, OBJECT_MAX + STORED_EXTRA_MAX))
 
     def _sealed(self, kind: int, limit: int, reader: Callable[[str, bytes], None], key: str) -> None:
         reader(key, self._repository.sealed(kind, key, limit))
@@ -2054,10 +2160,18 @@ class Check:
         fields = read_record(payload, frozenset({1, 2, 3, 4, 5, 7, 9}), frozenset({5, 9}))
         if whole_uv(one(fields, 1, "a session")) not in (1, 2):
             raise CorruptError("a session is of unknown kind")
+        for tag, work in ((2, whole_sv), (3, whole_uv)):
+            if tag in fields:
+                work(fields[tag][0])
+        for tag, length in ((5, 16), (7, 16), (9, 32)):
+            for value in fields.get(tag, ()):
+                exact(value, length, "a name in a session")
 
     @staticmethod
     def _removed(_key: str, payload: bytes) -> None:
-        read_record(payload, frozenset({2, 4}), frozenset())
+        fields = read_record(payload, frozenset({2, 4}), frozenset())
+        if 2 in fields:
+            whole_sv(fields[2][0])
 
     @staticmethod
     def _tombstone(_key: str, payload: bytes) -> None:
@@ -2116,26 +2230,26 @@ class Check:
                 at += len(part)
             if digest.intdigest() != int.from_bytes(read_at(fd, size - 16, 8), "little"):
                 self._out.corrupt(f"a pack's checksum differs: pack={name}")
-            frames, _ = repository.read_header(name, fd)
         finally:
             os.close(fd)
-        rows = repository.learn(name)
-        for row, frame in zip(rows, frames, strict=True):
+        first = len(repository.places.frame_pack)
+        header = repository.learn(name)
+        for row, frame in enumerate(header.frames(), first):
             try:
                 payload = repository.frame(row)
             except CorruptError:
                 continue
             offset = 0
-            for chunk, length in frame.chunks:
+            for chunk, length in header.chunks(frame):
                 if repository.keys.chunk_id(frame.kind, payload[offset : offset + length]) != chunk:
-                    repository.bad_frames.add(row)
-                    self._out.corrupt(f"a chunk is not what its id says: pack={name}, chunk={chunk.hex()}")
+                    repository.bad_chunk(row, offset, chunk)
                 offset += length
 
     def _present(self, chunk: bytes, kind: int, span: int) -> None:
-        places = self._repository.places
-        for row, _, length in places.find(chunk):
-            if places.frame_kind[row] == kind and row not in self._repository.bad_frames:
+        repository = self._repository
+        for row, offset, length in repository.places.find(chunk):
+            usable = row not in repository.bad_frames and (row, offset) not in repository.bad_chunks
+            if usable and repository.places.frame_kind[row] == kind:
                 if length != span:
                     raise CorruptError(f"a chunk has not the span that it is said to have: chunk={chunk.hex()}")
                 return
@@ -2184,7 +2298,8 @@ class Check:
             self._out.progress("checking trees", self.trees)
             items = Items(self._repository, content, directory=True)
             last = b""
-            while True:
+            damages = 0
+            while damages < DAMAGES_MAX:
                 try:
                     item = items.next()
                     if item is None:
@@ -2206,6 +2321,7 @@ class Check:
                     last = final
                 except CorruptError as error:
                     self._out.lost(node.path(), str(error), damaged=True)
+                    damages += 1
 
     def _piece(self, plain: bytes, node: Node, todo: list[tuple[bytes, Node]]) -> None:
         cursor = Cursor(plain)
