@@ -145,9 +145,9 @@ def change(root: Path) -> Change:
     chance = random.Random(1)  # noqa: S311 - a choice of files
     done = Change()
     files = [
-        (path, state.st_size)
+        (path, min(state.st_size, state.st_blocks * 512))
         for path, state in _walk(root)
-        if stat.S_ISREG(state.st_mode) and state.st_size and os.access(path, os.W_OK) and path != root / _DATABASE
+        if stat.S_ISREG(state.st_mode) and state.st_blocks and os.access(path, os.W_OK) and path != root / _DATABASE
     ]
     total = sum(length for _, length in files)
     # A file that is larger than the whole change would make it many per cent.

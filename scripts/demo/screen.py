@@ -133,7 +133,9 @@ class Screen:
     def output(self, text: str) -> None:
         """Show what a command printed."""
         for line in text.splitlines():
-            self.show(Text("     " + printable(line), style="dim", no_wrap=True, overflow="ellipsis"))
+            cut = Text(printable(line), style="dim", no_wrap=True, overflow="ellipsis")
+            # Printed bare, a text forgets how it is to be cut.
+            self.show(Padding(cut, (0, 0, 0, 5), expand=False))
 
     def table(self, table: Table) -> None:
         """Show a table."""

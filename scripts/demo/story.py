@@ -245,10 +245,10 @@ def _restore(screen: Screen, folder: Folder, told: _Told, cluster: Cluster, *, n
     if counts.entries < 2:
         raise DemoError("there was nothing to compare")
     if differences:
-        screen.bad(f"{len(differences)} differences")
+        screen.bad(plural(len(differences), "difference"))
         for one in differences[:_SHOWN_DIFFERENCES]:
             screen.bad(str(one))
-        row.result = f"{len(differences)} differences"
+        row.result = plural(len(differences), "difference")
         return
     row.result = "identical"
     screen.good(
@@ -304,9 +304,7 @@ def _export_key(screen: Screen, folder: Folder, cluster: Cluster) -> None:
         _longshore(folder, "repo", "key", "export", str(folder.recovery_key), key=own)
     finally:
         own.unlink()
-    screen.good(
-        f"key exported to {folder.recovery_key}: with it and the repository all can be restored, without it nothing"
-    )
+    screen.good(f"key exported to {_here(folder.recovery_key)}: it and the repository are all that a restore needs")
 
 
 def _without_cluster(screen: Screen, folder: Folder) -> None:
