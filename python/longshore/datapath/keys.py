@@ -81,9 +81,6 @@ class Key:
     def __repr__(self) -> str:
         return "Key(passphrase=***)" if self.is_passphrase else "Key(secret=***)"
 
-    def __reduce__(self) -> str:
-        raise TypeError("a key does not leave its process")
-
 
 def native_key(key: Key) -> _native.Key:
     """Give the extension's side of a key."""

@@ -303,5 +303,5 @@ def _positive(name: str, value: int | None, default: Callable[[], int]) -> int:
     if value is None:
         return default()
     if value < 1:
-        raise UsageError(f"{name} must be at least 1: {name}={value}", "leave it out for what this machine allows")
+        raise UsageError(f"a limit must be at least 1: {name}={value}", "leave it out for what this machine allows")
     return value

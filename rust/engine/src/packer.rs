@@ -213,6 +213,7 @@ impl Sink {
         let size = bytes.len() as u64;
         self.repository.store.put_new(&key(index_key(name))?, Bytes::from(bytes))?;
         self.bytes_stored.fetch_add(size, Relaxed);
+        self.job.bytes_stored.fetch_add(size, Relaxed);
         let segment = self.repository.keep_segment(name, payload)?;
         let ids: Vec<ChunkId> = (0..segment.len()).map(|row| segment.id(row)).collect();
         self.index.add_segment(segment);

@@ -1,0 +1,76 @@
+"""What of the machine is ours: control groups of both versions, and what stands above them."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from longshore.datapath import machine
+
+MIB = 1 << 20
+
+
+def lay(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+@pytest.fixture
+def eight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine of eight processors."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+
+
+V2 = "proc/self/cgroup"
+GROUP = "sys/fs/cgroup"
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, 8),
+        ({V2: "0::/\n", f"{GROUP}/cpu.max": "max 100000\n"}, 8),
+        ({V2: "0::/\n", f"{GROUP}/cpu.max": "300000 100000\n"}, 3),
+        ({V2: "0::/\n", f"{GROUP}/cpu.max": "250000 100000\n"}, 2),
+        ({V2: "0::/\n", f"{GROUP}/cpu.max": "50000 100000\n"}, 1),
+        ({V2: "0::/\n", f"{GROUP}/cpu.max": "1600000 100000\n"}, 8),
+        ({V2: "0::/pod/us\n", f"{GROUP}/pod/us/cpu.max": "max 100000\n", f"{GROUP}/pod/cpu.max": "200000 100000\n"}, 2),
+        ({V2: "0::/../../elsewhere\n", f"{GROUP}/cpu.max": "200000 100000\n"}, 2),
+        (
+            {V2: "4:cpu,cpuacct:/us\n3:memory:/us\n", f"{GROUP}/cpu,cpuacct/us/cpu.cfs_quota_us": "400000\n",
+             f"{GROUP}/cpu,cpuacct/us/cpu.cfs_period_us": "100000\n"},
+            4,
+        ),
+        ({V2: "4:cpu:/us\n", f"{GROUP}/cpu/us/cpu.cfs_quota_us": "-1\n", f"{GROUP}/cpu/us/cpu.cfs_period_us": "100000\n"}, 8),
+        ({V2: "nonsense", f"{GROUP}/cpu.max": "1 0\n"}, 8),
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("eight")
+def test_workers_follow_mask_and_quota(tmp_path: Path, files: dict[str, str], expected: int) -> None:
+    assert machine.workers(root=lay(tmp_path, files)) == expected
+
+
+@pytest.mark.parametrize(
+    ("files", "expected_mib"),
+    [
+        ({}, 512),
+        ({V2: "0::/\n", f"{GROUP}/memory.max": "max\n"}, 512),
+        ({V2: "0::/\n", f"{GROUP}/memory.max": f"{800 * MIB}\n"}, 200),
+        ({V2: "0::/a/b\n", f"{GROUP}/a/b/memory.max": "max\n", f"{GROUP}/a/memory.max": f"{400 * MIB}\n"}, 100),
+        ({V2: "0::/a\n", f"{GROUP}/a/memory.max": f"{400 * MIB}\n", f"{GROUP}/memory.max": f"{800 * MIB}\n"}, 100),
+        ({V2: "0::/a\n", f"{GROUP}/a/memory.max": f"{800 * MIB}\n", f"{GROUP}/memory.max": f"{400 * MIB}\n"}, 100),
+        ({V2: "0::/\n", f"{GROUP}/memory.max": f"{100 * MIB}\n"}, 64),
+        ({V2: "0::/\n", f"{GROUP}/memory.max": f"{64 << 30}\n"}, 1024),
+        ({V2: "3:memory:/us\n", f"{GROUP}/memory/us/memory.limit_in_bytes": f"{1024 * MIB}\n"}, 256),
+        ({V2: "3:memory:/us\n", f"{GROUP}/memory/us/memory.limit_in_bytes": "9223372036854771712\n"}, 512),
+    ],
+)
+def test_memory_is_a_share_of_the_limit(tmp_path: Path, files: dict[str, str], expected_mib: int) -> None:
+    assert machine.memory_limit_bytes(root=lay(tmp_path, files)) == expected_mib * MIB
+
+
+def test_this_machine_has_at_least_one_processor() -> None:
+    assert 1 <= machine.workers() <= (os.cpu_count() or 1)
+    assert machine.memory_limit_bytes() >= 64 * MIB
