@@ -51,7 +51,8 @@ fn backup(repository: &Repository, path: &Path) -> longshore_engine::Result<Summ
 fn volume() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for n in 0..20u8 {
-        std::fs::write(folder.path().join(format!("f{n}")), blake3::hash(&[n]).as_bytes().repeat(50 * usize::from(n) + 1)).unwrap();
+        std::fs::write(folder.path().join(format!("f{n}")), blake3::hash(&[n]).as_bytes().repeat(50 * usize::from(n) + 1))
+            .unwrap();
     }
     std::thread::sleep(std::time::Duration::from_millis(40));
     folder
@@ -82,7 +83,8 @@ fn a_pack_under_a_tombstone_is_not_relied_on() {
     backup(&repository, folder.path()).unwrap();
     let doomed = packs(&*store);
     let generation = RandomName([7; 16]);
-    let bytes = Tombstone { packs: doomed.clone() }.encode(repository.keys(), generation, [1; 32], &mut Codec::new().unwrap()).unwrap();
+    let bytes =
+        Tombstone { packs: doomed.clone() }.encode(repository.keys(), generation, [1; 32], &mut Codec::new().unwrap()).unwrap();
     store.put_new(&Key::new(format!("tombstones/{generation}")).unwrap(), bytes.into()).unwrap();
     let second = backup(&repository, folder.path()).unwrap();
     let needed = needed_packs(&repository, second.snapshot.unwrap());
@@ -120,7 +122,11 @@ fn a_fenced_writer_begins_again_and_adopts_what_it_sent() {
     let summary = backup(&repository, folder.path()).unwrap();
     assert!(fenced.load(Ordering::SeqCst));
     let (rows, _) = repository.snapshots().unwrap();
-    assert_eq!(rows.iter().map(|r| Some(r.session)).collect::<Vec<_>>(), [summary.snapshot], "one snapshot counts, the later one");
+    assert_eq!(
+        rows.iter().map(|r| Some(r.session)).collect::<Vec<_>>(),
+        [summary.snapshot],
+        "one snapshot counts, the later one"
+    );
     assert_eq!(summary.counts.bytes_stored, 0, "what the fenced session sent is used");
     assert!(inner.list("sessions/", None, 10).unwrap().entries.is_empty());
 }
@@ -190,7 +196,8 @@ fn a_removed_parent_is_no_parent_and_a_repository_never_gets_a_second_key() {
     let found = repository.find_snapshot(&format!("ls0-{}", first.snapshot.unwrap()), None);
     assert_eq!(found.unwrap_err().kind(), ErrorKind::SnapshotNotFound);
     let before = store.list("", None, 1000).unwrap().entries;
-    let again = Repository::init(Arc::clone(&store), World::system(), &Unlock::Secret([2; 32]), "", Argon2Cost::default(), Cache::none());
+    let again =
+        Repository::init(Arc::clone(&store), World::system(), &Unlock::Secret([2; 32]), "", Argon2Cost::default(), Cache::none());
     assert_eq!(again.unwrap_err().kind(), ErrorKind::RepositoryExists);
     let wrong = Repository::open(Arc::clone(&store), World::system(), &Unlock::Secret([2; 32]), Cache::none());
     assert_eq!(wrong.unwrap_err().kind(), ErrorKind::WrongKey);

@@ -274,7 +274,7 @@ fn capture(
     let budget = options.memory_budget_bytes.max(64 << 20);
     let pack_options = PackOptions {
         // Open packs of data and trees by thread, those being sent, and the caches of the parent's trees share the budget.
-        pack_size_bytes: (budget / (2 * options.workers.max(1) + options.upload_threads + 6)).clamp(4 << 20, 32 << 20),
+        pack_size_bytes: (budget / (8 * options.workers.max(1) + 4 * options.upload_threads + 10)).clamp(4 << 20, 64 << 20),
         compression: options.compression,
         verify: options.verify,
         upload_threads: if options.workers == 0 { 0 } else { options.upload_threads },

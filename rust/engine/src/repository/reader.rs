@@ -22,6 +22,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+/// More is not kept, whatever the budget: reads go in the order in which frames were written, so a frame is wanted soon or not again.
+const CACHE_BYTES_MAX: usize = 72 << 20;
 /// How much of a pack is fetched at once.
 const REGION_BYTES: u64 = 4 << 20;
 
@@ -146,6 +148,7 @@ impl ChunkReader {
     /// A reader over an index; about `budget_bytes` are kept in memory.
     #[must_use]
     pub fn new(repository: Repository, index: Arc<Index>, job: Arc<Job>, budget_bytes: usize) -> Self {
+        let budget_bytes = budget_bytes.min(CACHE_BYTES_MAX);
         Self {
             repository,
             index: RwLock::new(index),
