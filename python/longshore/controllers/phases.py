@@ -113,10 +113,10 @@ def done_progress(*, files: int, size_bytes: int, seconds: float) -> JsonObject:
     return fields
 
 
-def describe_lost(what: str, items: Sequence[LostItem], *, count: int) -> str:
+def describe_lost(what: str, items: Sequence[LostItem], *, count: int, counted: str = "items_lost") -> str:
     """Name items that were not captured or restored: the first hundred, and how many there are."""
     named = [f"{_path(item.path)} ({item.message})" for item in items[:_NAMED_MAX]]
-    return _listed(f"{what}: items_lost={count}", named, count=count)
+    return _listed(f"{what}: {counted}={count}", named, count=count)
 
 
 def describe_changed(paths: Sequence[bytes], *, count: int) -> str:

@@ -220,6 +220,10 @@ class PodVolumeRestoreController(PodVolumeController):
             )
             return Ending(PodVolumePhase.FAILED, f"{message}; {step}", fields)
         annotations: dict[str, str | None] = {}
+        left_out = ""
+        if result.items_dropped:
+            head = "left out because they lend rights beyond owner and mode"
+            left_out = describe_lost(head, result.dropped, count=result.items_dropped, counted="items_left_out")
         message = ""
         if outcome.true_mode is not None:
             octal = f"{outcome.true_mode:04o}"
@@ -243,7 +247,8 @@ class PodVolumeRestoreController(PodVolumeController):
                 text = f"the volume is restored, but the pod cannot be told: {err.text()}"
                 return Ending(PodVolumePhase.FAILED, text, fields)
             outcome.pod_told = True
-        return Ending(PodVolumePhase.COMPLETED, message, fields, annotations)
+        text = "; ".join(part for part in (message, left_out) if part)
+        return Ending(PodVolumePhase.COMPLETED, text, fields, annotations)
 
     def final(self, obj: JsonObject) -> Requeue | None:
         """Give an opened root its true mode when the waiting container has ended."""

@@ -240,6 +240,16 @@ class RestoreResult(Protocol):
         ...
 
     @property
+    def items_dropped(self) -> int:
+        """How many items or attributes the policy left out."""
+        ...
+
+    @property
+    def dropped(self) -> Sequence[LostItem]:
+        """The first of those."""
+        ...
+
+    @property
     def exit_code(self) -> int:
         """0 when all is well, 3 when items are missing, 4 when data did not verify."""
         ...

@@ -51,6 +51,8 @@ class Done:
     seconds: float = 0.5
     items_lost: int = 0
     items_changed: int = 0
+    items_dropped: int = 0
+    dropped: tuple = ()
     lost: tuple = ()
     changed: tuple = ()
     exit_code: int = 0

@@ -1,11 +1,14 @@
 """Cancellation in every phase, deletion, outages, refusals: each ends as it should, with a message that says what to do."""
 
+import base64
+
 import pytest
 from tests.unit.controllers.fake_datapath import Lost, wait_for
 from tests.unit.controllers.rig import BSL, NAMESPACE, PVB, PVR, RESTORE_UID
 
 from longshore.errors import CorruptError, NewerFormatError, NoSpaceError, StoreDeniedError
-from longshore.kube.resource import PERSISTENT_VOLUMES, SECRETS
+from longshore.kube.fake import Answer
+from longshore.kube.resource import EVENTS, PERSISTENT_VOLUMES, PODS, SECRETS
 
 
 def cancel(rig, resource, name):
@@ -252,11 +255,47 @@ def test_restore_waits_for_the_container(rig):
     wait_for(lambda: any(one.verb == "get" and one.name == name for one in rig.server.seen))
     assert rig.status(PVR, name) == {} and not (target / "a").exists()
     back["status"]["initContainerStatuses"][0]["state"] = {"running": {}}
-    from longshore.kube.resource import PODS
-
     rig.server.put(PODS, back, namespace="shop")
     assert rig.wait_phase(PVR, name)["phase"] == "Completed"
     assert (target / ".velero" / RESTORE_UID).is_file()
+
+
+def test_done_file_from_before_is_gone_before_the_restore_begins(rig):
+    pod, path = rig.pod()
+    (path / "a").write_bytes(b"x")
+    rig.agent()
+    snapshot = rig.done_backup(pod)["snapshotID"]
+    back, target = rig.waiting_pod()
+    (target / ".velero").mkdir()
+    (target / ".velero" / RESTORE_UID).touch()
+    rig.world.gate.clear()
+    name = rig.restore(back, snapshot)
+    wait_for(lambda: any(kind == "restore" for kind, _request in rig.world.calls))
+    assert not (target / ".velero").exists() and rig.status(PVR, name)["phase"] == "InProgress"
+    rig.world.gate.set()
+    assert rig.wait_phase(PVR, name)["phase"] == "Completed"
+
+
+def test_status_that_cannot_be_written_does_not_touch_the_volume_again(rig):
+    pod, path = rig.pod()
+    (path / "a").write_bytes(b"x")
+    rig.agent()
+    snapshot = rig.done_backup(pod)["snapshotID"]
+    back, target = rig.waiting_pod()
+    rig.world.gate.clear()
+    name = rig.restore(back, snapshot)
+    rig.wait_phase(PVR, name, "InProgress")
+    rig.server.faults.inject(Answer(500), resource="podvolumerestores", verb="patch", times=None)
+    rig.world.gate.set()
+    wait_for((target / ".velero" / RESTORE_UID).is_file)
+    # The pod goes on, and its container removes the folder, as it does.
+    (target / ".velero" / RESTORE_UID).unlink()
+    (target / ".velero").rmdir()
+    before = len(rig.server.seen)
+    wait_for(lambda: len([one for one in list(rig.server.seen)[before:] if one.verb == "patch"]) > 3)
+    rig.server.faults.clear()
+    assert rig.wait_phase(PVR, name)["phase"] == "Completed"
+    assert not (target / ".velero").exists()
 
 
 def test_pod_that_does_not_wait_is_not_restored_into(rig):
@@ -288,11 +327,7 @@ def test_no_secret_is_shown_anywhere(rig):
     rig.agent()
     rig.done_backup(pod)
     secret = rig.server.get(SECRETS, "longshore-repo-credentials", namespace=NAMESPACE)
-    import base64
-
     digits = base64.b64decode(secret["data"]["repository-key"]).decode().strip().removeprefix("longshore-key-1:")
     assert len(digits) == 64
-    from longshore.kube.resource import EVENTS
-
     shown = repr([rig.server.objects(PVB), rig.server.objects(EVENTS)])
     assert digits not in shown
