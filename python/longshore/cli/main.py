@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "volume": ("longshore.cli.volume:group", "Back up, look into and restore directories."),
     "repo": ("longshore.cli.repo:group", "Make, look at and check repositories, and their keys."),
     "node-agent": ("longshore.cli.node_agent:command", "Serve PodVolumeBackups and PodVolumeRestores of one node."),
+    "server": ("longshore.cli.server:command", "Serve repositories and storage locations of a cluster."),
     "version": ("longshore.cli.version:command", "Show the versions of this program."),
     "completion": ("longshore.cli.completion:command", "Print a script that completes commands in a shell."),
 }

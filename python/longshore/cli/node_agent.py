@@ -72,21 +72,21 @@ def command(
 
     The word `server` and flags of Velero's node agent are accepted, so that Velero's own DaemonSet can start it.
     """
-    from longshore.node_agent import AgentSettings, run
-
     _ = word
-    settings = AgentSettings(
-        node_name=node_name or "",
-        namespace=namespace,
-        kubeconfig=kubeconfig,
-        host_pods_root=Path(host_pods_root),
-        cache_dir=Path(cache_dir) if cache_dir else None,
-        metrics_address=metrics_address,
-        concurrency=concurrency,
-        memory_limit_bytes=memory_limit,
-    )
 
     def serve(stop: threading.Event) -> int:
+        from longshore.node_agent import AgentSettings, run
+
+        settings = AgentSettings(
+            node_name=node_name or "",
+            namespace=namespace,
+            kubeconfig=kubeconfig,
+            host_pods_root=Path(host_pods_root),
+            cache_dir=Path(cache_dir) if cache_dir else None,
+            metrics_address=metrics_address,
+            concurrency=concurrency,
+            memory_limit_bytes=memory_limit,
+        )
         return run(settings, stop)
 
     return run_until_signal(serve, level=log_level, log_format=log_format, unused=unused)

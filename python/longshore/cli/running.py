@@ -70,13 +70,14 @@ def _wait(job: Job[object], display: Display) -> None:
         display.update(job.progress())
 
 
-def run_job(job: Job[Result], *, output: Output, title: str, after_cancel: str) -> Result:
+def run_job(job: Job[Result], *, output: Output, title: str, after_cancel: str, stored: str = "fetched") -> Result:
     """Watch a job to its end.
 
     Args:
         job: it runs already.
         output: shows progress.
         title: what the job does, e.g. `Backing up`.
+        stored: what the job does with bytes of the store, `stored` or `fetched`.
         after_cancel: what an operator does next when it was cancelled.
 
     Returns:
@@ -87,7 +88,7 @@ def run_job(job: Job[Result], *, output: Output, title: str, after_cancel: str) 
         LongshoreError: why it came to nothing.
     """
     with _signals_interrupt():
-        display = output.watch(title)
+        display = output.watch(title, stored=stored)
         try:
             try:
                 _wait(job, display)

@@ -153,9 +153,27 @@ def test_rate_follows_the_last_seconds_and_foretells_the_end() -> None:
         # A hundred bytes a second, then ten.
         done = 100 * min(second, 20) + 10 * max(second - 20, 0)
         reading = meter.read(replace(counters, bytes_done=done))
+        assert (reading.eta_seconds is not None) == (second >= 3)
     assert reading.bytes_per_second == pytest.approx(10, rel=0.05)
     assert reading.eta_seconds == pytest.approx((10_000 - 2400) / 10, rel=0.05)
     assert reading.fraction == pytest.approx(0.24)
+
+
+def test_totals_that_still_grow_foretell_nothing() -> None:
+    """A first backup's walk is just ahead of its reading: 99 % of what is known is not 99 %."""
+    clock = Clock()
+    meter = Meter(clock)
+    for second in range(1, 30):
+        clock.now = 100.0 + second
+        reading = meter.read(
+            Counters(bytes_total=1000 * second, bytes_done=990 * second, files_total=second, files_done=second)
+        )
+        assert not reading.settled
+        assert reading.eta_seconds is None
+        assert " of " not in sentence(reading)
+    assert meter.read(replace(Counters(), stage="committing")).settled
+    clock.now += 3
+    assert meter.read(replace(Counters(), stage="committing")).settled
 
 
 def test_files_tell_how_far_when_there_are_no_bytes() -> None:
@@ -171,7 +189,7 @@ def test_a_line_every_ten_seconds_and_not_before() -> None:
         clock.now = 100.0 + tenth / 10
         display.update(Counters())
     assert len(lines) == 3
-    assert lines[0].startswith("Backing up, running: 25%, 250.0 MiB of 1000.0 MiB, ")
+    assert lines[0].startswith("Backing up: 25%, 250.0 MiB of 1000.0 MiB, ")
     assert "5 of 10 files, stored 100.0 MiB" in lines[0]
 
 
@@ -200,11 +218,16 @@ def test_bar_draws_on_its_stream_and_leaves_nothing(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "80")
     display = BarDisplay("Backing up", terminal)
+    display.update(Counters())
+    assert "25%" not in terminal.getvalue()
+    monkeypatch.setattr("longshore.cli.output.progress.SETTLED_AFTER_SECONDS", 0.0)
+    display._drawn = 0.0
     display.update(replace(Counters(), current="a\x1b]0;owned\x07"))
     shown = terminal.getvalue()
     display.close()
     display.close()
-    assert "Backing up (running)" in shown
+    assert "Backing up" in shown
+    assert "running" not in shown
     assert "25%" in shown
     assert "a\\x1b]0;owned" in shown
     assert "\x1b]0;" not in shown

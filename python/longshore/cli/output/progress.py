@@ -13,13 +13,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from longshore.cli.output.human import count, duration, printable, size
+from longshore.cli.output.human import count, duration, plural, printable, size
 
-__all__ = ["Counters", "Display", "JsonDisplay", "LineDisplay", "Meter", "Reading", "SilentDisplay", "sentence"]
+__all__ = [
+    "Counters",
+    "Display",
+    "JsonDisplay",
+    "LineDisplay",
+    "Meter",
+    "Reading",
+    "SilentDisplay",
+    "sentence",
+    "titled",
+]
 
 # A rate over the last seconds follows a job that changes its pace and does not jump with each file.
 WINDOW_SECONDS = 15.0
 RATE_AFTER_SECONDS = 0.5
+# A first backup learns what there is while it walks, just ahead of what it reads: a bar over such totals would always be full.
+SETTLED_AFTER_SECONDS = 3.0
+LATE_STAGES = frozenset({"committing", "finished"})
 LINE_EVERY_SECONDS = 10.0
 JSON_EVERY_SECONDS = 1.0
 
@@ -61,6 +74,8 @@ class Reading:
     """Of file bytes dealt with, over the last seconds."""
     eta_seconds: float | None
     """None while nothing can be said."""
+    settled: bool
+    """The totals have not grown for a while: how far the job is can be told."""
 
     @property
     def fraction(self) -> float:
@@ -98,6 +113,8 @@ class Meter:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._began = clock()
+        self._totals = (0, 0)
+        self._grown = self._began
         self._samples: deque[tuple[float, int]] = deque([(self._began, 0)])
 
     def read(self, counters: Counters) -> Reading:
@@ -110,24 +127,42 @@ class Meter:
             self._samples.popleft()
         since, before = self._samples[0]
         rate = max(counters.bytes_done - before, 0) / (now - since) if now - since >= RATE_AFTER_SECONDS else 0.0
+        totals = (counters.files_total, counters.bytes_total)
+        if totals != self._totals:
+            self._totals, self._grown = totals, now
+        settled = now - self._grown >= SETTLED_AFTER_SECONDS or counters.stage in LATE_STAGES
         left = counters.bytes_total - counters.bytes_done
-        return Reading(counters, now - self._began, rate, left / rate if rate > 0 and left > 0 else None)
+        return Reading(
+            counters, now - self._began, rate, left / rate if settled and rate > 0 and left > 0 else None, settled
+        )
 
 
-def sentence(reading: Reading) -> str:
-    """What there is to say beside a bar, in one line."""
+def titled(title: str, counters: Counters) -> str:
+    """What is being done, with the stage when it is not the main one."""
+    return title if counters.stage in {"running", "finished"} else f"{title} ({counters.stage})"
+
+
+def sentence(reading: Reading, *, stored: str = "stored") -> str:
+    """What there is to say beside a bar, in one line.
+
+    Args:
+        reading: one look at a job.
+        stored: what the job does with bytes of the store, `stored` or `fetched`.
+    """
     counters = reading.counters
     parts = []
-    if counters.bytes_total:
+    if counters.bytes_total and reading.settled:
         parts.append(f"{size(counters.bytes_done)} of {size(counters.bytes_total)}")
     elif counters.bytes_done:
         parts.append(size(counters.bytes_done))
     if reading.bytes_per_second:
         parts.append(f"{size(reading.bytes_per_second)}/s")
-    if counters.files_total:
+    if counters.files_total and reading.settled:
         parts.append(f"{count(counters.files_done)} of {count(counters.files_total)} files")
+    elif counters.files_done:
+        parts.append(plural(counters.files_done, "file"))
     if counters.bytes_stored:
-        parts.append(f"stored {size(counters.bytes_stored)}")
+        parts.append(f"{stored} {size(counters.bytes_stored)}")
     if counters.items_lost:
         parts.append(f"lost {count(counters.items_lost)}")
     return ", ".join(parts)
@@ -158,8 +193,10 @@ class SilentDisplay:
 class LineDisplay:
     """A line every ten seconds, for logs."""
 
-    def __init__(self, title: str, write: Callable[[str], None], clock: Callable[[], float]) -> None:
-        self._title, self._write, self._clock = title, write, clock
+    def __init__(
+        self, title: str, write: Callable[[str], None], clock: Callable[[], float], *, stored: str = "stored"
+    ) -> None:
+        self._title, self._write, self._clock, self._stored = title, write, clock, stored
         self._meter = Meter(clock)
         self._next = clock() + LINE_EVERY_SECONDS
 
@@ -171,8 +208,9 @@ class LineDisplay:
             return
         self._next = now + LINE_EVERY_SECONDS
         left = f", {duration(reading.eta_seconds)} left" if reading.eta_seconds is not None else ""
-        said = sentence(reading) or f"nothing yet after {duration(reading.seconds)}"
-        self._write(printable(f"{self._title}, {counters.stage}: {reading.fraction:.0%}, {said}{left}"))
+        said = sentence(reading, stored=self._stored) or f"nothing yet after {duration(reading.seconds)}"
+        share = f"{reading.fraction:.0%}, " if reading.settled else ""
+        self._write(printable(f"{titled(self._title, counters)}: {share}{said}{left}"))
 
     def close(self) -> None:
         """Do nothing."""

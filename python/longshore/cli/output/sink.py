@@ -83,7 +83,7 @@ class Output(ABC):
         """The end: fields for programs, lines for people."""
 
     @abstractmethod
-    def watch(self, title: str) -> Display:
+    def watch(self, title: str, *, stored: str = "stored") -> Display:
         """A display for a job that is about to run."""
 
     @abstractmethod
@@ -124,15 +124,15 @@ class TextOutput(Output):
                 self.line(line)
         self.flush()
 
-    def watch(self, title: str) -> Display:
+    def watch(self, title: str, *, stored: str = "stored") -> Display:
         """A bar on a terminal, lines elsewhere."""
         if self.quiet:
             return SilentDisplay()
         if self.stderr.isatty():
             from longshore.cli.output.bar import BarDisplay
 
-            return BarDisplay(title, self.stderr)
-        return LineDisplay(title, self.note, self._clock)
+            return BarDisplay(title, self.stderr, stored=stored)
+        return LineDisplay(title, self.note, self._clock, stored=stored)
 
     def document(self, value: object, *, as_yaml: bool) -> None:
         """Write it, indented."""
@@ -179,7 +179,7 @@ class JsonOutput(Output):
         self._emit("error", {"code": error.code, "message": error.message, "next_step": error.next_step})
         super().error(error)
 
-    def watch(self, title: str) -> Display:  # noqa: ARG002 - for people
+    def watch(self, title: str, *, stored: str = "stored") -> Display:  # noqa: ARG002 - for people
         """A line every second."""
         if self.quiet:
             return SilentDisplay()

@@ -126,6 +126,7 @@ def command(
         repository.backup(options),
         output=output,
         title="Backing up",
+        stored="stored",
         after_cancel="nothing was saved by this backup: run the same command again",
     )
     for lost in result.lost:
