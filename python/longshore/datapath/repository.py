@@ -1,6 +1,6 @@
 """A repository: made, opened, its snapshots and keys, and the jobs on it.
 
-One :class:`Repository` serves many threads and many jobs at once. Calls that look something up give up after a minute of a store that does not answer; jobs
+One :class:`Repository` serves many threads and many jobs at once. Calls that look something up give up after half a minute of a store that does not answer; jobs
 ride out a quarter of an hour.
 """
 
@@ -303,5 +303,7 @@ def _positive(name: str, value: int | None, default: Callable[[], int]) -> int:
     if value is None:
         return default()
     if value < 1:
-        raise UsageError(f"a limit must be at least 1: {name}={value}", "leave it out for what this machine allows")
+        raise UsageError(
+            f"a limit must be at least 1: option={name}, value={value}", "leave it out for what this machine allows"
+        )
     return value

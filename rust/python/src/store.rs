@@ -1,7 +1,7 @@
 //! Stores from settings, with their layers.
 //!
 //! A folder is made only when a repository is. Reading-only is a layer and not a promise. A job has a retry layer of its own, so that
-//! cancelling it also ends its waiting for a store that does not answer; other calls give up after a minute.
+//! cancelling it also ends its waiting for a store that does not answer; other calls give up after half a minute.
 
 use crate::errors::{raise, usage};
 use longshore_engine::seams::World;
@@ -17,7 +17,7 @@ use std::time::Duration;
 
 /// Requests under way at once to one bucket, over all its jobs.
 const S3_REQUESTS_MAX: usize = 32;
-const CALL_RETRY_BUDGET: Duration = Duration::from_secs(60);
+const CALL_RETRY_BUDGET: Duration = Duration::from_secs(30);
 
 pub type Inner = Arc<dyn longshore_store::Store>;
 
