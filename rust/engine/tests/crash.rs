@@ -3,7 +3,12 @@
 //! After each, the repository is opened as another process would: every snapshot that counts must be whole, an acknowledged one must
 //! count, and the next backup must work with nothing done by hand.
 
-#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test makes its own files and may fail loudly")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test makes its own files and may fail loudly"
+)]
 
 use longshore_engine::backup::{BackupOptions, ParentChoice, run};
 use longshore_engine::job::Job;

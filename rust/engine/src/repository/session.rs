@@ -4,7 +4,7 @@
 //! committed by the value that opened the session. Knows nothing of files.
 
 use super::index::Index;
-use super::{Repository, key, list};
+use super::{Repository, key, list, opened};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::Job;
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use longshore_format::limits;
 use longshore_format::session::{SessionKind, SessionMarker, session_key};
 use longshore_format::snapshot::{Snapshot, SnapshotObject, snapshot_key};
 use longshore_format::usage::{Usage, usage_key};
-use longshore_store::{Put, StoreErrorKind};
+use longshore_store::{Key, Put, StoreErrorKind};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -196,16 +196,34 @@ impl Writer {
         self.put_snapshot(&object)
     }
 
+    /// What lies where this session commits.
+    fn read_own(&self, at: &Key) -> Result<SnapshotObject> {
+        let repository = &self.repository;
+        let read = || Ok(repository.store.get(at, limits::RECORD_BYTES_MAX as u64)?);
+        opened(read, |there| Ok(SnapshotObject::decode(&repository.keys, self.session, there, &mut Codec::new()?)?))
+    }
+
     fn put_snapshot(&mut self, object: &SnapshotObject) -> Result<Commit> {
         let repository = &self.repository;
         let mut codec = Codec::new()?;
         let bytes = object.encode(&repository.keys, self.session, repository.world.salt(), &mut codec)?;
         let at = key(snapshot_key(self.session))?;
         let outcome = match repository.store.put_new(&at, Bytes::from(bytes))? {
-            Put::Created => Commit::Done,
+            Put::Created => {
+                // As with packs: a store may acknowledge what it does not keep, and nothing is told that is not so.
+                if let Err(error) = repository.store.head(&at)
+                    && error.kind() == StoreErrorKind::NotFound
+                {
+                    let session = self.session;
+                    return Err(Error::corrupt(format!(
+                        "the store acknowledged the snapshot and does not have it: snapshot={session}"
+                    ))
+                    .with_next_step("nothing was committed; look for faults of the store, then run the backup again"));
+                }
+                Commit::Done
+            }
             Put::Exists => {
-                let there = repository.store.get(&at, limits::RECORD_BYTES_MAX as u64)?;
-                match SnapshotObject::decode(&repository.keys, self.session, &there, &mut codec)? {
+                match self.read_own(&at)? {
                     there if there.nonce() == self.nonce && there == *object => Commit::Done,
                     SnapshotObject::Aborted { reason, .. } => Commit::Fenced(reason),
                     // Our own commit, after which we tried to abort: it counts.
@@ -241,13 +259,10 @@ impl Writer {
         let at = key(snapshot_key(self.session))?;
         let outcome = match repository.store.put_new(&at, Bytes::from(bytes))? {
             Put::Created => Aborted::Nothing,
-            Put::Exists => {
-                let there = repository.store.get(&at, limits::RECORD_BYTES_MAX as u64)?;
-                match SnapshotObject::decode(&repository.keys, self.session, &there, &mut codec)? {
-                    SnapshotObject::Committed(snapshot) if snapshot.nonce == self.nonce => Aborted::HadCommitted,
-                    _ => Aborted::Nothing,
-                }
-            }
+            Put::Exists => match self.read_own(&at)? {
+                SnapshotObject::Committed(snapshot) if snapshot.nonce == self.nonce => Aborted::HadCommitted,
+                _ => Aborted::Nothing,
+            },
         };
         self.ended = true;
         let _ = repository.store.delete(&key(session_key(self.session))?);
