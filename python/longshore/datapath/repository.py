@@ -1,7 +1,7 @@
 """A repository: made, opened, its snapshots and keys, and the jobs on it.
 
-One :class:`Repository` serves many threads and many jobs at once. Calls that look something up give up after half a minute of a store that does not answer; jobs
-ride out a quarter of an hour.
+One :class:`Repository` serves many threads and many jobs at once. Calls that look something up give up after half a minute of a store that does not answer;
+jobs ride out a quarter of an hour.
 """
 
 from __future__ import annotations
