@@ -1888,8 +1888,13 @@ class Restore:
         try:
             if fd >= 0:
                 os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
+                info = os.fstat(fd)
             else:
                 os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=parent, follow_symlinks=False)
+                info = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            # Filesystems bend times beyond their range without a word; what is less than their granularity is not worth one.
+            if abs(info.st_mtime_ns - entry.mtime_ns) >= 2_000_000_000:
+                raise OverflowError("the filesystem cannot hold it")
         except (OSError, ValueError, OverflowError) as error:
             self._unset(path, f"modification time {entry.mtime_ns} ns", error)
 

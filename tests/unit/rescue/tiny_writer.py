@@ -110,15 +110,18 @@ class Writer:
         )
         self.put(key, head + AESGCM(x[:32]).encrypt(bytes(12), plain, head + key.encode()))
 
-    def config(self, n: int = 0, required: tuple[int, ...] = (), optional: tuple[int, ...] = ()) -> None:
+    def config(
+        self, n: int = 0, required: tuple[int, ...] = (), optional: tuple[int, ...] = (), payload: bytes | None = None
+    ) -> None:
         clear = struct.pack("<I", n)
         for features in (required, optional):
             clear += uv(len(features)) + b"".join(struct.pack("<H", f) for f in features)
-        payload = record((1, uv(1)), (2, sv(1)), (3, uv(65536)), (4, b"tiny"), (5, uv(262144)), (7, uv(1 << 20)))
+        if payload is None:
+            payload = record((1, uv(1)), (2, sv(1)), (3, uv(65536)), (4, b"tiny"), (5, uv(262144)), (7, uv(1 << 20)))
         self.sealed("config", f"config/{n:08x}", payload, clear=clear)
 
-    def _slot(self, kind: int, parameters: tuple[int, int, int], derive) -> str:
-        name = os.urandom(16).hex()
+    def _slot(self, kind: int, parameters: tuple[int, int, int], derive, *, name: str = "") -> str:
+        name = name or os.urandom(16).hex()
         salt = os.urandom(32)
         head = (
             b"LONGSHOR\x02\x00\x00\x00"
@@ -134,19 +137,25 @@ class Writer:
         self.put(key, head + AESGCM(out[:32]).encrypt(bytes(12), self.master, head + key.encode() + label) + label)
         return key
 
-    def secret_slot(self, secret: bytes) -> str:
+    def secret_slot(self, secret: bytes, *, name: str = "", parameters: tuple[int, int, int] = (0, 0, 0)) -> str:
         return self._slot(
             1,
-            (0, 0, 0),
+            parameters,
             lambda s: HKDF(algorithm=hashes.SHA256(), length=64, salt=s, info=b"longshore key slot 0").derive(secret),
+            name=name,
         )
 
-    def passphrase_slot(self, passphrase: bytes, memory_kib: int = 64 * 1024) -> str:
+    def passphrase_slot(self, passphrase: bytes, memory_kib: int = 64 * 1024, *, name: str = "") -> str:
         return self._slot(
             2,
             (memory_kib, 1, 1),
             lambda s: Argon2id(salt=s, length=64, iterations=1, lanes=1, memory_cost=memory_kib).derive(passphrase),
+            name=name,
         )
+
+    def costly_slot(self, memory_kib: int, passes: int = 1, lanes: int = 1, *, name: str = "") -> str:
+        """A passphrase slot that says what work it needs, and was made with none."""
+        return self._slot(2, (memory_kib, passes, lanes), lambda s: s + s, name=name)
 
     # packs
 
@@ -176,7 +185,10 @@ class Writer:
         pack.frames.append(Frame(kind, pack.session, pack.number, ordinal, pack.salt, sealed, chunks))
         return [i for i, _ in chunks]
 
-    def seal_pack(self, pack: Pack, *, header: bytes | None = None) -> None:
+    def seal_pack(
+        self, pack: Pack, *, header: bytes | None = None, rows: bytes | None = None, count: int | None = None
+    ) -> None:
+        """Write a pack; `header` is put for the header's envelope, `rows` for its rows, `count` for the trailer's number of frames."""
         key = self.pack_key(pack.session, pack.number, pack.salt)
         body = (
             b"LONGSHOR\x04\x00\x00\x00"
@@ -186,27 +198,38 @@ class Writer:
             + key[32:]
             + pack.session
         )
-        rows = uv(len(pack.frames))
+        own_rows = uv(len(pack.frames))
         for f in pack.frames:
             moved = (f.session, f.number) != (pack.session, pack.number)
-            rows += bytes([moved, f.kind])
+            own_rows += bytes([moved, f.kind])
             if moved:
-                rows += f.session + struct.pack("<II", f.number, f.ordinal) + f.salt
-            rows += uv(len(f.sealed)) + uv(len(f.chunks)) + b"".join(i + uv(n) for i, n in f.chunks)
+                own_rows += f.session + struct.pack("<II", f.number, f.ordinal) + f.salt
+            own_rows += uv(len(f.sealed)) + uv(len(f.chunks)) + b"".join(i + uv(n) for i, n in f.chunks)
             body += f.sealed
         h = len(body)
         ad = self.rid + b"\x22\x00" + pack.session + struct.pack("<IQ", pack.number, h)
         sealed = AESGCM(key[:32]).encrypt(
-            b"\xff" * 4 + bytes(8), envelope(rows, compress=True) if header is None else header, ad
+            b"\xff" * 4 + bytes(8),
+            envelope(own_rows if rows is None else rows, compress=True) if header is None else header,
+            ad,
         )
         body += sealed
-        body += struct.pack("<IIQ", len(sealed), len(pack.frames), xxhash.xxh3_64_intdigest(body)) + b"LSPCKEND"
+        frames = len(pack.frames) if count is None else count
+        body += struct.pack("<IIQ", len(sealed), frames, xxhash.xxh3_64_intdigest(body)) + b"LSPCKEND"
         self.put(f"packs/{pack.name}", body)
 
     def snapshot(
-        self, root: bytes, *, started: int = 0, source: str = "vol", state: int = 1, files: int = 0, size: int = 0
+        self,
+        root: bytes,
+        *,
+        started: int = 0,
+        source: str = "vol",
+        state: int = 1,
+        files: int = 0,
+        size: int = 0,
+        name: str = "",
     ) -> str:
-        name = os.urandom(16).hex()
+        name = name or os.urandom(16).hex()
         fields = [(1, uv(state)), (3, os.urandom(16)), (4, lp(b"k") + lp(b"v"))]
         if state == 1:
             fields.append((5, root))
