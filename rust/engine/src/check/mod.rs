@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::job::{Job, Stage};
 use crate::repository::cursor::{as_damage, is_damage};
 use crate::repository::index::Index;
+use crate::repository::opened;
 use crate::repository::reader::ChunkReader;
 use crate::repository::snapshots::SnapshotRow;
 use crate::repository::{Repository, list};
@@ -314,12 +315,12 @@ fn packs_with(index: &Index, needed: &Usage) -> (BTreeMap<PackName, u64>, Usage)
 fn usage_tables(repository: &Repository, row: &SnapshotRow, notes: &Notes) -> Result<(Usage, bool)> {
     let (mut all, mut whole, mut codec) = (Usage::new(), true, Codec::new()?);
     for name in &row.snapshot.usage {
-        let read = match repository.get(usage_key(*name), limits::USAGE_BYTES_MAX) {
-            Ok(Some(bytes)) => Usage::decode(&repository.keys, *name, &bytes, &mut codec).map_err(Error::from),
-            Ok(None) => Err(Error::corrupt("usage table is gone")),
-            Err(error) => Err(error),
-        };
-        match read {
+        let read = || repository.get(usage_key(*name), limits::USAGE_BYTES_MAX);
+        let usage = opened(read, |read| match read {
+            Some(bytes) => Ok(Usage::decode(&repository.keys, *name, bytes, &mut codec)?),
+            None => Err(Error::corrupt("usage table is gone")),
+        });
+        match usage {
             Ok(usage) => all.merge(&usage),
             Err(error) if is_damage(&error) => {
                 whole = false;

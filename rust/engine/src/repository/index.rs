@@ -4,7 +4,7 @@
 //! or was uploaded by this session since. A segment that cannot be read is replaced by the headers of the packs that no other
 //! segment lists. Memory: segments are mapped from the cache when there is one; without, they are held, 44 bytes a chunk.
 
-use super::{Repository, key, list};
+use super::{Repository, key, list, opened};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::Job;
 use longshore_format::envelope::Codec;
@@ -146,9 +146,11 @@ impl Repository {
         let mut dead = HashSet::new();
         for name in names {
             // Gone in between: its packs are gone too, and the listing of packs, which comes later, shows it.
-            if let Some(bytes) = self.get(longshore_format::session::tombstone_key(name), limits::RECORD_BYTES_MAX)? {
-                dead.extend(Tombstone::decode(&self.keys, name, &bytes, codec)?.packs);
-            }
+            let read = || self.get(longshore_format::session::tombstone_key(name), limits::RECORD_BYTES_MAX);
+            dead.extend(opened(read, |read| match read {
+                None => Ok(Vec::new()),
+                Some(bytes) => Ok(Tombstone::decode(&self.keys, name, bytes, codec)?.packs),
+            })?);
         }
         Ok(dead)
     }
@@ -163,9 +165,12 @@ impl Repository {
             }
             self.cache.delete(&cache_key);
         }
-        let Some(bytes) = self.get(index_key(name), limits::INDEX_BYTES_MAX)? else { return Ok(None) };
-        let payload = index::open_segment(&self.keys, name, &bytes, codec)?;
-        Ok(Some(self.keep_segment(name, payload)?))
+        let read = || self.get(index_key(name), limits::INDEX_BYTES_MAX);
+        let payload = opened(read, |read| match read {
+            None => Ok(None),
+            Some(bytes) => Ok(Some(index::open_segment(&self.keys, name, bytes, codec)?)),
+        })?;
+        payload.map(|payload| self.keep_segment(name, payload)).transpose()
     }
 
     /// Puts an opened segment into the cache and maps it from there, or holds it.
@@ -215,6 +220,16 @@ impl Repository {
     /// # Errors
     /// Corrupt, or what the store says.
     pub fn pack_header(&self, name: PackName, size_bytes: u64, codec: &mut Codec) -> Result<([u8; 32], Vec<Frame>)> {
+        match self.try_pack_header(name, size_bytes, codec) {
+            // Damage on the way is no damage of the pack.
+            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::WrongKey) => {
+                self.try_pack_header(name, size_bytes, codec)
+            }
+            done => done,
+        }
+    }
+
+    fn try_pack_header(&self, name: PackName, size_bytes: u64, codec: &mut Codec) -> Result<([u8; 32], Vec<Frame>)> {
         let object = key(name.key())?;
         let least = (pack::PREAMBLE_BYTES + TRAILER_BYTES) as u64;
         if size_bytes < least {

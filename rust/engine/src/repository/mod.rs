@@ -73,6 +73,24 @@ fn newest_config(store: &dyn Store) -> Result<Option<u32>> {
     Ok(newest)
 }
 
+fn read_config(store: &dyn Store) -> Result<Option<(u32, Bytes)>> {
+    let Some(number) = newest_config(store)? else { return Ok(None) };
+    Ok(Some((number, store.get(&key(config_key(number))?, limits::RECORD_BYTES_MAX as u64)?)))
+}
+
+/// Opens what was read, and reads it once more when it does not open: a bit may have turned on the way, and only damage that stays
+/// is blamed on the object. The same bytes twice are not opened twice.
+pub(crate) fn opened<B: PartialEq, T>(read: impl Fn() -> Result<B>, mut open: impl FnMut(&B) -> Result<T>) -> Result<T> {
+    let first = read()?;
+    match open(&first) {
+        Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::WrongKey | ErrorKind::NewerFormat) => {
+            let again = read()?;
+            if again == first { Err(error) } else { open(&again) }
+        }
+        done => done,
+    }
+}
+
 fn not_found(store: &dyn Store) -> Error {
     Error::new(ErrorKind::RepositoryNotFound, format!("there is no repository here: repository={}", store.describe()))
         .with_next_step("check the address, or make one with: longshore repo init")
@@ -141,38 +159,34 @@ impl Repository {
     /// # Errors
     /// `RepositoryNotFound`, `WrongKey`, `NewerFormat`, Corrupt, or what the store says.
     pub fn open(store: Arc<dyn Store>, world: World, unlock: &Unlock, cache: Cache) -> Result<Self> {
-        let number = newest_config(&*store)?.ok_or_else(|| not_found(&*store))?;
-        let bytes = store.get(&key(config_key(number))?, limits::RECORD_BYTES_MAX as u64)?;
-        let clear = read_config_clear(number, &bytes)?;
-        let mut codec = Codec::new()?;
-        let mut damaged = None;
-        let mut slots = 0;
-        for (name, bytes) in slot_objects(&*store)? {
-            slots += 1;
-            match keys::open_slot(&bytes, name, unlock) {
-                Ok(Some(master)) => {
-                    let keys = Keys::derive(&master, clear.repository);
-                    let config = Config::decode(
-                        &keys,
-                        number,
-                        &store.get(&key(config_key(number))?, limits::RECORD_BYTES_MAX as u64)?,
-                        &mut codec,
-                    )?;
-                    let cache = Arc::new(cache.for_repository(clear.repository));
-                    return Ok(Self { store, keys: Arc::new(keys), config: Arc::new(config), world, cache });
+        let read = || {
+            let (number, config) = read_config(&*store)?.ok_or_else(|| not_found(&*store))?;
+            Ok((number, config, slot_objects(&*store)?))
+        };
+        let (keys, config) = opened(read, |(number, bytes, slots)| {
+            let clear = read_config_clear(*number, bytes)?;
+            let mut damaged = None;
+            for (name, slot) in slots {
+                match keys::open_slot(slot, *name, unlock) {
+                    Ok(Some(master)) => {
+                        let keys = Keys::derive(&master, clear.repository);
+                        let config = Config::decode(&keys, *number, bytes, &mut Codec::new()?)?;
+                        return Ok((keys, config));
+                    }
+                    Ok(None) => {}
+                    Err(error) => damaged = Some(error),
                 }
-                Ok(None) => {}
-                Err(error) => damaged = Some(error),
             }
-        }
-        if let Some(error) = damaged {
-            return Err(Error::from(error).while_doing("no key slot opens, and one of them is damaged"));
-        }
-        Err(Error::new(
-            ErrorKind::WrongKey,
-            format!("this key opens none of the repository's slots: slots={slots}, repository={}", store.describe()),
-        )
-        .with_next_step("bring the key file or passphrase with which the repository was made, or one added later"))
+            if let Some(error) = damaged {
+                return Err(Error::from(error).while_doing("no key slot opens, and one of them is damaged"));
+            }
+            let known = slots.len();
+            let text = format!("this key opens none of the repository's slots: slots={known}, repository={}", store.describe());
+            Err(Error::new(ErrorKind::WrongKey, text)
+                .with_next_step("bring the key file or passphrase with which the repository was made, or one added later"))
+        })?;
+        let cache = Arc::new(cache.for_repository(config.repository));
+        Ok(Self { store, keys: Arc::new(keys), config: Arc::new(config), world, cache })
     }
 
     /// Whether a store holds a repository, without a key.
@@ -180,14 +194,13 @@ impl Repository {
     /// # Errors
     /// What the store says; `NewerFormat` and Corrupt from the configuration's clear part.
     pub fn exists(store: &dyn Store) -> Result<bool> {
-        match newest_config(store)? {
-            None => Ok(false),
-            Some(number) => {
-                let bytes = store.get(&key(config_key(number))?, limits::RECORD_BYTES_MAX as u64)?;
-                read_config_clear(number, &bytes)?;
-                Ok(true)
-            }
-        }
+        opened(
+            || read_config(store),
+            |found| match found {
+                None => Ok(false),
+                Some((number, bytes)) => Ok(read_config_clear(*number, bytes).map(|_| true)?),
+            },
+        )
     }
 
     /// The repository's id.

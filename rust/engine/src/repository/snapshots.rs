@@ -3,7 +3,7 @@
 //! A snapshot counts when it is listed, committed and not removed. Opened records are remembered in the local cache, which can make
 //! a listing faster and never wrong: what is listed is asked of the store each time.
 
-use super::{Repository, key, list};
+use super::{Repository, key, list, opened};
 use crate::error::{Error, ErrorKind, Result};
 use bytes::Bytes;
 use longshore_format::envelope::Codec;
@@ -60,10 +60,15 @@ impl Repository {
         {
             return Ok(Some(object));
         }
-        let Some(bytes) = self.get(text.clone(), limits::RECORD_BYTES_MAX)? else { return Ok(None) };
-        let object = SnapshotObject::decode(&self.keys, session, &bytes, codec)?;
-        self.cache.put(&text, &bytes);
-        Ok(Some(object))
+        opened(
+            || self.get(text.clone(), limits::RECORD_BYTES_MAX),
+            |read| {
+                let Some(bytes) = read else { return Ok(None) };
+                let object = SnapshotObject::decode(&self.keys, session, bytes, codec)?;
+                self.cache.put(&text, bytes);
+                Ok(Some(object))
+            },
+        )
     }
 
     /// All snapshots that count, oldest first. Damaged ones are returned as errors beside them, by name.
