@@ -1,0 +1,90 @@
+"""The two long-running commands: flags and environment become settings, Velero's flags are set aside, signals stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from longshore.cli.main import main
+
+VELERO = [
+    *("--features=EnableCSI", "--colorized=false", "--data-mover-prepare-timeout=30m", "--resource-timeout", "10m"),
+    *("-v", "4", "--logtostderr", "--node-agent-configmap", "node-agent-config"),
+]
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Take the place of the agent and the server; gives the settings with which they were run."""
+    import longshore.node_agent
+    import longshore.server
+
+    settings: list[Any] = []
+
+    def run(given: Any, stop: threading.Event) -> int:
+        settings.append(given)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.wait(30)
+        return 0
+
+    monkeypatch.setattr(longshore.node_agent, "run", run)
+    monkeypatch.setattr(longshore.server, "run", run)
+    for name in ("NODE_NAME", "VELERO_NAMESPACE", "LONGSHORE_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    return settings
+
+
+def test_agent_takes_its_environment(started: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NODE_NAME", "node-1")
+    monkeypatch.setenv("VELERO_NAMESPACE", "backups")
+    assert main(["node-agent"]) == 0
+    (settings,) = started
+    assert (settings.node_name, settings.namespace, settings.metrics_address) == ("node-1", "backups", ":8085")
+    assert settings.host_pods_root == Path("/host_pods")
+    assert settings.memory_limit_bytes is settings.cache_dir is settings.kubeconfig is None
+
+
+def test_agent_takes_its_flags_and_veleros(started: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        "node-agent",
+        "server",
+        "--node-name",
+        "n",
+        "--memory-limit",
+        "1Gi",
+        "--concurrency=3",
+        "--cache-dir",
+        "/c",
+    ]
+    words += ["-n", "v", "--kubeconfig", "/k", "--host-pods-root", "/p", "--metrics-address", "127.0.0.1:0", *VELERO]
+    assert main(words) == 0
+    (settings,) = started
+    assert (settings.memory_limit_bytes, settings.concurrency, settings.cache_dir) == (1 << 30, 3, Path("/c"))
+    assert (settings.namespace, settings.kubeconfig, settings.metrics_address) == ("v", "/k", "127.0.0.1:0")
+    logged = [line for line in capsys.readouterr().err.splitlines() if "no meaning here" in line]
+    assert len(logged) == 1
+    assert "--node-agent-configmap" in logged[0]
+
+
+def test_agent_refuses_what_it_does_not_know(started: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["node-agent", "--node-name", "n", "--nonsense"]) == 2
+    assert main(["node-agent", "client", "--node-name", "n"]) == 2
+    assert main(["node-agent"]) == 2
+    assert "NODE_NAME" in capsys.readouterr().err
+    assert started == []
+
+
+@pytest.mark.parametrize("level", ["trace", "PANIC", "debug"])
+def test_veleros_levels_are_known(level: str, started: list[Any]) -> None:
+    assert main(["node-agent", "--node-name", "n", "--log-level", level, "--log-format", "json"]) == 0
+
+
+def test_server_takes_its_flags_and_veleros(started: list[Any]) -> None:
+    assert main(["server", "--namespace", "v", "--default-backup-storage-location", "nas", *VELERO]) == 0
+    (settings,) = started
+    assert (settings.namespace, settings.default_backup_storage_location) == ("v", "nas")
