@@ -1,6 +1,8 @@
 """The command line as its users run it: a process of its own, a repository in a folder, and an exit code for each real cause.
 
-Every code of the table is produced here by what produces it in life. Over 500 lines because all cases share one way of running the program. Does not know the engine but through the commands.
+Every code of the table is produced here by what produces it in life. Over 500 lines because all cases share one way of running the program.
+
+Does not know the engine but through the commands.
 """
 
 from __future__ import annotations

@@ -120,7 +120,7 @@ def write_new(path: str, text: str) -> None:
         NoSpaceError: no room for it.
     """
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError as error:
         raise AlreadyExistsError(
             f"a key file is never overwritten: file={path}", "name a file that is not there"
