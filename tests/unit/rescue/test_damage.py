@@ -40,7 +40,9 @@ def test_every_flipped_byte(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     w = repository(repo)
     pack, meta = w.new_pack(), w.new_pack()
     ids = w.frame(pack, DATA, [b"first file", b"second file"])
-    (tree,) = w.frame(meta, TREE, [lp(file(b"a", 10, [item(0, 10, ids[0])])) + lp(file(b"b", 11, [item(0, 11, ids[1])]))])
+    (tree,) = w.frame(
+        meta, TREE, [lp(file(b"a", 10, [item(0, 10, ids[0])])) + lp(file(b"b", 11, [item(0, 11, ids[1])]))]
+    )
     w.seal_pack(pack)
     w.seal_pack(meta)
     w.snapshot(directory(b"", [item(4, 2, tree)]))
