@@ -13,6 +13,7 @@ import http.client
 import os
 import secrets
 import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any, Self
@@ -39,6 +40,8 @@ class S3Server:
         self.folder = folder if folder is not None else Path(tempfile.mkdtemp(prefix="longshore-s3-"))
         self.data_dir = self.folder / "data"
         self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._accounts_dir = self.folder / "accounts"
+        self._accounts_dir.mkdir(mode=0o700, exist_ok=True)
         self._port = ReservedPort()
         self._child: ChildProcess | None = None
         self.endpoint_url = f"http://127.0.0.1:{self._port.number}"
@@ -79,6 +82,7 @@ class S3Server:
                 f"--port=127.0.0.1:{self._port.number}",
                 f"--region={_REGION}",
                 "--health=/healthz",
+                f"--iam-dir={self._accounts_dir}",
                 "--keep-alive",  # off by default, and not like any store one would back up to
                 "posix",
                 self.data_dir,
@@ -112,6 +116,22 @@ class S3Server:
         with contextlib.suppress(client.exceptions.BucketAlreadyOwnedByYou):
             client.create_bucket(Bucket=name)
         return name
+
+    def account(self) -> tuple[str, str]:
+        """Make one more account that may do everything, and return its access and secret key; it knows no session tokens."""
+        access_key, secret_key = f"test{secrets.token_hex(8)}", secrets.token_hex(20)
+        command = [require_tool("versitygw"), "admin", "create-user"]
+        command += ["--access", access_key, "--secret", secret_key, "--role", "admin"]
+        env = {
+            "ADMIN_ENDPOINT_URL": self.endpoint_url,
+            "ADMIN_ACCESS_KEY_ID": self.access_key,
+            "ADMIN_SECRET_ACCESS_KEY": self.secret_key,
+            "ADMIN_REGION": _REGION,
+        }
+        run = subprocess.run(command, env=os.environ | env, capture_output=True, text=True, check=False)
+        if run.returncode != 0:
+            raise ComponentFailedError(f"the S3 server makes no account: output={run.stdout + run.stderr}")
+        return access_key, secret_key
 
     def object_path(self, bucket: str, key: str) -> Path:
         """Tell the file that holds an object's bytes and nothing else; what is written there, the server serves."""

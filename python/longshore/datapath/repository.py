@@ -28,12 +28,16 @@ from longshore.datapath.results import (
     SnapshotList,
     adopt,
 )
-from longshore.datapath.stores import Credentials, StoreSettings, native_store
+from longshore.datapath.stores import Credentials, FolderStore, StoreSettings, native_store
 from longshore.errors import UsageError
 
 __all__ = ["Repository", "exists", "init", "open"]
 
 T = TypeVar("T")
+_BUCKET_READERS: Final = 8
+"""With 20 ms to the first byte, two readers of 4 MiB at a time brought 85 MB/s on two processors, eight brought 130."""
+_BUCKET_READER_BYTES: Final = 64 << 20
+"""Below it readers would push one another's regions of packs out of memory and fetch them again."""
 _LISTINGS_MAX: Final = 4
 """Each keeps a marker in the store and a reader's cache."""
 
@@ -246,6 +250,7 @@ class Repository:
         Raises:
             UsageError: an option makes no sense.
         """
+        memory = _positive("memory_limit_bytes", options.memory_limit_bytes, machine.memory_limit_bytes)
         native = self._native.restore(
             snapshot_id=options.snapshot_id,
             path=options.path,
@@ -261,8 +266,8 @@ class Repository:
             dry_run=options.dry_run,
             strict=options.strict,
             keep_damaged=options.keep_damaged,
-            workers=_positive("workers", options.workers, machine.workers),
-            memory_limit_bytes=_positive("memory_limit_bytes", options.memory_limit_bytes, machine.memory_limit_bytes),
+            workers=_positive("workers", options.workers, lambda: self._readers(memory)),
+            memory_limit_bytes=memory,
             host=options.host,
         )
         return Job(native, lambda result: adopt(RestoreResult, result))
@@ -277,8 +282,9 @@ class Repository:
         percent = read_percent if read_percent is not None else 100 if read_data else 0
         if not 0 <= percent <= 100:
             raise UsageError(f"the share of packs to read is a percentage: read_percent={percent}", "give 0 to 100")
+        memory = machine.memory_limit_bytes()
         native = self._native.check(
-            read_percent=percent, workers=machine.workers(), memory_limit_bytes=machine.memory_limit_bytes(), host=""
+            read_percent=percent, workers=self._readers(memory), memory_limit_bytes=memory, host=""
         )
         return Job(native, lambda result: adopt(CheckResult, result))
 
@@ -289,14 +295,21 @@ class Repository:
             snapshot_id: its id or a unique prefix of it.
             tags_only: check the seals only; without it the id of every chunk is recomputed, too.
         """
+        memory = machine.memory_limit_bytes()
         native = self._native.verify(
             snapshot_id,
             tags_only=tags_only,
-            workers=machine.workers(),
-            memory_limit_bytes=machine.memory_limit_bytes(),
+            workers=self._readers(memory),
+            memory_limit_bytes=memory,
             host="",
         )
         return Job(native, lambda result: adopt(CheckResult, result))
+
+    def _readers(self, memory_limit_bytes: int) -> int:
+        """Give how many threads read: as many as may compute; more for a bucket, where each mostly waits, if memory allows."""
+        if isinstance(self.store, FolderStore):
+            return machine.workers()
+        return max(machine.workers(), min(_BUCKET_READERS, memory_limit_bytes // _BUCKET_READER_BYTES))
 
 
 def _positive(name: str, value: int | None, default: Callable[[], int]) -> int:
