@@ -53,12 +53,15 @@ class Key:
 
     @classmethod
     def from_passphrase_file(cls, path: str | Path) -> Key:
-        """Read a passphrase from a file; one newline at its end does not count.
+        """Read a passphrase from a file; one newline at its end, LF or CR LF, does not count.
 
         Raises:
             UsageError: the file cannot be read, or is empty.
         """
-        return cls.from_passphrase(_read(path, what="passphrase file").removesuffix(b"\n"))
+        content = _read(path, what="passphrase file")
+        if content.endswith(b"\n"):
+            content = content[:-1].removesuffix(b"\r")
+        return cls.from_passphrase(content)
 
     @classmethod
     def generate(cls) -> Key:

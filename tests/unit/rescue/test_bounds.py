@@ -239,7 +239,7 @@ def peak_bytes(rig: Rig) -> int:
 
 
 def test_a_million_chunks(tmp_path: Path) -> None:
-    """Sixteen packs of 65,536 chunks in 4,096 frames each: measured 83 bytes a chunk, frames and slack of growing arrays with it."""
+    """Sixteen packs of 65,536 chunks in 4,096 frames each: measured 54 bytes a chunk, frames and the opened header with it."""
     rig = Rig(tmp_path)
     rig.tree([])
     few = peak_bytes(rig)
@@ -254,7 +254,7 @@ def test_a_million_chunks(tmp_path: Path) -> None:
         pack.frames.append(Frame(DATA, pack.session, pack.number, 0, pack.salt, bytes(21 * 4096), []))
         rig.w.seal_pack(pack, rows=uv(4096) + body, count=4096)
     many = peak_bytes(rig)
-    assert (many - few) / (1 << 20) < 100, (many, few)
+    assert (many - few) / (1 << 20) < 70, (many, few)
 
 
 def test_frames_in_hand_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,8 +269,9 @@ def test_frames_in_hand_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     def watched(self: program.Repository, row: int) -> bytes:
         payload = real(self, row)
-        held.append((sum(map(len, self._opened.values())), len(self._pack_fds)))
-        assert self._opened_bytes == held[-1][0]
+        # One frame may be larger than all that may be held, as the one of the tree is here.
+        held.append((sum(map(len, self._opened.values())) if len(self._opened) > 1 else 0, len(self._pack_fds)))
+        assert self._opened_bytes == sum(map(len, self._opened.values()))
         return payload
 
     monkeypatch.setattr(program.Repository, "frame", watched)
