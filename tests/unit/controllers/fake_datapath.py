@@ -182,7 +182,7 @@ class FakeRepository:
 
     def _may_write(self):
         if self._place.read_only:
-            raise DeniedError("the location is read-only")
+            raise DeniedError("the data path was asked to write where it may not")
 
     def _backup(self, job, request):
         entries = {}
@@ -287,7 +287,7 @@ class FakeDataPath:
     def init(self, place: Place, key: RootKey, *, label):
         self.world.check()
         if place.read_only:
-            raise DeniedError("the location is read-only")
+            raise DeniedError("the data path was asked to write where it may not")
         with self.world.lock:
             if place.url in self.world.repositories:
                 raise AlreadyExistsError(f"there is a repository already: url={place.url}")

@@ -232,6 +232,21 @@ def test_one_leader_works_and_the_other_follows(rig, serve):
     rig.wait_phase(BSL, "late", "Available")
 
 
+def test_server_that_does_not_lead_writes_nothing(rig, serve):
+    other = {"holderIdentity": "another", "leaseDurationSeconds": 3600, "renewTime": "2026-01-01T00:00:00.000000Z"}
+    rig.server.put(LEASES, {"metadata": {"name": "longshore-server"}, "spec": other}, namespace=NAMESPACE)
+    name = repository(rig)
+    pod, _path = rig.pod(namespace="other")
+    rig.backup(pod)
+    running = serve()
+    controllers = running.server.manager.controllers
+    wait_for(lambda: controllers and all(one.has_synced() for one in controllers))
+    wait_for(lambda: all(not len(one.queue) and not one.queue.longest_running_seconds() for one in controllers))
+    assert not running.server.lease.is_leader()
+    assert rig.status(BSL, "default") == rig.status(REPOSITORY, name) == {} and rig.world.repositories == {}
+    assert [one["metadata"]["name"] for one in rig.server.objects(REPOSITORY)] == [name]
+
+
 def test_metrics_and_probes(rig, serve):
     running = serve()
     rig.wait_phase(BSL, "default", "Available")
