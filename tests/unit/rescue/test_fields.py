@@ -617,6 +617,45 @@ def test_sealed_objects_stay_where_they_were_written(tmp_path: Path) -> None:
     assert rig.restore(name).code == 0
 
 
+def put(at: int, value: bytes):
+    return lambda head: head[:at] + value + head[at + len(value) :]
+
+
+@pytest.mark.parametrize(
+    "forge", [put(8, b"\1"), put(10, b"\1"), put(16, bytes(16)), put(64, bytes(32)), put(0, b"x")], ids=lambda f: None
+)
+def test_what_is_authentic_and_still_wrong(tmp_path: Path, forge) -> None:
+    rig = Rig(tmp_path)
+    payload = envelope(record((1, uv(1)), (3, bytes(16)), (5, directory(b"", [])), (9, b"v")))
+    rig.w.sealed_raw("snapshot", "snapshots/" + "a" * 32, payload)
+    assert rig.restore("a" * 32).code == 0
+    rig.w.sealed_raw("snapshot", "snapshots/" + "b" * 32, payload, forge=forge)
+    assert rig.restore("b" * 32).code == 4
+
+
+def test_a_configuration_that_bears_another_number(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    payload = record(*sorted(CONFIG.items()))
+    rig.w.sealed("config", "config/00000001", payload, clear=struct.pack("<I", 1) + b"\0\0")
+    assert rig.run("list").code == 0
+    rig.w.sealed("config", "config/00000002", payload, clear=struct.pack("<I", 1) + b"\0\0")
+    assert rig.run("list").code == 4
+    rig.w.sealed("config", "config/00000003", payload, clear=struct.pack("<I", 3) + b"\0\0\0")
+    assert rig.run("list").code == 4
+
+
+@pytest.mark.parametrize(
+    ("forge", "code"), [(put(64, b"\1"), 4), (put(72, b"\1"), 4), (put(76, b"\1"), 4), (put(79, b"\1"), 4), (put(16, bytes(16)), 4), (put(80, bytes(32)), 12)],
+    ids=lambda v: None,
+)  # fmt: skip
+def test_slots_that_are_authentic_and_still_wrong(tmp_path: Path, forge, code: int) -> None:
+    rig = Rig(tmp_path)
+    (good,) = (rig.repo / "keys").iterdir()
+    good.unlink()
+    rig.w.secret_slot(SECRET, forge=forge)
+    assert rig.run("list").code == code
+
+
 def test_objects_end_at_1_mib_above_their_payload(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
     fields = [(1, uv(1)), (3, bytes(16)), (5, directory(b"", [])), (9, b"v")]

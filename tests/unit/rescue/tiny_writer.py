@@ -96,7 +96,8 @@ class Writer:
     def sealed(self, kind: str, key: str, payload: bytes, *, clear: bytes = b"", compress: bool = False) -> None:
         self.sealed_raw(kind, key, envelope(payload, compress=compress), clear=clear)
 
-    def sealed_raw(self, kind: str, key: str, plain: bytes, *, clear: bytes = b"") -> None:
+    def sealed_raw(self, kind: str, key: str, plain: bytes, *, clear: bytes = b"", forge=bytes) -> None:
+        """Seal an envelope; `forge` may change all that stands before the ciphertext, and what it makes is sealed as authentic."""
         salt = os.urandom(32)
         x = blake3(salt + key.encode(), key=self.k("object " + kind)).digest(length=64)
         head = (
@@ -108,6 +109,7 @@ class Writer:
             + x[32:]
             + clear
         )
+        head = forge(head)
         self.put(key, head + AESGCM(x[:32]).encrypt(bytes(12), plain, head + key.encode()))
 
     def config(
@@ -120,7 +122,7 @@ class Writer:
             payload = record((1, uv(1)), (2, sv(1)), (3, uv(65536)), (4, b"tiny"), (5, uv(262144)), (7, uv(1 << 20)))
         self.sealed("config", f"config/{n:08x}", payload, clear=clear)
 
-    def _slot(self, kind: int, parameters: tuple[int, int, int], derive, *, name: str = "") -> str:
+    def _slot(self, kind: int, parameters: tuple[int, int, int], derive, *, name: str = "", forge=bytes) -> str:
         name = name or os.urandom(16).hex()
         salt = os.urandom(32)
         head = (
@@ -131,18 +133,19 @@ class Writer:
             + struct.pack("<IIII", *parameters, 0)
         )
         out = derive(salt)
-        head += out[32:]
+        head = forge(head + out[32:])
         label = lp("für alle".encode())
         key = f"keys/{name}"
         self.put(key, head + AESGCM(out[:32]).encrypt(bytes(12), self.master, head + key.encode() + label) + label)
         return key
 
-    def secret_slot(self, secret: bytes, *, name: str = "", parameters: tuple[int, int, int] = (0, 0, 0)) -> str:
+    def secret_slot(self, secret: bytes, *, name: str = "", forge=bytes) -> str:
         return self._slot(
             1,
-            parameters,
+            (0, 0, 0),
             lambda s: HKDF(algorithm=hashes.SHA256(), length=64, salt=s, info=b"longshore key slot 0").derive(secret),
             name=name,
+            forge=forge,
         )
 
     def passphrase_slot(self, passphrase: bytes, memory_kib: int = 64 * 1024, *, name: str = "") -> str:
