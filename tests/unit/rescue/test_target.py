@@ -237,6 +237,17 @@ def test_names_of_one_file_that_differ(tmp_path: Path) -> None:
     assert inodes[0] == inodes[2] and len(set(inodes)) == 5
 
 
+def test_a_link_whose_place_is_taken_leaves_nothing_behind(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    linked = {"inode": 3, "device": 4}
+    rig.tree([rig.file(b"a", b"1", **linked), rig.file(b"b", b"1", **linked)])
+    (rig.out / "b").mkdir(parents=True)
+    (rig.out / "b" / "mine").write_bytes(b"m")
+    assert rig.restore().code == 3
+    assert rig.names() == {b"a", b"b"} and (rig.out / "b" / "mine").exists()
+    assert os.stat(rig.out / "a").st_nlink == 1
+
+
 def test_links_of_what_is_no_file_and_of_what_was_damaged(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
     linked = {"inode": 3, "device": 4}
