@@ -105,7 +105,7 @@ def read_passphrase(path: str) -> bytes:
         raise UsageError(f"the passphrase file cannot be read: file={path}, error={_cause(error)}") from error
     if len(content) > PASSPHRASE_FILE_BYTES_MAX:
         raise UsageError(f"the passphrase file is too long: file={path}, limit_bytes={PASSPHRASE_FILE_BYTES_MAX}")
-    content = content.removesuffix(b"\n").removesuffix(b"\r")
+    content = content.removesuffix(b"\r\n") if content.endswith(b"\r\n") else content.removesuffix(b"\n")
     if not content:
         raise UsageError(f"the passphrase file is empty: file={path}")
     return content

@@ -11,6 +11,7 @@ use crate::keys::Keys;
 use crate::wire::{Reader, put_uv};
 use crate::{FORMAT_VERSION, FormatError, Result, limits, seal};
 use aws_lc_rs::aead::LessSafeKey;
+use std::collections::HashSet;
 use xxhash_rust::xxh3::xxh3_64;
 
 const PACK_TYPE: u8 = 4;
@@ -365,6 +366,7 @@ pub fn open_header(
     let mut frames = Vec::with_capacity(count.min(payload.len() / 36 + 1));
     let mut at = PREAMBLE_BYTES as u64;
     let mut births = 0;
+    let mut moved = HashSet::new();
     for _ in 0..count {
         let flags = reader.u8()?;
         if flags > 1 {
@@ -376,6 +378,9 @@ pub fn open_header(
             let birth = BirthName { pack, ordinal: reader.u32()? };
             if pack == key.name {
                 return Err(reader.corrupt("a frame is said to have moved from its own pack"));
+            }
+            if birth.ordinal == HEADER_ORDINAL || !moved.insert(birth) {
+                return Err(reader.corrupt("a frame's name is not allowed or stands twice"));
             }
             (birth, reader.array()?)
         } else {
@@ -558,6 +563,22 @@ mod tests {
         let (mut a, mut b) = (Vec::new(), Vec::new());
         assert!(verify(&keys(), &pack, VerifyUpload::Header, &mut codec, &mut a, &mut b).is_ok());
         assert!(verify(&keys(), &pack, VerifyUpload::Full, &mut codec, &mut a, &mut b).is_err());
+    }
+
+    #[test]
+    fn a_pack_that_holds_one_frame_twice_is_refused() {
+        let mut codec = Codec::new().unwrap();
+        let old = build(&mut codec);
+        let frame = &old.frames[1];
+        let range = frame.offset_bytes as usize..frame.offset_bytes as usize + frame.stored_bytes as usize;
+        for times in [1, 2] {
+            let mut writer = PackWriter::new(&keys(), name(9), [8; 32], Vec::new()).unwrap();
+            for _ in 0..times {
+                writer.push_moved(frame, &old.bytes[range.clone()]).unwrap();
+            }
+            let pack = writer.finish(&mut codec).unwrap();
+            assert_eq!(open_whole(&keys(), name(9), &pack.bytes, &mut codec).is_ok(), times == 1);
+        }
     }
 
     #[test]
