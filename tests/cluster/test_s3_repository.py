@@ -2,6 +2,8 @@
 
 The server is real; between it and us stands, where a test needs one, a proxy that lies by plan. Packs are kept at 4 MiB by the least memory that
 the engine takes, so that small volumes make many requests. What is claimed of the store is read from the server's own folder.
+
+Over 500 lines because all cases share one server, one proxy and the helpers that count its requests.
 """
 
 import io

@@ -1,6 +1,8 @@
 """Every field and limit of the page, at its edge and beyond.
 
 Numbers, records, envelopes, entries, items, snapshots, headers of packs, configurations, key slots and key files.
+
+Over 500 lines because it follows the page from its first table to its last, a row a case.
 """
 
 from __future__ import annotations

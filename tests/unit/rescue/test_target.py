@@ -1,6 +1,8 @@
 """What a restore makes of its target: kinds, owners, attributes, names in the way, links, one path, interruption, full disks, ordinary users.
 
 What only root may do is tested as root, and what others may not in a process of uid 65534.
+
+Over 500 lines because all cases share one way to make a repository and to look at a restored tree.
 """
 
 from __future__ import annotations
