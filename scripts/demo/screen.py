@@ -105,9 +105,9 @@ class Screen:
             if self._picture is not None:
                 self._picture.print(one)
 
-    def opening(self, title: str, *lines: str) -> None:
+    def opening(self, title: str, text: str) -> None:
         """Say what is going to happen."""
-        body = Group(Text(title, style="bold"), *(Text(line) for line in lines))
+        body = Group(Text(title, style="bold"), Text(text))
         self.show(Panel(body, border_style="cyan", padding=(0, 2)))
 
     def step(self, number: int, title: str) -> None:

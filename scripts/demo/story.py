@@ -70,9 +70,9 @@ def tell(screen: Screen, folder: Folder, *, source: Path | None, real: bool) -> 
     started = time.monotonic()
     screen.opening(
         "Longshore: a pod's volume, out and back",
-        "A node agent backs a volume up twice into an encrypted, deduplicated repository. Then the volume is lost,",
-        "and restored; and once more in a new, empty cluster that has nothing but the exported key. Each time every",
-        "byte and every attribute is compared by a program that shares no code with the one that made the backup.",
+        "A node agent backs a volume up twice into an encrypted, deduplicated repository. Then the volume is lost, and restored; and once "
+        "more in a new, empty cluster that has nothing but the exported key. Each time every byte and every attribute is compared by a "
+        "program that shares no code with the one that made the backup.",
     )
     if folder.holds_something():
         screen.say(f"{folder.path} holds an earlier run of this demo: wiped.", style="dim")
@@ -164,7 +164,7 @@ def _fill(screen: Screen, folder: Folder, pod: Pod, source: Path | None) -> Volu
     )
     if source is None:
         screen.say(
-            "Python's library and programs of this machine, an SQLite database, a sparse file, hard links, symlinks, a FIFO,\n"
+            "Python's library and programs of this machine, an SQLite database, a sparse file, hard links, symlinks, a FIFO, "
             "ACLs and extended attributes, names of any bytes"
         )
     for one in left_out:
