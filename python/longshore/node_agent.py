@@ -38,6 +38,7 @@ from longshore.controllers.tasks import Interruption, Tasks
 from longshore.errors import LeaseLostError, LongshoreError, UsageError
 from longshore.kube.client import KubeClient
 from longshore.kube.clock import SYSTEM_CLOCK, Clock
+from longshore.kube.connection import find_connector
 from longshore.kube.events import EventRecorder, EventType
 from longshore.kube.informer import Informer
 from longshore.kube.leases import LeaseElector, LeaseTimes
@@ -298,10 +299,16 @@ def run(settings: AgentSettings, stop: threading.Event) -> int:
 
     Returns:
         The exit code.
+
+    Raises:
+        UsageError: the kubeconfig or service account cannot be read, or names no server.
     """
     from longshore.controllers.engine import EngineDataPath
 
-    with KubeClient.connect(settings.kubeconfig, user_agent="longshore-node-agent") as client:
+    connector = find_connector(settings.kubeconfig)
+    # Before anything is started: settings that cannot be read stay so, unlike a server that is away, and informers would retry for ever.
+    connector.connect(user_agent="longshore-node-agent").close()
+    with KubeClient(connector, user_agent="longshore-node-agent") as client:
         agent = NodeAgent(settings, client=client, datapath=EngineDataPath(cache_dir=settings.cache_dir), stop=stop)
         try:
             agent.run()

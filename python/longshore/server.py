@@ -31,6 +31,7 @@ from longshore.controllers.repository_keys import RepositoryKeys
 from longshore.errors import LongshoreError
 from longshore.kube.client import KubeClient
 from longshore.kube.clock import SYSTEM_CLOCK, Clock
+from longshore.kube.connection import find_connector
 from longshore.kube.events import EventRecorder
 from longshore.kube.informer import Informer
 from longshore.kube.leases import LeaseElector, LeaseTimes
@@ -226,10 +227,16 @@ def run(settings: ServerSettings, stop: threading.Event) -> int:
 
     Returns:
         The exit code.
+
+    Raises:
+        UsageError: the kubeconfig or service account cannot be read, or names no server.
     """
     from longshore.controllers.engine import EngineDataPath
 
-    with KubeClient.connect(settings.kubeconfig, user_agent="longshore-server") as client:
+    connector = find_connector(settings.kubeconfig)
+    # Before anything is started: settings that cannot be read stay so, unlike a server that is away, and informers would retry for ever.
+    connector.connect(user_agent="longshore-server").close()
+    with KubeClient(connector, user_agent="longshore-server") as client:
         server = Server(settings, client=client, datapath=EngineDataPath(cache_dir=settings.cache_dir), stop=stop)
         try:
             server.run()

@@ -88,3 +88,29 @@ def test_server_takes_its_flags_and_veleros(started: list[Any]) -> None:
     assert main(["server", "--namespace", "v", "--default-backup-storage-location", "nas", *VELERO]) == 0
     (settings,) = started
     assert (settings.namespace, settings.default_backup_storage_location) == ("v", "nas")
+
+
+@pytest.mark.parametrize("words", [["node-agent", "--node-name", "n"], ["server"]])
+@pytest.mark.parametrize("content", [None, "no: [yaml", "kind: Config\n"], ids=["missing", "not yaml", "no context"])
+def test_a_kubeconfig_without_use_ends_at_once(
+    words: list[str],
+    content: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import longshore.node_agent
+    import longshore.server
+
+    def never(*_args: Any, **_kwargs: Any) -> Any:
+        raise AssertionError("it was started")
+
+    monkeypatch.setattr(longshore.node_agent, "NodeAgent", never)
+    monkeypatch.setattr(longshore.server, "Server", never)
+    path = tmp_path / "kubeconfig"
+    if content is not None:
+        path.write_text(content)
+    assert main([*words, "--kubeconfig", str(path)]) == 2
+    told = capsys.readouterr().err
+    assert str(path) in told
+    assert "check the path, the context" in told
