@@ -19,18 +19,29 @@ from longshore.api.model import JsonObject
 from longshore.api.pod_volume import PodVolumePhase
 from longshore.kube.clock import format_time
 
-__all__ = ["ANNOTATION_ATTEMPTS", "ATTEMPTS_MAX", "attempts_of", "claim_patch", "instance_of", "takeover_patch"]
+__all__ = [
+    "ANNOTATION_ATTEMPTS",
+    "ANNOTATION_INSTANCE",
+    "ATTEMPTS_MAX",
+    "attempts_of",
+    "claim_patch",
+    "instance_of",
+    "takeover_patch",
+]
 
 ANNOTATION_ATTEMPTS: Final = "longshore.io/attempts"
 """On a PVB or PVR: how many instances of the agent have begun work on it; absent for one."""
+ANNOTATION_INSTANCE: Final = "longshore.io/instance"
+"""On a PVB or PVR: the instance that claimed it. An annotation, for Velero's own definitions prune every field of the status that they do not
+know; `status.instance` says the same to people where our definitions are installed."""
 ATTEMPTS_MAX: Final = 20
 """More mean that the object itself ends the agent, as one that needs more memory than there is."""
 
 
 def instance_of(obj: JsonObject) -> str:
     """Which instance claimed it; empty for none, or for another kind of agent."""
-    status = obj.get("status")
-    found = status.get("instance") if isinstance(status, dict) else None
+    annotations = (obj.get("metadata") or {}).get("annotations")
+    found = annotations.get(ANNOTATION_INSTANCE) if isinstance(annotations, dict) else None
     return found if isinstance(found, str) else ""
 
 
@@ -44,13 +55,14 @@ def attempts_of(obj: JsonObject) -> int:
 def claim_patch(*, node: str, instance: str, now: datetime) -> JsonObject:
     """Take an object that nobody works on."""
     return {
+        "metadata": {"annotations": {ANNOTATION_INSTANCE: instance}},
         "status": {
             "phase": str(PodVolumePhase.IN_PROGRESS),
             "startTimestamp": format_time(now),
             "node": node,
             "instance": instance,
             "message": "",
-        }
+        },
     }
 
 
@@ -59,4 +71,5 @@ def takeover_patch(obj: JsonObject, *, node: str, instance: str, now: datetime) 
     status: JsonObject = {"node": node, "instance": instance, "message": ""}
     if not (obj.get("status") or {}).get("startTimestamp"):
         status["startTimestamp"] = format_time(now)
-    return {"metadata": {"annotations": {ANNOTATION_ATTEMPTS: str(attempts_of(obj) + 1)}}, "status": status}
+    annotations = {ANNOTATION_ATTEMPTS: str(attempts_of(obj) + 1), ANNOTATION_INSTANCE: instance}
+    return {"metadata": {"annotations": annotations}, "status": status}

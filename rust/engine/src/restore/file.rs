@@ -137,7 +137,12 @@ pub(super) fn work(context: &Arc<Context>, task: Task) -> Result<()> {
             Ok(())
         }
         Task::Segment { file, items } => {
-            let ours = file.failed.lock().unwrap_or_else(PoisonError::into_inner).is_none();
+            // Damage in one segment is no reason to leave out the others when what can be read is to be kept.
+            let ours = match &*file.failed.lock().unwrap_or_else(PoisonError::into_inner) {
+                None => true,
+                Some(Trouble::Damaged(_)) => context.options.keep_damaged,
+                Some(_) => false,
+            };
             if ours {
                 for (offset, item) in &items {
                     match put_item(context, &file.placed, *offset, item) {
