@@ -27,7 +27,7 @@ RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust -type f \( -name '*.rs' 
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help venv build tools demo test test-rust test-unit test-engine test-cluster lint lint-rust lint-python lint-types lint-seam \
+.PHONY: help venv build tools demo test test-rust test-unit test-engine test-scale test-cluster lint lint-rust lint-python lint-types lint-seam \
 	lint-house format crds ci lock clean
 
 help: ## This list
@@ -85,6 +85,9 @@ test-unit: build
 
 test-engine: build
 	$(if $(wildcard tests/engine),$(BIN)/python -m pytest tests/engine -n auto $(ARGS),@echo "tests/engine does not exist yet")
+
+test-scale: build ## 200,000 files and 4 GiB out and back, by the engine and by rescue.py: minutes, 20 GB of disk
+	LONGSHORE_TEST_SCALE=1 $(BIN)/python -m pytest tests/engine/test_scale.py --durations=0 $(ARGS)
 
 test-cluster: build
 	$(if $(wildcard tests/cluster/test_*.py),$(BIN)/python -m pytest tests/cluster -n 2 --dist loadfile $(ARGS),@echo "tests/cluster holds no tests yet")

@@ -72,8 +72,9 @@ RECOVERY_LABEL: Final = "recovery"
 """Label of the slot for the recovery key."""
 
 KEY_AT_RISK: Final = (
-    "the repository's key lives in this cluster only, and the backups are lost with it: export it with longshore repo key export and keep "
-    f"it elsewhere, or put a recovery key into Secret {SECRET_RECOVERY}, key {KEY_RECOVERY}"
+    "the repository's key lives in this cluster only, and the backups are lost with it: put a recovery key that is kept elsewhere into "
+    f"Secret {SECRET_RECOVERY}, key {KEY_RECOVERY}; or save what Secret {SECRET_ROOT} holds elsewhere and then set its annotation "
+    f"{ANNOTATION_EXPORTED} to the date"
 )
 """What is said until a recovery slot or an export exists."""
 
