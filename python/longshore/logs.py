@@ -133,13 +133,25 @@ def _text_value(value: Any) -> str:
     return repr(text) if isinstance(value, str) and (not text or re.search(r'[\s="\x00-\x1f\x7f]', text)) else text
 
 
+class _CurrentStderr:
+    """Standard error as it is at each write: whoever replaces it for a while (a progress bar, a test) may close what it put there."""
+
+    def write(self, text: str) -> int:
+        """Write it."""
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        """Flush it."""
+        sys.stderr.flush()
+
+
 def configure(*, level: str = "info", format: LogFormat | str = LogFormat.JSON, stream: TextIO | None = None) -> None:  # noqa: A002 - the flag's name
     """Set up logging for the whole process; may be called again.
 
     Args:
         level: debug, info, warning, error or critical.
         format: json or text.
-        stream: where records go; standard error when None.
+        stream: where records go; standard error, as it is at each write, when None.
 
     Raises:
         ValueError: an unknown level or format.
@@ -148,7 +160,7 @@ def configure(*, level: str = "info", format: LogFormat | str = LogFormat.JSON, 
         raise ValueError(f"unknown log level: level={level}, known={','.join(LEVELS)}")
     number = LEVELS[level.lower()]
     style = LogFormat(format)
-    out = sys.stderr if stream is None else stream
+    out: Any = _CurrentStderr() if stream is None else stream
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         _add_logger_name,
