@@ -1,7 +1,7 @@
 """200,000 files and one of 4 GiB: out by the command line, back by the engine and by rescue.py, equal in every attribute; unchanged, nothing is read.
 
-It takes minutes and 20 GB of disk, so it runs only where LONGSHORE_TEST_SCALE is set, as `make test-scale` does. What it makes is removed as soon as it is not needed
-any more, and in any case at the end.
+It takes minutes and 20 GB of disk, so it runs only where LONGSHORE_TEST_SCALE is set, as `make test-scale` does. What it makes is removed as soon as it
+is not needed any more, and in any case at the end.
 
 Measured on two cores that were not idle: see the durations that pytest prints; no time is asserted.
 """
