@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import os
-import sys
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -26,23 +25,11 @@ LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 Function = Callable[..., Any]
 
 
-class _CurrentStderr:
-    """Standard error as it is at each write: a progress bar replaces it while it is drawn, and prints log lines above itself."""
-
-    def write(self, text: str) -> int:
-        """Write it."""
-        return sys.stderr.write(text)
-
-    def flush(self) -> None:
-        """Flush it."""
-        sys.stderr.flush()
-
-
 def set_up_logs(level: str, log_format: str) -> None:
     """Send log records to standard error, the engine's too."""
     from longshore import datapath, logs
 
-    logs.configure(level=level, format=log_format, stream=_CurrentStderr())  # type: ignore[arg-type]  # all that is used of a TextIO
+    logs.configure(level=level, format=log_format)
     # The engine has no level beyond error.
     datapath.set_log_level("error" if level == "critical" else level)
 
