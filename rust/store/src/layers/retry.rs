@@ -45,6 +45,11 @@ pub struct Retry<S> {
     cancelled: Arc<AtomicBool>,
 }
 
+/// Failures of one put after which each try first looks whether the object is there. S3 servers refuse a create-only put of a key that
+/// exists before they have read its body, and may close the connection on it: the client never hears why, and would put until its
+/// budget is spent. Not sooner: most failures are cured by one more try, and a look is a request.
+const LOOK_AFTER_FAILURES: u32 = 3;
+
 /// Between two looks at the cancel flag.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
@@ -130,9 +135,15 @@ impl<S: Store> Retry<S> {
 
 impl<S: Store> Store for Retry<S> {
     fn put_new(&self, key: &Key, body: Bytes) -> Result<Put, StoreError> {
-        self.again(Verb::PutNew, key.as_str(), |failures| match self.inner.put_new(key, body.clone())? {
-            Put::Exists if failures > 0 && self.is_own(key, &body)? => Ok(Put::Created),
-            put => Ok(put),
+        self.again(Verb::PutNew, key.as_str(), |failures| {
+            let look = if failures >= LOOK_AFTER_FAILURES { Some(self.inner.head(key)) } else { None };
+            let put = match look {
+                Some(Ok(_)) => Put::Exists,
+                // The store does not even answer this.
+                Some(Err(e)) if e.is_retryable() => return Err(e),
+                _ => self.inner.put_new(key, body.clone())?,
+            };
+            Ok(if put == Put::Exists && failures > 0 && self.is_own(key, &body)? { Put::Created } else { put })
         })
     }
 
