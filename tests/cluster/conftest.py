@@ -10,11 +10,13 @@ Does not know: longshore.
 import os
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 from kubernetes import client
 
+from tests.cluster import node_rig
 from tests.support.components import ApiServer, ComponentMissingError, S3Server, interrupt_on_sigterm, require_tool
 
 
@@ -94,3 +96,26 @@ def namespace(api_client: Any) -> str:
 def bucket(s3_server: S3Server) -> str:
     """Make an empty bucket for one test."""
     return s3_server.bucket(f"test-{uuid.uuid4().hex[:12]}")
+
+
+@pytest.fixture
+def crds(api_server: ApiServer, kubectl: Callable[..., str]) -> ApiServer:
+    """Give the session's API server with our custom resource definitions."""
+    kubectl("apply", "--server-side", "-f", str(node_rig.ROOT / "daemonset" / "crds"))
+    return api_server
+
+
+@pytest.fixture
+def cluster(
+    crds: ApiServer, namespace: str, s3_server: S3Server, bucket: str, tmp_path: Path
+) -> Iterator[node_rig.Cluster]:
+    """Give a node with a location in the S3 server."""
+    made = node_rig.Cluster(
+        crds,
+        namespace,
+        tmp_path / "node",
+        location=node_rig.location_of(s3_server, bucket),
+        credentials=node_rig.credentials_of(s3_server),
+    )
+    yield made
+    made.close()

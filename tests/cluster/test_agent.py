@@ -4,250 +4,32 @@ The trees are compared by what the kernel says of them, in code that the engine 
 """
 
 import base64
-import hashlib
-import itertools
 import json
 import os
 import random
 import shutil
 import signal
 import stat
-import sys
 import time
 import uuid
-from pathlib import Path
 
 import pytest
-from kubernetes import client
 
+from tests.cluster.node_rig import (
+    NODE,
+    RESTORE_UID,
+    ROOT,
+    TERMINAL,
+    Cluster,
+    credentials_of,
+    fill,
+    keys_in_store,
+    location_of,
+    longshore,
+    tree,
+    wait_for,
+)
 from tests.support.components import require_tool
-from tests.support.processes import ChildProcess
-
-ROOT = Path(__file__).resolve().parents[2]
-NODE = "node-1"
-TERMINAL = {"Completed", "Failed", "Canceled"}
-RESTORE_UID = "5f0e4d8a-4a0b-4f6f-9b0e-restore00001"
-# The command line has Kubernetes' own lease times; with them each of twenty kills would cost 15 s of waiting.
-AGENT = """
-import signal, sys, threading
-from pathlib import Path
-from longshore import logs
-from longshore.kube.leases import LeaseTimes
-from longshore.node_agent import AgentSettings, run
-logs.configure(level="info")
-stop = threading.Event()
-signal.signal(signal.SIGTERM, lambda *_: stop.set())
-kubeconfig, namespace, pods, cache = sys.argv[1:]
-sys.exit(run(AgentSettings(node_name="node-1", namespace=namespace, kubeconfig=kubeconfig, host_pods_root=Path(pods), cache_dir=Path(cache),
-    metrics_address="127.0.0.1:0", memory_limit_bytes=256 << 20, progress_seconds=0.2, grace_seconds=10.0,
-    lease_times=LeaseTimes(duration_seconds=4, renew_deadline_seconds=2.5, retry_period_seconds=0.3)), stop))
-"""
-
-
-def wait_for(condition, *, seconds, what):
-    ends = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < ends, f"{what} did not come true in {seconds} s"
-        time.sleep(0.05)
-    return found
-
-
-def tree(root):
-    """What the kernel says of every entry: kind, mode, owner, times, size, content, links, extended attributes, holes left aside."""
-    found, inodes = {}, {}
-    for folder, names, files in os.walk(root):
-        if folder == str(root):
-            names[:] = [name for name in names if name != ".velero"]
-        for path in [folder, *(os.path.join(folder, name) for name in files)] + [
-            os.path.join(folder, name) for name in names if os.path.islink(os.path.join(folder, name))
-        ]:
-            status = os.lstat(path)
-            name = os.path.relpath(path, root)
-            content = None
-            if stat.S_ISLNK(status.st_mode):
-                content = os.readlink(path)
-            elif stat.S_ISREG(status.st_mode):
-                content = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-                inodes.setdefault(status.st_ino, []).append(name)
-            attributes = {
-                one: os.getxattr(path, one, follow_symlinks=False) for one in os.listxattr(path, follow_symlinks=False)
-            }
-            size = 0 if stat.S_ISDIR(status.st_mode) else status.st_size
-            found[name] = (status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns, size, content, attributes)
-    return found, sorted(sorted(names) for names in inodes.values() if len(names) > 1)
-
-
-def fill(path, *, seed, megabytes=24, files=300):
-    """Make a volume: random and compressible data, many small files, odd names, links, holes, modes, times, attributes."""
-    chance = random.Random(seed)
-    for number in range(files):
-        one = path / f"d{number % 17}" / f"f{number}"
-        one.parent.mkdir(exist_ok=True)
-        one.write_bytes(chance.randbytes(chance.randrange(0, 20_000)))
-        one.chmod(chance.choice([0o600, 0o644, 0o755, 0o400]))
-        os.utime(one, ns=(chance.randrange(10**18), chance.randrange(10**18)))
-    for number in range(megabytes // 8):
-        (path / f"big{number}").write_bytes(chance.randbytes(8 << 20))
-    (path / "text").write_bytes(b"the same line again\n" * 100_000)
-    os.link(path / "text", path / "hard")
-    os.symlink("../../../etc/passwd", path / "link")
-    with open(path / "sparse", "wb") as sparse:
-        sparse.truncate(50 << 20)
-        sparse.seek(20 << 20)
-        sparse.write(b"middle")
-    odd = os.fsencode(path) + b"/odd \xff\n'name"
-    with open(odd, "wb") as file:
-        file.write(b"odd")
-    os.setxattr(path / "text", "user.note", b"kept")
-    (path / "empty").mkdir()
-    path.chmod(0o750)
-    os.utime(path, ns=(10**18, 10**18 + 123_456_789))
-
-
-class Cluster:
-    """One API server with our kinds, a location, a node's folder, and agents on it."""
-
-    def __init__(self, api_server, namespace, folder, *, location, credentials):
-        self.api_server, self.namespace, self.folder = api_server, namespace, folder
-        self.pods_root, self.cache = folder / "pods", folder / "cache"
-        self.pods_root.mkdir(parents=True)
-        self._exit = api_server.client()
-        api = self._exit.__enter__()
-        self.core, self.custom = client.CoreV1Api(api), client.CustomObjectsApi(api)
-        self.agents = itertools.count(1)
-        self.running = []
-        encoded = base64.b64encode(credentials.encode()).decode()
-        self.core.create_namespaced_secret(namespace, {"metadata": {"name": "cloud"}, "data": {"keys": encoded}})
-        self.create("backupstoragelocations", {"metadata": {"name": "default"}, "spec": location})
-
-    def close(self):
-        for agent in self.running:
-            agent.stop()
-        self._exit.__exit__(None, None, None)
-
-    def create(self, plural, body):
-        kinds = {"backupstoragelocations": "BackupStorageLocation", "podvolumebackups": "PodVolumeBackup"}
-        full = {"apiVersion": "velero.io/v1", "kind": kinds.get(plural, "PodVolumeRestore"), **body}
-        return self.custom.create_namespaced_custom_object("velero.io", "v1", self.namespace, plural, full)
-
-    def get(self, plural, name):
-        return self.custom.get_namespaced_custom_object("velero.io", "v1", self.namespace, plural, name)
-
-    def status(self, plural, name):
-        return self.get(plural, name).get("status") or {}
-
-    def wait_phase(self, plural, name, *phases, seconds=120.0):
-        wanted = set(phases) or TERMINAL
-
-        def look():
-            status = self.status(plural, name)
-            return status if status.get("phase") in wanted else None
-
-        return wait_for(look, seconds=seconds, what=f"{plural}/{name} {wanted}")
-
-    def pod(self, name, *, waits=False, user=None):
-        one = {"name": "restore-wait", "image": "w", "args": [RESTORE_UID]}
-        if user is not None:
-            one["securityContext"] = {"runAsUser": user}
-        spec = {
-            "nodeName": NODE,
-            "containers": [{"name": "db", "image": "db"}],
-            "volumes": [{"name": "data", "emptyDir": {}}],
-            **({"initContainers": [one]} if waits else {}),
-        }
-        made = self.core.create_namespaced_pod(self.namespace, {"metadata": {"name": name}, "spec": spec})
-        if waits:
-            self.container(name, {"running": {"startedAt": "2026-01-01T00:00:00Z"}})
-        path = self.pods_root / made.metadata.uid / "volumes" / "kubernetes.io~empty-dir" / "data"
-        path.mkdir(parents=True)
-        return made.metadata.uid, path
-
-    def container(self, name, state):
-        status = {
-            "name": "restore-wait",
-            "image": "w",
-            "imageID": "",
-            "ready": False,
-            "restartCount": 0,
-            "state": state,
-        }
-        body = {"status": {"phase": "Pending", "initContainerStatuses": [status]}}
-        self.core.patch_namespaced_pod_status(name, self.namespace, body)
-
-    def backup(self, name, pod, uid, **spec):
-        body = {
-            "node": NODE,
-            "pod": {"kind": "Pod", "namespace": self.namespace, "name": pod, "uid": uid},
-            "volume": "data",
-            "backupStorageLocation": "default",
-            "repoIdentifier": "",
-            "uploaderType": "kopia",
-            "tags": {"backup": "nightly", "volume": "data"},
-            **spec,
-        }
-        self.create("podvolumebackups", {"metadata": {"name": name}, "spec": body})
-
-    def restore(self, name, pod, uid, snapshot, *, source=None):
-        owner = {"apiVersion": "velero.io/v1", "kind": "Restore", "name": "r", "uid": RESTORE_UID, "controller": True}
-        body = {
-            "pod": {"kind": "Pod", "namespace": self.namespace, "name": pod, "uid": uid},
-            "volume": "data",
-            "backupStorageLocation": "default",
-            "repoIdentifier": "",
-            "snapshotID": snapshot,
-            "sourceNamespace": source or self.namespace,
-            "uploaderType": "kopia",
-        }
-        self.create("podvolumerestores", {"metadata": {"name": name, "ownerReferences": [owner]}, "spec": body})
-
-    def agent(self, *argv):
-        number = next(self.agents)
-        environment = {
-            "PYTHONPATH": str(ROOT / "python"),
-            "HOME": str(self.folder),
-            "AWS_EC2_METADATA_DISABLED": "true",
-        }
-        words = argv or ("-c", AGENT, self.api_server.kubeconfig, self.namespace, self.pods_root, self.cache)
-        started = ChildProcess(
-            f"agent-{number}", [sys.executable, *words], log_path=self.folder / f"agent-{number}.log", env=environment
-        )
-        self.running.append(started)
-        return started
-
-    def logs(self):
-        return "".join(path.read_text(errors="replace") for path in sorted(self.folder.glob("agent-*.log")))
-
-
-@pytest.fixture
-def crds(api_server, kubectl):
-    kubectl("apply", "--server-side", "-f", str(ROOT / "daemonset" / "crds"))
-    return api_server
-
-
-def location_of(s3, bucket, *, prefix="velero"):
-    return {
-        "provider": "aws",
-        "objectStorage": {"bucket": bucket, "prefix": prefix},
-        "config": {"region": s3.region, "s3Url": s3.endpoint_url, "s3ForcePathStyle": "true"},
-        "credential": {"name": "cloud", "key": "keys"},
-    }
-
-
-def credentials_of(s3):
-    return f"[default]\naws_access_key_id = {s3.access_key}\naws_secret_access_key = {s3.secret_key}\n"
-
-
-@pytest.fixture
-def cluster(crds, namespace, s3_server, bucket, tmp_path):
-    made = Cluster(
-        crds,
-        namespace,
-        tmp_path / "node",
-        location=location_of(s3_server, bucket),
-        credentials=credentials_of(s3_server),
-    )
-    yield made
-    made.close()
 
 
 def test_out_and_back(cluster, s3_server, bucket):
@@ -358,26 +140,8 @@ def test_killed_at_twenty_random_moments(cluster):
         assert {entry: found for entry, found in entries.items() if entry != "."} == known
         shutil.rmtree(target)
     # One visible snapshot for each object, however often it was begun.
-    keys = [key for key in _keys(cluster) if "/snapshots/" in key]
+    keys = [key for key in keys_in_store(cluster) if "/snapshots/" in key]
     assert len(keys) >= len(backups)
-
-
-def _keys(cluster):
-    location = cluster.get("backupstoragelocations", "default")["spec"]
-    import boto3
-
-    secret = cluster.core.read_namespaced_secret("cloud", cluster.namespace)
-    lines = base64.b64decode(secret.data["keys"]).decode().splitlines()
-    access, key = (line.partition(" = ")[2] for line in lines[1:3])
-    s3 = boto3.client(
-        "s3",
-        endpoint_url=location["config"]["s3Url"],
-        region_name=location["config"]["region"],
-        aws_access_key_id=access,
-        aws_secret_access_key=key,
-    )
-    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=location["objectStorage"]["bucket"])
-    return [one["Key"] for page in pages for one in page.get("Contents", ())]
 
 
 def test_stopped_in_order(cluster):
@@ -422,16 +186,25 @@ def test_outage_of_the_store(crds, namespace, own_s3_server, tmp_path):
         cluster.close()
 
 
-def test_second_cluster_with_the_exported_key(cluster, own_api_server, s3_server, bucket, tmp_path):
+@pytest.mark.parametrize("way", ["export", "recovery"])
+def test_second_cluster_with_the_key_alone(cluster, own_api_server, s3_server, bucket, tmp_path, way):
+    """The cluster's exported key, or a recovery key: with it and the bucket an API server with an empty etcd restores."""
     uid, path = cluster.pod("db-0")
     fill(path, seed=5, megabytes=8)
     expected = tree(path)
     cluster.backup("out", "db-0", uid)
     cluster.agent()
     snapshot = cluster.wait_phase("podvolumebackups", "out")["snapshotID"]
-    exported = cluster.core.read_namespaced_secret("longshore-repo-credentials", cluster.namespace).data[
-        "repository-key"
-    ]
+    at_risk = longshore(cluster, "repo", "status", "--json")
+    assert json.loads(at_risk.stdout.splitlines()[0])["recovery_key_missing"], at_risk
+    key = tmp_path / "kept.key"
+    words = ["export", key] if way == "export" else ["add", "--new-key-file", key]
+    told = longshore(cluster, "repo", "key", *words)
+    assert told.returncode == 0 and stat.S_IMODE(key.stat().st_mode) == 0o600, told
+    digits = key.read_text().strip().removeprefix("longshore-key-1:")
+    assert len(digits) == 64 and digits not in told.stdout + told.stderr
+    safe = longshore(cluster, "repo", "status", "--json")
+    assert not json.loads(safe.stdout.splitlines()[0])["recovery_key_missing"], safe
     own_api_server.kubectl("apply", "--server-side", "-f", str(ROOT / "daemonset" / "crds"))
     own_api_server.kubectl("create", "namespace", "rescue")
     second = Cluster(
@@ -447,8 +220,9 @@ def test_second_cluster_with_the_exported_key(cluster, own_api_server, s3_server
         second.restore("too-early", "back-0", back, snapshot, source=cluster.namespace)
         status = second.wait_phase("podvolumerestores", "too-early")
         assert status["phase"] == "Failed" and "made with another key" in status["message"], status
-        body = {"metadata": {"name": "longshore-repo-credentials"}, "data": {"repository-key": exported}}
-        second.core.create_namespaced_secret("rescue", body)
+        assert "longshore repo key import" in status["message"], status
+        told = longshore(second, "repo", "key", "import", key)
+        assert told.returncode == 0, told
         second.restore("in", "back-0", back, snapshot, source=cluster.namespace)
         status = second.wait_phase("podvolumerestores", "in")
         assert status["phase"] == "Completed", (status, second.logs())

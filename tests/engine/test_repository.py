@@ -72,8 +72,10 @@ def test_keys_come_and_go_and_the_last_one_stays(place: Place, tmp_path: Path) -
     recovery = write_key(tmp_path / "recovery")
     name = place.repository.add_slot(recovery, label="in the safe")
     assert {slot.label for slot in place.repository.slots()} == {"", "in the safe"}
-    assert datapath.open(place.store, recovery).id == place.repository.id
+    opened = datapath.open(place.store, recovery)
+    assert opened.id == place.repository.id and opened.slot == name != place.repository.slot
     first = next(slot.name for slot in place.repository.slots() if slot.name != name)
+    assert first == place.repository.slot == datapath.open(place.store, place.key).slot
     place.repository.remove_slot(first)
     with pytest.raises(WrongKeyError):
         datapath.open(place.store, place.key)

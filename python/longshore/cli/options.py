@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 from click.core import ParameterSource
@@ -18,7 +18,20 @@ from longshore.cli.output.sink import JsonOutput, Output, TextOutput
 from longshore.cli.session import Session
 from longshore.errors import UsageError
 
-__all__ = ["list_options", "log_options", "output_options", "set_up_logs", "with_repository", "yes_option"]
+if TYPE_CHECKING:
+    from longshore.cli.repo.cluster import ClusterSession
+
+__all__ = [
+    "cluster_session_options",
+    "list_options",
+    "log_options",
+    "output_options",
+    "set_up_logs",
+    "with_cluster",
+    "with_repository",
+    "with_repository_or_cluster",
+    "yes_option",
+]
 
 LOGS: Final = "longshore.logs"
 LEVELS: Final = ("debug", "info", "warning", "error", "critical")
@@ -129,6 +142,95 @@ def with_repository(function: Function) -> Function:
         return function(*args, session=session, **kwargs)
 
     return command
+
+
+def cluster_session_options(function: Function) -> Function:
+    """Add the options that lead to a cluster's repositories."""
+    for option in (
+        click.option(
+            "--namespace",
+            "-n",
+            metavar="NAME",
+            default="velero",
+            envvar="VELERO_NAMESPACE",
+            show_envvar=True,
+            show_default=True,
+            help="Where the cluster's Velero lives.",
+        ),
+        click.option("--context", metavar="NAME", help="A context of the kubeconfig.  [default: its current one]"),
+        click.option(
+            "--kubeconfig",
+            metavar="FILE",
+            help="The cluster whose repositories are meant.  [default: KUBECONFIG, else ~/.kube/config]",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def with_cluster(function: Function) -> Function:
+    """Add the cluster's options and the output's; the command gets them as `session`."""
+
+    @cluster_session_options
+    @output_options
+    @functools.wraps(function)
+    def command(
+        *args: Any, output: Output, kubeconfig: str | None, context: str | None, namespace: str, **kwargs: Any
+    ) -> Any:
+        session = _cluster_session(output, kubeconfig=kubeconfig, context=context, namespace=namespace)
+        return function(*args, session=session, **kwargs)
+
+    return command
+
+
+def with_repository_or_cluster(function: Function) -> Function:
+    """Add the options of `with_repository` and of `with_cluster`; the command gets a session of the one that was meant.
+
+    With --repository it is that repository, without it the cluster's. A word on the command line goes before LONGSHORE_REPOSITORY.
+    """
+
+    @cluster_session_options
+    @with_repository
+    @functools.wraps(function)
+    def command(
+        *args: Any, session: Session, kubeconfig: str | None, context: str | None, namespace: str, **kwargs: Any
+    ) -> Any:
+        given = _said("kubeconfig", "context", "namespace")
+        if given and _said("repository"):
+            raise UsageError(
+                f"a repository and a cluster are both given: options=--repository, --{given[0]}",
+                "leave one of them out",
+            )
+        if session.url and not given:
+            return function(*args, session=session, **kwargs)
+        if plain := _said("key_file", "passphrase_file"):
+            raise UsageError(
+                f"a cluster's repositories are opened with the cluster's keys: option=--{plain[0].replace('_', '-')}",
+                "leave it out, or name a repository with --repository URL",
+            )
+        cluster = _cluster_session(session.output, kubeconfig=kubeconfig, context=context, namespace=namespace)
+        return function(*args, session=cluster, **kwargs)
+
+    return command
+
+
+def _said(*names: str) -> list[str]:
+    """Which of these options stand on the command line itself."""
+    ctx = click.get_current_context()
+    return [name for name in names if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+
+
+def _cluster_session(output: Output, *, kubeconfig: str | None, context: str | None, namespace: str) -> ClusterSession:
+    from longshore.cli.repo.cluster import ClusterSession
+
+    level, log_format = click.get_current_context().meta[LOGS]
+    return ClusterSession(
+        output=output,
+        kubeconfig=kubeconfig,
+        context=context,
+        namespace=namespace,
+        set_up_logs=functools.partial(set_up_logs, level, log_format),
+    )
 
 
 def list_options(function: Function) -> Function:

@@ -13,7 +13,7 @@ import click
 
 from longshore.cli.lazy import LazyGroup
 from longshore.cli.main import root
-from longshore.cli.options import with_repository
+from longshore.cli.options import with_repository_or_cluster
 
 __all__ = ["commands", "page"]
 
@@ -95,7 +95,7 @@ def _section(path: tuple[str, ...], command: click.Command) -> Iterator[str]:
     ]
     rows = [_option(option, ctx) for option in options]
     yield from _table([row for row in rows if row not in COMMON])
-    for names, where in ((REPOSITORY_NAMES, "repository"), (OUTPUT_NAMES, "output")):
+    for names, where in ((REPOSITORY_NAMES, "repository"), (CLUSTER_NAMES, "cluster"), (OUTPUT_NAMES, "output")):
         if names <= {option.name for option in options}:
             yield f"With the [{where} options](#{where}-options)."
             yield ""
@@ -108,7 +108,7 @@ def _table(rows: list[str]) -> Iterator[str]:
 
 def _shared() -> list[click.Option]:
     @click.command()
-    @with_repository
+    @with_repository_or_cluster
     def everything() -> None:
         """Have every shared option."""
 
@@ -116,6 +116,7 @@ def _shared() -> list[click.Option]:
 
 
 REPOSITORY_NAMES = {"repository", "key_file", "passphrase_file", "cache_dir"}
+CLUSTER_NAMES = {"kubeconfig", "context", "namespace"}
 OUTPUT_NAMES = {"as_json", "quiet", "log_level", "log_format"}
 _CONTEXT = click.Context(root, max_content_width=10_000, terminal_width=10_000)
 SHARED = {option.name: _option(option, _CONTEXT) for option in _shared()}
@@ -136,7 +137,7 @@ def _paragraphs(text: str) -> Iterator[str]:
 def page() -> str:
     """The whole page."""
     lines = [OPENING]
-    for names, where in ((REPOSITORY_NAMES, "Repository"), (OUTPUT_NAMES, "Output")):
+    for names, where in ((REPOSITORY_NAMES, "Repository"), (CLUSTER_NAMES, "Cluster"), (OUTPUT_NAMES, "Output")):
         lines += [f"## {where} options", "", *_table([row for name, row in SHARED.items() if name in names])]
     for path, command in commands(root, ("longshore",)):
         lines += _section(path, command)

@@ -5,7 +5,8 @@ Both kinds stand for the same thing and are served alike, so that either version
 - *Ensure*: for every (namespace, location) that a PodVolumeBackup names there is a BackupRepository; the server alone makes them, and waits for nobody, as
   the agent makes the repository itself by itself.
 - *Ready*: the repository could be opened (and was made where there was none, unless the location is ReadOnly). *NotReady*: it could not, and the message says
-  why and what to do. Looked at every few minutes and whenever the object changes; a repository goes back and forth.
+  why and what to do. Looked at every few minutes, whenever the object's spec changes, and when annotation `longshore.io/look-at` asks for it; a repository
+  goes back and forth.
 - *Condition RecoveryKeyMissing*: True until its key has a recovery slot or was exported, with an Event.
 - *Condition MaintenanceDue*: when maintenance is due by `maintenanceFrequency`, counted from `lastMaintenanceTime` or else the object's creation. What is due
   is told, here and as a metric; no run is claimed that did not happen.
@@ -32,10 +33,11 @@ from longshore.api.repository import (
 )
 from longshore.api.values import Duration, valid_label_value
 from longshore.controllers.cluster import ClusterReader, resource_of
+from longshore.controllers.key_custody import ANNOTATION_LOOK
 from longshore.controllers.phases import bounded
 from longshore.controllers.pod_volume import Lease, Recorder
 from longshore.controllers.repositories import Repositories
-from longshore.controllers.repository_keys import KEY_AT_RISK
+from longshore.controllers.repository_keys import KEY_AT_RISK, KEY_IS_KEPT
 from longshore.errors import AlreadyExistsError, ApiUnavailableError, LongshoreError, NotFoundError
 from longshore.kube.client import KubeClient
 from longshore.kube.clock import SYSTEM_CLOCK, Clock, format_time
@@ -53,6 +55,7 @@ CONDITION_MAINTENANCE_DUE: Final = "MaintenanceDue"
 _NO_LEASE_SECONDS: Final = 5.0
 _LOOK_SECONDS: Final = 300.0
 _NOT_READY_SECONDS: Final = 60.0
+_KEY_KEPT: Final = "RecoveryKeyKept"
 _FREQUENCY: Final = timedelta(days=1)
 
 
@@ -115,7 +118,8 @@ class BackupRepositoryController:
             return None
         if obj["metadata"].get("deletionTimestamp"):
             return None
-        mark, now = obj.get("spec"), self._clock.monotonic()
+        asked = (obj["metadata"].get("annotations") or {}).get(ANNOTATION_LOOK)
+        mark, now = (obj.get("spec"), asked), self._clock.monotonic()
         looked = self._looked.get(key)
         if looked is not None and looked[0] == mark and now < looked[1] + looked[2]:
             return Requeue(looked[1] + looked[2] - now)
@@ -169,6 +173,8 @@ class BackupRepositoryController:
             self._recorder.record(written, event, str(phase), message or "the repository can be used")
         if risk and not _holds(old, CONDITION_RECOVERY_KEY_MISSING):
             self._recorder.record(written, EventType.WARNING, CONDITION_RECOVERY_KEY_MISSING, KEY_AT_RISK)
+        elif risk is False and _holds(old, CONDITION_RECOVERY_KEY_MISSING):
+            self._recorder.record(written, EventType.NORMAL, _KEY_KEPT, KEY_IS_KEPT)
 
     def _due(self, obj: JsonObject) -> datetime | None:
         try:
@@ -187,9 +193,7 @@ class BackupRepositoryController:
                     "type": CONDITION_RECOVERY_KEY_MISSING,
                     "status": str(ConditionStatus.TRUE if found.recovery_missing else ConditionStatus.FALSE),
                     "reason": "KeyInThisClusterOnly" if found.recovery_missing else "KeyIsKeptElsewhere",
-                    "message": KEY_AT_RISK
-                    if found.recovery_missing
-                    else "the key has a recovery slot, or was exported",
+                    "message": KEY_AT_RISK if found.recovery_missing else KEY_IS_KEPT,
                 }
             )
         if due is not None:

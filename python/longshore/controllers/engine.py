@@ -81,6 +81,10 @@ class _EngineRepository:
     def id(self) -> str:
         return self._opened.id
 
+    @property
+    def slot(self) -> str:
+        return self._opened.slot
+
     def snapshots(self) -> Sequence[Snapshot]:
         listed = self._opened.snapshots()
         for snapshot_id, message in listed.damaged:
@@ -92,6 +96,12 @@ class _EngineRepository:
 
     def add_slot(self, key: RootKey, *, label: str) -> str:
         return self._opened.add_slot(_key(key), label=label)
+
+    def remove_slot(self, name: str) -> None:
+        self._opened.remove_slot(name)
+
+    def status(self) -> datapath.RepositoryStatus:
+        return self._opened.status()
 
     def set_credentials(self, credentials: Credentials) -> None:
         self._opened.set_credentials(_credentials(credentials))

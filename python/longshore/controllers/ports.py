@@ -14,10 +14,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from longshore.objectstore.credentials import Credentials
 from longshore.objectstore.settings import StoreSettings
+
+if TYPE_CHECKING:
+    from longshore.datapath import RepositoryStatus
 
 __all__ = [
     "BackupRequest",
@@ -322,6 +325,11 @@ class KeySlot(Protocol):
         ...
 
     @property
+    def kind(self) -> str:
+        """`secret` or `passphrase`."""
+        ...
+
+    @property
     def label(self) -> str:
         """What it was called when it was added."""
         ...
@@ -335,6 +343,11 @@ class Repository(Protocol):
         """Its id, the same for its whole life."""
         ...
 
+    @property
+    def slot(self) -> str:
+        """The name of the key slot through which it was opened."""
+        ...
+
     def snapshots(self) -> Sequence[Snapshot]:
         """All that count, oldest first."""
         ...
@@ -345,6 +358,18 @@ class Repository(Protocol):
 
     def add_slot(self, key: RootKey, *, label: str) -> str:
         """Wrap the master key for one more holder."""
+        ...
+
+    def remove_slot(self, name: str) -> None:
+        """Take a holder's access away.
+
+        Raises:
+            UsageError: there is no such slot, or it is the last.
+        """
+        ...
+
+    def status(self) -> RepositoryStatus:
+        """Count what it holds."""
         ...
 
     def backup(self, request: BackupRequest) -> Job[BackupResult]:

@@ -11,6 +11,8 @@ Promises
 - Nothing is written to a ReadOnly location: no repository, no slot, no marker.
 - A repository that exists never gets a new key. One that no key opens is WrongKeyError with how to bring the key.
 - Handles are shared, so that credentials reach running jobs; a location that was changed gets new handles, running jobs keep theirs.
+- Whether a key lives in this cluster only is found out by each call, of a handle that is open too; a recovery key that was laid down meanwhile gets its slot
+  then.
 - Credentials are looked for again well before they end, and every half minute where they have no end: rotated ones are found.
 
 It does not know objects of ours but locations.
@@ -26,7 +28,7 @@ from pathlib import Path
 from typing import Final
 
 from longshore.controllers.cluster import ClusterReader
-from longshore.controllers.ports import DataPath, Place, Repository
+from longshore.controllers.ports import DataPath, Place, Repository, RootKey
 from longshore.controllers.repository_keys import RECOVERY_LABEL, ROOT_LABEL, KeyRing, RepositoryKeys
 from longshore.errors import (
     AlreadyExistsError,
@@ -60,13 +62,17 @@ class OpenRepository:
     made: bool
     """Whether it was made by this very call."""
     recovery_missing: bool
-    """Whether its key lives in this cluster only."""
+    """Whether its key lives in this cluster only, as it was found by this very call."""
+    read_only: bool = False
+    """Whether nothing may be written there."""
 
 
 @dataclass(slots=True)
 class _Handle:
     place: Place
     repository: Repository
+    key: RootKey
+    """What opened it."""
     credentials: Credentials | None
     recovery_missing: bool
 
@@ -140,6 +146,7 @@ class Repositories:
         with door:
             held = self._handles.get(name)
             if held is not None and held.place.settings == settings:
+                self._look_at_recovery(held, write=write)
                 return self._opened(held, made=False)
             if held is not None:
                 _log.info("Location was changed, opening its repository again", location=location, namespace=namespace)
@@ -153,6 +160,17 @@ class Repositories:
                 self._on_key_at_risk(handle.place.url)
             return self._opened(handle, made=made)
 
+    def slot_of(self, *, location: str, namespace: str, key: RootKey) -> str | None:
+        """Tell which slot of a repository a key opens; None when it opens none.
+
+        Raises:
+            LongshoreError: the repository cannot be looked at.
+        """
+        try:
+            return self._datapath.open(self._place(self._settings(location, namespace), namespace), key).slot
+        except WrongKeyError:
+            return None
+
     def forget(self, *, location: str, namespace: str) -> None:
         """Open it anew the next time."""
         with self._lock:
@@ -162,7 +180,8 @@ class Repositories:
                     self._old.append(held)
 
     def _opened(self, handle: _Handle, *, made: bool) -> OpenRepository:
-        return OpenRepository(handle.repository, handle.place.url, made, handle.recovery_missing)
+        place = handle.place
+        return OpenRepository(handle.repository, place.url, made, handle.recovery_missing, place.read_only)
 
     def _settings(self, location: str, namespace: str) -> StoreSettings:
         repository_prefix("", namespace=namespace)
@@ -182,30 +201,31 @@ class Repositories:
         made = False
         if self._datapath.exists(place):
             ring = self._keys.read()
-            repository = self._try_keys(place, ring)
+            repository, key = self._try_keys(place, ring)
         else:
             ring = self._keys.ensure()
             try:
-                repository = self._datapath.init(place, ring.roots[0], label=ROOT_LABEL)
+                repository, key = self._datapath.init(place, ring.roots[0], label=ROOT_LABEL), ring.roots[0]
                 made = True
                 _log.info("Made repository", url=place.url)
             except AlreadyExistsError:
-                repository = self._try_keys(place, ring)
-        return _Handle(place, repository, place.credentials, self._see_to_recovery(repository, ring)), made
+                repository, key = self._try_keys(place, ring)
+        missing = self._see_to_recovery(repository, key, ring, write=True)
+        return _Handle(place, repository, key, place.credentials, missing), made
 
     def _only_open(self, place: Place) -> _Handle:
         ring = self._keys.read()
-        repository = self._try_keys(place, ring)
-        labels = {slot.label for slot in repository.slots()}
-        return _Handle(place, repository, place.credentials, RECOVERY_LABEL not in labels and not ring.exported)
+        repository, key = self._try_keys(place, ring)
+        missing = self._see_to_recovery(repository, key, ring, write=False)
+        return _Handle(place, repository, key, place.credentials, missing)
 
-    def _try_keys(self, place: Place, ring: KeyRing) -> Repository:
+    def _try_keys(self, place: Place, ring: KeyRing) -> tuple[Repository, RootKey]:
         # A recovery key opens what it was made for, as after the loss of a cluster.
         keys = [*ring.roots, *([ring.recovery] if ring.recovery is not None else [])]
         refused: WrongKeyError | None = None
         for key in keys:
             try:
-                return self._datapath.open(place, key)
+                return self._datapath.open(place, key), key
             except WrongKeyError as err:
                 refused = err
         if not keys and not self._datapath.exists(place):
@@ -216,18 +236,26 @@ class Repositories:
         tried = ", ".join(key.origin for key in keys) or "none"
         raise WrongKeyError(
             f"the repository was made with another key: url={place.url}, tried=[{tried}]",
-            f"put its secret in {self._keys.where} (or, beside the present one, in an entry repository-key-old)",
+            f"put its secret in {self._keys.where} with longshore repo key import FILE (beside the present one: with --beside)",
         ) from refused
 
-    def _see_to_recovery(self, repository: Repository, ring: KeyRing) -> bool:
+    def _see_to_recovery(self, repository: Repository, key: RootKey, ring: KeyRing, *, write: bool) -> bool:
         """Add the recovery slot where it is due; tell whether the key still lives in this cluster only."""
         if any(slot.label == RECOVERY_LABEL for slot in repository.slots()):
             return False
-        if ring.recovery is not None:
+        if write and ring.recovery is not None:
             repository.add_slot(ring.recovery, label=RECOVERY_LABEL)
             _log.info("Added recovery slot", repository=repository.id, origin=ring.recovery.origin)
             return False
-        return not ring.exported
+        return not ring.is_exported(key)
+
+    def _look_at_recovery(self, held: _Handle, *, write: bool) -> None:
+        try:
+            ring = self._keys.read()
+            held.recovery_missing = self._see_to_recovery(held.repository, held.key, ring, write=write)
+        except LongshoreError as err:
+            # The handle works; what was known of its key is known still.
+            _log.warning("Recovery key was not looked at", url=held.place.url, error=err, next_step=err.next_step)
 
     # -- credentials, as a component -------------------------------------------------------------------------------------------
 

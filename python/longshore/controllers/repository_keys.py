@@ -18,6 +18,7 @@ Promises
   conflict-checked write), and is read back before it is used: of agents and server that race, all go on with the same key.
 - Whoever makes a key has stored it before a repository's configuration is written, because it is used only as it was read back.
 - No message and no `repr` shows a key.
+- What counts as exported is told by the key itself, not by the Secret: a root secret that comes later lives in this cluster only, whatever was exported before.
 
 It does not know repositories.
 """
@@ -25,9 +26,10 @@ It does not know repositories.
 from __future__ import annotations
 
 import base64
+import hashlib
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -44,6 +46,7 @@ from longshore.logs import get_logger
 __all__ = [
     "ANNOTATION_EXPORTED",
     "KEY_AT_RISK",
+    "KEY_IS_KEPT",
     "KEY_RECOVERY",
     "KEY_RECOVERY_PASSPHRASE",
     "KEY_ROOT",
@@ -53,6 +56,8 @@ __all__ = [
     "SECRET_ROOT",
     "KeyRing",
     "RepositoryKeys",
+    "fingerprint_of",
+    "key_file_text",
     "mark_exported",
     "parse_key",
 ]
@@ -65,18 +70,20 @@ KEY_ROOT: Final = "repository-key"
 KEY_RECOVERY: Final = "recovery-key"
 KEY_RECOVERY_PASSPHRASE: Final = "recovery-passphrase"  # noqa: S105 - the name of an entry
 ANNOTATION_EXPORTED: Final = "longshore.io/key-exported"
-"""On the root Secret: when its key was last exported, so that it no longer lives in this cluster only."""
+"""On the root Secret: when its keys were last exported, and the fingerprints of those that were. A date alone, written by hand, is an operator's word for
+all that the Secret holds."""
 ROOT_LABEL: Final = "cluster"
 """Label of the slot for the root secret."""
 RECOVERY_LABEL: Final = "recovery"
 """Label of the slot for the recovery key."""
 
 KEY_AT_RISK: Final = (
-    "the repository's key lives in this cluster only, and the backups are lost with it: put a recovery key that is kept elsewhere into "
-    f"Secret {SECRET_RECOVERY}, key {KEY_RECOVERY}; or save what Secret {SECRET_ROOT} holds elsewhere and then set its annotation "
-    f"{ANNOTATION_EXPORTED} to the date"
+    "the repository's key lives in this cluster only, and the backups are lost with it: save it with longshore repo key export FILE, or give "
+    "the repositories a recovery key with longshore repo key add --new-key-file FILE, and keep FILE elsewhere"
 )
 """What is said until a recovery slot or an export exists."""
+KEY_IS_KEPT: Final = "the key has a recovery slot, or was exported"
+"""What is said from then on."""
 
 _KEY_FILE: Final = re.compile(rb"\s*longshore-key-1:([0-9a-fA-F]{64})\s*")
 _KEY_FILE_START: Final = b"longshore-key-"
@@ -94,7 +101,12 @@ class KeyRing:
     has_main: bool = False
     """Whether the first is `repository-key`."""
     recovery: RootKey | None = None
-    exported: bool = False
+    exported: frozenset[str] | None = frozenset()
+    """Fingerprints of the keys that were exported; None when an operator vouched for all."""
+
+    def is_exported(self, key: RootKey) -> bool:
+        """Whether a key is kept outside of this cluster, too."""
+        return self.exported is None or fingerprint_of(key) in self.exported
 
 
 class RepositoryKeys:
@@ -120,7 +132,8 @@ class RepositoryKeys:
         beside = self._cluster.secret(SECRET_RECOVERY) or {}
         names = sorted(name for name in values if name == KEY_ROOT or name.startswith(f"{KEY_ROOT}-"))
         roots = tuple(self._key(SECRET_ROOT, name, values, length_min=_PASSPHRASE_LENGTH_BYTES_MIN) for name in names)
-        return KeyRing(roots, KEY_ROOT in values, self._recovery(values, beside), self._exported() if roots else False)
+        exported = self._exported() if roots else frozenset()
+        return KeyRing(roots, KEY_ROOT in values, self._recovery(values, beside), exported)
 
     def ensure(self) -> KeyRing:
         """Read the keys, making a random root secret when there is none.
@@ -180,12 +193,11 @@ class RepositoryKeys:
     def _key(self, secret: str, name: str, values: Mapping[str, bytes], *, length_min: int) -> RootKey:
         return parse_key(values[name], secret=secret, name=name, length_min=length_min)
 
-    def _exported(self) -> bool:
+    def _exported(self) -> frozenset[str] | None:
         try:
-            metadata = self._client.get(SECRETS, SECRET_ROOT, namespace=self._namespace)["metadata"]
+            return _exported_of(self._client.get(SECRETS, SECRET_ROOT, namespace=self._namespace))
         except NotFoundError:
-            return False
-        return bool((metadata.get("annotations") or {}).get(ANNOTATION_EXPORTED))
+            return frozenset()
 
 
 def parse_key(value: bytes, *, secret: str, name: str, length_min: int = _PASSPHRASE_LENGTH_BYTES_MIN) -> RootKey:
@@ -205,14 +217,46 @@ def parse_key(value: bytes, *, secret: str, name: str, length_min: int = _PASSPH
     return RootKey(RootKeyKind.PASSPHRASE, passphrase, origin)
 
 
-def mark_exported(client: KubeClient, *, namespace: str, at: datetime) -> None:
-    """Note on the root Secret that its key was exported, which ends condition RecoveryKeyMissing.
+def fingerprint_of(key: RootKey) -> str:
+    """Name a key without telling it: 64 bits of a hash over 256 random ones; empty for a passphrase, which could be guessed from any."""
+    if key.kind is not RootKeyKind.SECRET:
+        return ""
+    return hashlib.sha256(b"longshore key fingerprint 1\0" + key.value).hexdigest()[:16]
+
+
+def key_file_text(key: RootKey) -> str:
+    """Give the text of a key file.
+
+    Raises:
+        UsageError: it is a passphrase.
+    """
+    if key.kind is not RootKeyKind.SECRET:
+        raise UsageError(f"a passphrase makes no key file: key={key.origin}")
+    return f"longshore-key-1:{key.value.hex()}\n"
+
+
+def mark_exported(client: KubeClient, *, namespace: str, at: datetime, keys: Iterable[RootKey]) -> None:
+    """Note on the root Secret that keys were exported, which ends condition RecoveryKeyMissing of what they open.
 
     Raises:
         NotFoundError: there is no such Secret.
     """
-    change = {"metadata": {"annotations": {ANNOTATION_EXPORTED: format_time(at)}}}
-    client.patch(SECRETS, SECRET_ROOT, change, namespace=namespace)
+    names = {fingerprint_of(key) for key in keys} - {""}
+
+    def change(secret: JsonObject) -> JsonObject:
+        before = _exported_of(secret)
+        known = [] if before is None else sorted(before | names)
+        return {"metadata": {"annotations": {ANNOTATION_EXPORTED: " ".join([format_time(at), *known])}}}
+
+    client.modify(SECRETS, SECRET_ROOT, change, namespace=namespace)
+
+
+def _exported_of(secret: JsonObject) -> frozenset[str] | None:
+    """Read the annotation; see its text."""
+    words = str(((secret.get("metadata") or {}).get("annotations") or {}).get(ANNOTATION_EXPORTED) or "").split()
+    if not words:
+        return frozenset()
+    return frozenset(words[1:]) if len(words) > 1 else None
 
 
 def _refused(secret: str, name: str, cause: str) -> UsageError:

@@ -106,6 +106,11 @@ class Repository:
         """Its id, the same for its whole life."""
         return self._native.id
 
+    @property
+    def slot(self) -> str:
+        """The name of the key slot that its key opened."""
+        return self._native.slot
+
     def __repr__(self) -> str:
         return f"Repository(id={self.id}, store={self.store.url})"
 

@@ -127,6 +127,12 @@ impl Repository {
         self.engine.id().to_string()
     }
 
+    /// The key slot that the key opened.
+    #[getter]
+    fn slot(&self) -> String {
+        self.engine.slot().to_string()
+    }
+
     /// All snapshots that count, oldest first, and the damaged ones by id and message.
     fn snapshots(&self, py: Python<'_>) -> PyResult<Listed> {
         let (rows, damaged) = self.call(py, |repository, _| repository.snapshots())?;

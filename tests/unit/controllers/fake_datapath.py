@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass, field
 
 from longshore.controllers.ports import BackupRequest, Place, RestoreRequest, RootKey
+from longshore.datapath import RepositoryStatus
 from longshore.errors import (
     AlreadyExistsError,
     CancelledError,
@@ -19,6 +20,7 @@ from longshore.errors import (
     RepositoryNotFoundError,
     SnapshotNotFoundError,
     StoreUnavailableError,
+    UsageError,
     WrongKeyError,
 )
 
@@ -149,9 +151,9 @@ class Stored:
 
 
 class FakeRepository:
-    def __init__(self, world, place, stored):
+    def __init__(self, world, place, stored, slot):
         self._world, self._place, self._stored = world, place, stored
-        self.id = stored.id
+        self.id, self.slot = stored.id, slot
         self.credentials = place.credentials
 
     def snapshots(self):
@@ -160,13 +162,26 @@ class FakeRepository:
 
     def slots(self):
         self._world.check()
-        return [Slot(name, label) for name, (_key, label) in self._stored.slots.items()]
+        return [Slot(name, str(key[0]), label) for name, (key, label) in self._stored.slots.items()]
 
     def add_slot(self, key, *, label):
         self._may_write()
         name = secrets.token_hex(4)
         self._stored.slots[name] = ((key.kind, key.value), label)
         return name
+
+    def remove_slot(self, name):
+        self._may_write()
+        if name not in self._stored.slots or len(self._stored.slots) == 1:
+            raise UsageError(f"there is no such key slot, or it is the last: slot={name}")
+        del self._stored.slots[name]
+
+    def status(self):
+        self._world.check()
+        counts = dict.fromkeys(RepositoryStatus.__dataclass_fields__, 0)
+        return RepositoryStatus(
+            **{**counts, "id": self.id, "snapshots": len(self._stored.snapshots), "slots": len(self._stored.slots)}
+        )
 
     def set_credentials(self, credentials):
         self.credentials = credentials
@@ -271,6 +286,7 @@ class FakeRepository:
 @dataclass(frozen=True)
 class Slot:
     name: str
+    kind: str
     label: str
 
 
@@ -294,17 +310,18 @@ class FakeDataPath:
             stored = Stored(secrets.token_hex(8), {"0": ((key.kind, key.value), label)})
             self.world.repositories[place.url] = stored
         self.world.calls.append(("init", place.url))
-        return FakeRepository(self.world, place, stored)
+        return FakeRepository(self.world, place, stored, "0")
 
     def open(self, place: Place, key: RootKey):
         self.world.check()
         stored = self.world.repositories.get(place.url)
         if stored is None:
             raise RepositoryNotFoundError(f"there is no repository: url={place.url}")
-        if (key.kind, key.value) not in {held for held, _label in stored.slots.values()}:
+        opened = [name for name, (held, _label) in stored.slots.items() if held == (key.kind, key.value)]
+        if not opened:
             raise WrongKeyError(f"the key opens no slot: url={place.url}")
         self.world.calls.append(("open", place.url))
-        return FakeRepository(self.world, place, stored)
+        return FakeRepository(self.world, place, stored, opened[0])
 
 
 def wait_for(condition, *, seconds=20.0, what="the condition"):

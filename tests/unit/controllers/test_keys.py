@@ -153,7 +153,14 @@ def test_wrong_key_says_where_to_bring_it(rig):
 
 def test_export_ends_the_warning(rig):
     assert repositories(rig).open(location="default", namespace="shop", write=True).recovery_missing
-    mark_exported(rig.client, namespace=NAMESPACE, at=SYSTEM_CLOCK.now())
+    mark_exported(
+        rig.client,
+        namespace=NAMESPACE,
+        at=SYSTEM_CLOCK.now(),
+        keys=RepositoryKeys(rig.client, namespace=NAMESPACE, cluster=ClusterReader(rig.client, namespace=NAMESPACE))
+        .read()
+        .roots,
+    )
     assert not repositories(rig).open(location="default", namespace="shop", write=True).recovery_missing
 
 

@@ -146,7 +146,7 @@ def test_key_at_risk_is_said_until_there_is_a_recovery_slot(rig, serve):
     serve()
     rig.wait_phase(REPOSITORY, name, "Ready")
     found = condition(rig, name, "RecoveryKeyMissing")
-    assert found["status"] == "True" and "longshore-recovery" in found["message"]
+    assert found["status"] == "True" and "longshore repo key add" in found["message"]
     wait_for(lambda: [one for one in rig.server.objects(EVENTS) if one["reason"] == "RecoveryKeyMissing"])
     lay_down(rig, "longshore-recovery", recovery_key=KEY_TEXT)
     wait_for(lambda: condition(rig, name, "RecoveryKeyMissing")["status"] == "False")

@@ -1,4 +1,7 @@
-"""`longshore repo …`: repositories and their keys, with no cluster. One command a file; this is their table."""
+"""`longshore repo …`: repositories and their keys. One command a file; this is their table.
+
+With `--repository` they work on that repository, with no cluster; without it on the cluster's.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from longshore.cli.lazy import LazyGroup
 
 COMMANDS: Final = {
     "init": ("longshore.cli.repo.init:command", "Make a repository."),
+    "get": ("longshore.cli.repo.get:command", "List the repositories of a cluster."),
     "status": ("longshore.cli.repo.status:command", "Show what a repository holds."),
     "check": ("longshore.cli.repo.check:command", "Check that everything in a repository is there and whole."),
     "key": ("longshore.cli.repo.key:group", "List, add and remove the keys that open a repository."),
@@ -18,4 +22,7 @@ COMMANDS: Final = {
 
 @click.group("repo", cls=LazyGroup, lazy=COMMANDS)
 def group() -> None:
-    """Make, look at and check repositories, and their keys."""
+    """Make, look at and check repositories, and their keys.
+
+    With --repository it is that repository, without it the cluster's, where a command has both.
+    """

@@ -34,6 +34,7 @@ pub struct Repository {
     pub(crate) config: Arc<Config>,
     pub(crate) world: World,
     pub(crate) cache: Arc<Cache>,
+    pub(crate) slot: RandomName,
 }
 
 /// A key slot and what it says of itself.
@@ -146,6 +147,7 @@ impl Repository {
                 config: Arc::new(config),
                 world,
                 cache: Arc::new(cache.for_repository(repository)),
+                slot,
             }),
             Put::Exists => {
                 let _ = store.delete(&key(keys::slot_key(slot))?);
@@ -163,7 +165,7 @@ impl Repository {
             let (number, config) = read_config(&*store)?.ok_or_else(|| not_found(&*store))?;
             Ok((number, config, slot_objects(&*store)?))
         };
-        let (keys, config) = opened(read, |(number, bytes, slots)| {
+        let (keys, config, slot) = opened(read, |(number, bytes, slots)| {
             let clear = read_config_clear(*number, bytes)?;
             let mut damaged = None;
             for (name, slot) in slots {
@@ -171,7 +173,7 @@ impl Repository {
                     Ok(Some(master)) => {
                         let keys = Keys::derive(&master, clear.repository);
                         let config = Config::decode(&keys, *number, bytes, &mut Codec::new()?)?;
-                        return Ok((keys, config));
+                        return Ok((keys, config, *name));
                     }
                     Ok(None) => {}
                     Err(error) => damaged = Some(error),
@@ -186,7 +188,7 @@ impl Repository {
                 .with_next_step("bring the key file or passphrase with which the repository was made, or one added later"))
         })?;
         let cache = Arc::new(cache.for_repository(config.repository));
-        Ok(Self { store, keys: Arc::new(keys), config: Arc::new(config), world, cache })
+        Ok(Self { store, keys: Arc::new(keys), config: Arc::new(config), world, cache, slot })
     }
 
     /// Whether a store holds a repository, without a key.
@@ -213,6 +215,12 @@ impl Repository {
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// The key slot that was opened with the key, or made for it.
+    #[must_use]
+    pub fn slot(&self) -> RandomName {
+        self.slot
     }
 
     /// Its keys.

@@ -1,7 +1,7 @@
 """`longshore repo key …`: who can open a repository.
 
 A repository's master key is wrapped in slots, one for each holder; slots come and go without touching data. `export` makes a slot for a new key file, `import`
-one for the key in an existing file, `add` one for a passphrase or a key file.
+one for the key in an existing file, `add` one for a passphrase or a key file. Without `--repository` they are about a cluster's keys: `in_cluster`.
 """
 
 from __future__ import annotations

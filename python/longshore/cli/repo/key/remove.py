@@ -5,7 +5,9 @@ from __future__ import annotations
 import click
 
 from longshore.cli.asking import confirm
-from longshore.cli.options import with_repository, yes_option
+from longshore.cli.options import with_repository_or_cluster, yes_option
+from longshore.cli.repo.cluster import ClusterSession
+from longshore.cli.repo.key import in_cluster
 from longshore.cli.session import Session
 from longshore.errors import UsageError
 
@@ -15,12 +17,17 @@ __all__ = ["command"]
 @click.command("remove")
 @click.argument("slot", metavar="SLOT")
 @yes_option
-@with_repository
-def command(session: Session, *, slot: str, yes: bool) -> int:
+@with_repository_or_cluster
+def command(session: Session | ClusterSession, *, slot: str, yes: bool) -> int:
     """Take a key's access away. SLOT is a name from `repo key list`, or the beginning of one.
 
     Someone who opened the repository before may have kept the master key: that is not taken away by this.
+
+    Without --repository, SLOT may be a label as well, and each of the cluster's repositories loses its slot of that label. The slot through which the
+    cluster opens a repository stays.
     """
+    if isinstance(session, ClusterSession):
+        return in_cluster.remove(session, slot, yes=yes)
     output, repository = session.output, session.open()
     slots = repository.slots()
     found = [known for known in slots if slot and known.name.startswith(slot)]
