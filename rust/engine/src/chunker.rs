@@ -1,52 +1,65 @@
-//! Where a run of bytes is cut: docs/format.md chapter 14, cutter 1.
+//! Where a run of bytes is cut: docs/format.md chapter 14, cutter 2.
 //!
 //! Pure over slices: no I/O, no hashing of content. Promises that the cuts of a run depend only on its bytes, the key and the
-//! sizes, however the bytes are handed in. Golden cut points are pinned below.
+//! sizes, however the bytes are handed in and whichever kernel runs. Golden cut points are pinned below.
 
-use longshore_format::Keys;
-use longshore_format::config::Cut;
+pub mod pages;
+
+use crate::error::{Error, Result};
+use longshore_format::config::{CUTTER_SIEVE, Cut};
+use longshore_format::{FormatError, Keys};
+use longshore_kernels::sieve::Sieve;
 
 /// Blocks of this length, at multiples of it, that hold only zeros are not stored.
 pub const ZERO_BLOCK_BYTES: usize = 64 << 10;
+/// Bytes ahead of a position that decide whether it is cut there.
 const WINDOW_BYTES: usize = 64;
+/// What the sieve lets through: one position of 2⁸.
+const SIEVE_BITS: u32 = 8;
 
-/// The gear cutter with its secret table.
+/// The two-stage cutter with its keys.
 #[derive(Clone)]
 pub struct Cutter {
-    table: Box<[u64; 256]>,
+    sieve: Sieve,
+    key: (u64, u64),
     min: usize,
     usual: usize,
     max: usize,
-    mask_before: u64,
-    mask_after: u64,
+    limit_before: u64,
+    limit_after: u64,
 }
 
 impl std::fmt::Debug for Cutter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Cutter({}, {}, {})", self.min, self.usual, self.max)
+        write!(f, "Cutter({}, {}, {}, {:?})", self.min, self.usual, self.max, self.sieve)
     }
 }
 
 impl Cutter {
     /// The cutter of a repository.
-    #[must_use]
-    pub fn new(keys: &Keys, cut: Cut) -> Self {
-        let mut bytes = [0u8; 2048];
-        blake3::Hasher::new_keyed(keys.cut_data()).update(b"gear").finalize_xof().fill(&mut bytes);
-        let mut table = Box::new([0; 256]);
-        for (slot, word) in table.iter_mut().zip(bytes.chunks_exact(8)) {
-            *slot = word.iter().rev().fold(0, |n, b| n << 8 | u64::from(*b));
+    ///
+    /// # Errors
+    /// Newer when this version does not know the repository's cutter: it can read what is there, but what it wrote would never
+    /// share a chunk with it.
+    pub fn new(keys: &Keys, cut: Cut) -> Result<Self> {
+        if cut.cutter != CUTTER_SIEVE {
+            let error = FormatError::Newer(format!("cutter is unknown: cutter={}", cut.cutter));
+            return Err(Error::from(error).while_doing("this repository can be read, but not written to"));
         }
+        let mut bytes = [0u8; 24];
+        blake3::Hasher::new_keyed(keys.cut_data()).update(b"sieve").finalize_xof().fill(&mut bytes);
+        let word = |at: usize| bytes[at..at + 8].iter().rev().fold(0, |n, b| n << 8 | u64::from(*b));
         let bits = cut.size_bytes_usual.trailing_zeros();
-        let top = |n: u32| !0u64 << (64 - n);
-        Self {
-            table,
+        let limit = |bits: u32| 1u64 << (64 - (bits - SIEVE_BITS));
+        Ok(Self {
+            sieve: Sieve::new(word(0) as u32 | 1, (word(0) >> 32) as u32 | 1),
+            key: (word(8), word(16)),
             min: cut.size_bytes_min as usize,
             usual: cut.size_bytes_usual as usize,
             max: cut.size_bytes_max as usize,
-            mask_before: top(bits + 2),
-            mask_after: top(bits - 2),
-        }
+            limit_before: limit(bits + 1),
+            limit_after: limit(bits - 3),
+        })
     }
 
     /// Longest chunk in bytes.
@@ -60,38 +73,50 @@ impl Cutter {
     #[must_use]
     pub fn first(&self, run: &[u8], ended: bool) -> usize {
         debug_assert!(ended || run.len() >= self.max, "a run that goes on must be longer than any chunk");
-        if run.len() <= self.min {
-            return run.len();
-        }
         let end = run.len().min(self.max);
-        let mut hash = 0u64;
-        for byte in &run[self.min - WINDOW_BYTES..self.min - 1] {
-            hash = (hash << 1).wrapping_add(self.table[*byte as usize]);
-        }
-        let turn = end.min(self.usual);
-        if let Some(at) = self.scan(&run[self.min - 1..turn.max(self.min) - 1], &mut hash, self.mask_before) {
-            return self.min + at;
-        }
-        if end > self.usual
-            && let Some(at) = self.scan(&run[self.usual.max(self.min) - 1..end], &mut hash, self.mask_after)
+        let mut at = self.min;
+        while at < end
+            && let Some(found) = self.sieve.next(&run[..end], at)
         {
-            return self.usual.max(self.min) + at;
+            let limit = if found < self.usual { self.limit_before } else { self.limit_after };
+            if siphash(self.key, &run[found - WINDOW_BYTES..found]) < limit {
+                return found;
+            }
+            // Not the next position: where one byte or a short pattern repeats, the sieve may let every position through.
+            at = found + WINDOW_BYTES;
         }
         end
     }
+}
 
-    #[inline]
-    fn scan(&self, bytes: &[u8], hash: &mut u64, mask: u64) -> Option<usize> {
-        let mut h = *hash;
-        for (at, byte) in bytes.iter().enumerate() {
-            h = (h << 1).wrapping_add(self.table[*byte as usize]);
-            if h & mask == 0 {
-                return Some(at);
-            }
-        }
-        *hash = h;
-        None
+/// SipHash-2-4 of whole words.
+fn siphash((k0, k1): (u64, u64), bytes: &[u8]) -> u64 {
+    let mut v = [k0 ^ 0x736f_6d65_7073_6575, k1 ^ 0x646f_7261_6e64_6f6d, k0 ^ 0x6c79_6765_6e65_7261, k1 ^ 0x7465_6462_7974_6573];
+    let (words, _) = bytes.as_chunks::<8>();
+    let last = (bytes.len() as u64) << 56;
+    for word in words.iter().map(|w| u64::from_le_bytes(*w)).chain(std::iter::once(last)) {
+        v[3] ^= word;
+        round(&mut v);
+        round(&mut v);
+        v[0] ^= word;
     }
+    v[2] ^= 0xff;
+    (0..4).for_each(|_| round(&mut v));
+    v[0] ^ v[1] ^ v[2] ^ v[3]
+}
+
+#[inline]
+fn round(v: &mut [u64; 4]) {
+    v[0] = v[0].wrapping_add(v[1]);
+    v[1] = v[1].rotate_left(13) ^ v[0];
+    v[0] = v[0].rotate_left(32);
+    v[2] = v[2].wrapping_add(v[3]);
+    v[3] = v[3].rotate_left(16) ^ v[2];
+    v[0] = v[0].wrapping_add(v[3]);
+    v[3] = v[3].rotate_left(21) ^ v[0];
+    v[2] = v[2].wrapping_add(v[1]);
+    v[1] = v[1].rotate_left(17) ^ v[2];
+    v[2] = v[2].rotate_left(32);
 }
 
 /// Whether all bytes are zero.
@@ -108,8 +133,12 @@ mod tests {
     use longshore_format::{MasterKey, RepositoryId};
     use proptest::prelude::*;
 
+    fn keys() -> Keys {
+        Keys::derive(&MasterKey::new([1; 32]), RepositoryId([2; 16]))
+    }
+
     fn cutter() -> Cutter {
-        Cutter::new(&Keys::derive(&MasterKey::new([1; 32]), RepositoryId([2; 16])), Cut::default())
+        Cutter::new(&keys(), Cut::default()).unwrap()
     }
 
     fn noise(seed: u8, length: usize) -> Vec<u8> {
@@ -118,27 +147,48 @@ mod tests {
         out
     }
 
-    fn cuts(cutter: &Cutter, mut run: &[u8]) -> Vec<usize> {
+    fn pieces<'a>(cutter: &Cutter, mut run: &'a [u8]) -> Vec<&'a [u8]> {
         let mut out = Vec::new();
         while !run.is_empty() {
-            let length = cutter.first(run, true);
-            out.push(length);
-            run = &run[length..];
+            let (head, tail) = run.split_at(cutter.first(run, true));
+            out.push(head);
+            run = tail;
         }
         out
     }
 
-    /// The same rule, written as chapter 14 says it, byte by byte.
-    fn slow(cutter: &Cutter, run: &[u8]) -> usize {
-        let mut hash = 0u64;
-        for (at, byte) in run.iter().enumerate() {
-            let length = at + 1;
-            if length + WINDOW_BYTES > cutter.min {
-                hash = (hash << 1).wrapping_add(cutter.table[*byte as usize]);
+    fn sizes(cutter: &Cutter, run: &[u8]) -> Vec<usize> {
+        pieces(cutter, run).iter().map(|piece| piece.len()).collect()
+    }
+
+    /// The same rule, written as chapter 14 says it, position by position, with nothing of the cutter but its keys.
+    fn by_the_book(cutter: &Cutter, run: &[u8]) -> usize {
+        #[expect(deprecated, reason = "the standard library's SipHash-2-4 is the oracle")]
+        let hash = |window: &[u8]| {
+            use std::hash::Hasher;
+            let mut hasher = std::hash::SipHasher::new_with_keys(cutter.key.0, cutter.key.1);
+            hasher.write(window);
+            hasher.finish()
+        };
+        let mut secret = [0; 24];
+        blake3::Hasher::new_keyed(keys().cut_data()).update(b"sieve").finalize_xof().fill(&mut secret);
+        let number = |bytes: &[u8]| bytes.iter().rev().fold(0u128, |n, b| n << 8 | u128::from(*b));
+        let (a, b) = (number(&secret[..4]) | 1, number(&secret[4..8]) | 1);
+        let mut from = 64 << 10;
+        for n in 1..=run.len() {
+            if n == 1 << 20 {
+                return n;
             }
-            let mask = if length < cutter.usual { cutter.mask_before } else { cutter.mask_after };
-            if length >= cutter.min && hash & mask == 0 || length == cutter.max {
-                return length;
+            if n < from {
+                continue;
+            }
+            let sum = number(&run[n - 8..n - 4]) * a + number(&run[n - 4..n]) * b;
+            if sum >> 24 & 0xff == 0x7f {
+                let limit = if n < 256 << 10 { 1u64 << 53 } else { 1 << 57 };
+                if hash(&run[n - 64..n]) < limit {
+                    return n;
+                }
+                from = n + 64;
             }
         }
         run.len()
@@ -146,35 +196,50 @@ mod tests {
 
     #[test]
     fn cut_points_are_pinned() {
-        let cutter = cutter();
-        let found = cuts(&cutter, &noise(1, 4 << 20));
-        assert_eq!(found, GOLDEN);
+        assert_eq!(sizes(&cutter(), &noise(1, 4 << 20)), GOLDEN);
+        let text: Vec<u8> = (0..60_000u32).flat_map(|n| format!("line {n} of a text\n").into_bytes()).collect();
+        assert_eq!(sizes(&cutter(), &text), GOLDEN_TEXT);
     }
 
-    /// Sizes of the chunks of 4 MiB of noise; a change here is a change of format.
+    /// Sizes of the chunks of 4 MiB of noise, and of numbered lines; a change here is a change of format.
     const GOLDEN: &[usize] = &[
-        310_228, 277_289, 265_295, 289_049, 123_954, 300_190, 321_261, 372_895, 75_846, 369_258, 385_346, 304_280, 289_991,
-        148_418, 339_953, 21_051,
+        286_385, 147_846, 123_891, 84_945, 283_791, 342_779, 202_788, 183_026, 290_238, 194_056, 364_494, 119_113, 82_620,
+        288_424, 138_943, 407_575, 297_544, 300_261, 55_585,
     ];
+    const GOLDEN_TEXT: &[usize] = &[85_739, 114_150, 427_269, 329_067, 292_665];
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
-        fn cuts_equal_the_rule(seed: u8, length in 0..(3usize << 20), zeros in 0..(1usize << 20)) {
+        fn cuts_equal_the_rule(seed: u8, length in 0..(3usize << 20), quiet in 0..(1usize << 20), fill: u8, period in 0usize..100) {
             let cutter = cutter();
             let mut run = noise(seed, length);
-            let quiet = zeros.min(run.len());
-            run[..quiet].fill(7);
+            let quiet = quiet.min(run.len());
+            run[..quiet].fill(fill);
+            if period > 0 {
+                (quiet + period..run.len()).for_each(|at| run[at] = run[at - period]);
+            }
+            let twin = Cutter { sieve: cutter.sieve.scalar(), ..cutter.clone() };
             let mut rest = &run[..];
             while !rest.is_empty() {
                 let length = cutter.first(rest, true);
-                prop_assert_eq!(length, slow(&cutter, rest));
+                prop_assert_eq!(length, by_the_book(&cutter, rest));
+                prop_assert_eq!(length, twin.first(rest, true));
                 if rest.len() >= cutter.max {
                     prop_assert_eq!(length, cutter.first(&rest[..cutter.max], false), "what comes behind the largest size does not matter");
                 }
                 rest = &rest[length..];
             }
         }
+    }
+
+    #[test]
+    fn chunks_of_noise_are_as_long_as_promised() {
+        let cutter = cutter();
+        let sizes = sizes(&cutter, &noise(9, 64 << 20));
+        let mean = (64 << 20) / sizes.len();
+        assert!((230 << 10..300 << 10).contains(&mean), "{mean}");
+        assert!(sizes[..sizes.len() - 1].iter().all(|size| (64 << 10..=1 << 20).contains(size)));
     }
 
     #[test]
@@ -187,13 +252,12 @@ mod tests {
         assert!(known > bytes.len() * 3 / 4, "{known} of {}", bytes.len());
     }
 
-    fn pieces<'a>(cutter: &Cutter, mut run: &'a [u8]) -> Vec<&'a [u8]> {
-        let mut out = Vec::new();
-        while !run.is_empty() {
-            let (head, tail) = run.split_at(cutter.first(run, true));
-            out.push(head);
-            run = tail;
-        }
-        out
+    #[test]
+    fn another_key_cuts_elsewhere_and_an_unknown_cutter_is_refused() {
+        let bytes = noise(4, 2 << 20);
+        let other = Keys::derive(&MasterKey::new([1; 32]), RepositoryId([3; 16]));
+        assert_ne!(sizes(&cutter(), &bytes), sizes(&Cutter::new(&other, Cut::default()).unwrap(), &bytes));
+        let error = Cutter::new(&keys(), Cut { cutter: 1, ..Cut::default() }).unwrap_err();
+        assert_eq!(error.kind(), crate::ErrorKind::NewerFormat, "{error}");
     }
 }

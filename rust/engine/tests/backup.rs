@@ -184,3 +184,48 @@ fn a_cancelled_backup_leaves_no_snapshot_and_no_marker() {
     assert!(repository.snapshots().unwrap().0.is_empty());
     assert!(store.list("sessions/", None, 10).unwrap().entries.is_empty());
 }
+
+/// Backs `content` up as a file, then `changed` in its place; gives the bytes stored by each run.
+fn stored_twice(name: &str, content: &[u8], changed: &[u8]) -> (u64, u64) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(name);
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let repository = init(&store);
+    let mut both = [content, changed].into_iter().map(|bytes| {
+        std::fs::write(&path, bytes).unwrap();
+        let done = run(&repository, &LinuxFs, &Arc::new(Job::new()), &options(folder.path(), 2)).unwrap();
+        (done.counts.bytes_read >= bytes.len() as u64).then_some(done.counts.bytes_stored).unwrap()
+    });
+    (both.next().unwrap(), both.next().unwrap())
+}
+
+#[test]
+fn twenty_insertions_into_a_large_file_store_little_of_it() {
+    let content = noise(21, 128 << 20);
+    let mut changed = content.clone();
+    // From the back, so that the places are those of the first state.
+    for n in (0..20usize).rev() {
+        let at = (n * 6_710_000 + (n * n * 7919) % 100_000).min(content.len());
+        changed.splice(at..at, noise(n as u32, 1 + n * 37));
+    }
+    let (first, second) = stored_twice("large", &content, &changed);
+    assert!(first >= 128 << 20, "noise does not shrink: {first}");
+    assert!(second * 100 <= first * 15, "{second} of {first}");
+}
+
+#[test]
+fn pages_changed_in_place_store_little_of_a_database_and_more_of_an_unknown_file() {
+    let mut content = noise(22, 64 << 20);
+    content[..16].copy_from_slice(b"SQLite format 3\0");
+    let mut changed = content.clone();
+    for page in (0..(64 << 20) / 4096).step_by(100) {
+        changed[page * 4096 + 100..][..1000].copy_from_slice(&noise(page as u32, 1000));
+    }
+    let (_, known) = stored_twice("database", &content, &changed);
+    content[0] = 0;
+    changed[0] = 0;
+    let (_, unknown) = stored_twice("database", &content, &changed);
+    // Evenly spread changes are the worst case: every hundredth page of 4 KiB touches one block of 64 KiB in six.
+    assert!(known < (64 << 20) / 5, "{known}");
+    assert!(unknown > 2 * known, "{unknown} beside {known}");
+}

@@ -10,6 +10,8 @@ use crate::{FormatError, KNOWN_FEATURES, Keys, Result, limits};
 /// How files are cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cut {
+    /// The cutter's number. Readers need none; who writes must know it.
+    pub cutter: u64,
     /// Smallest chunk in bytes, but for the last of a run.
     pub size_bytes_min: u32,
     /// Usual chunk in bytes, a power of two.
@@ -20,7 +22,7 @@ pub struct Cut {
 
 impl Default for Cut {
     fn default() -> Self {
-        Self { size_bytes_min: 64 << 10, size_bytes_usual: 256 << 10, size_bytes_max: 1 << 20 }
+        Self { cutter: CUTTER_SIEVE, size_bytes_min: 64 << 10, size_bytes_usual: 256 << 10, size_bytes_max: 1 << 20 }
     }
 }
 
@@ -48,7 +50,8 @@ pub struct ConfigClear {
     pub repository: RepositoryId,
 }
 
-const CUTTER_GEAR: u64 = 1;
+/// The cutter of docs/format.md chapter 14.
+pub const CUTTER_SIEVE: u64 = 2;
 
 /// The store key of configuration `number`.
 #[must_use]
@@ -66,7 +69,7 @@ impl Config {
         put_uv(&mut clear, 0);
         put_uv(&mut clear, 0);
         let mut record = RecordWriter::new();
-        record.uv(1, CUTTER_GEAR).bytes(2, &self.created_nanos_field()).uv(3, u64::from(self.cut.size_bytes_min));
+        record.uv(1, self.cut.cutter).bytes(2, &self.created_nanos_field()).uv(3, u64::from(self.cut.size_bytes_min));
         record
             .bytes(4, self.program.as_bytes())
             .uv(5, u64::from(self.cut.size_bytes_usual))
@@ -102,9 +105,6 @@ impl Config {
             }
             Ok(true)
         })?;
-        if cutter != CUTTER_GEAR {
-            return Err(FormatError::Newer(format!("cutter is unknown: cutter={cutter}")));
-        }
         let sane =
             min >= 4096 && min <= usual && usual <= max && max <= limits::CHUNK_BYTES_MAX as u64 && usual.is_power_of_two();
         if !sane {
@@ -113,7 +113,7 @@ impl Config {
                 format!("chunk sizes are out of order: min={min}, usual={usual}, max={max}"),
             ));
         }
-        config.cut = Cut { size_bytes_min: min as u32, size_bytes_usual: usual as u32, size_bytes_max: max as u32 };
+        config.cut = Cut { cutter, size_bytes_min: min as u32, size_bytes_usual: usual as u32, size_bytes_max: max as u32 };
         Ok(config)
     }
 }
@@ -150,7 +150,7 @@ mod tests {
     fn configuration_round_trips_and_a_required_feature_is_refused() {
         let keys = Keys::derive(&MasterKey::new([1; 32]), RepositoryId([2; 16]));
         let mut codec = Codec::new().unwrap();
-        let config = Config {
+        let mut config = Config {
             number: 3,
             repository: RepositoryId([2; 16]),
             cut: Cut::default(),
@@ -160,6 +160,9 @@ mod tests {
         let bytes = config.encode(&keys, [1; 32], &mut codec).unwrap();
         assert_eq!(Config::decode(&keys, 3, &bytes, &mut codec).unwrap(), config);
         assert!(Config::decode(&keys, 4, &bytes, &mut codec).is_err());
+        config.cut.cutter = 77;
+        let bytes = config.encode(&keys, [1; 32], &mut codec).unwrap();
+        assert_eq!(Config::decode(&keys, 3, &bytes, &mut codec).unwrap().cut.cutter, 77, "who only reads needs no cutter");
         let mut clear = 3u32.to_le_bytes().to_vec();
         clear.extend_from_slice(&[1, 1, 0, 0]);
         let newer = seal::seal_object(&keys, ObjectType::Config, "config/00000003", [1; 32], &clear, b"", &mut codec).unwrap();

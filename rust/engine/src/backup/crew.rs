@@ -162,7 +162,7 @@ impl Crew {
         let repository = writer.repository();
         Ok(Worker {
             packer: Packer::new(Arc::clone(&self.sink))?,
-            files: FileReader::new(&repository.keys, repository.config.cut),
+            files: FileReader::new(&repository.keys, repository.config.cut)?,
             shared: Arc::clone(&self.shared),
             queue,
         })

@@ -6,7 +6,7 @@
 
 use super::crew::Worker;
 use super::tree::{DirNode, fold_content, settle};
-use crate::chunker::{Cutter, ZERO_BLOCK_BYTES, is_zero};
+use crate::chunker::{Cutter, ZERO_BLOCK_BYTES, is_zero, pages};
 use crate::error::Result;
 use crate::volume::{ReadFile, Stat, VolumeError, VolumeErrorKind};
 use longshore_format::config::Cut;
@@ -45,6 +45,8 @@ pub(crate) struct FileJob {
 pub(crate) struct FileReader {
     cutter: Cutter,
     buffer: Vec<u8>,
+    /// Whether the file at hand is cut into fixed blocks.
+    paged: bool,
 }
 
 enum Outcome {
@@ -54,8 +56,20 @@ enum Outcome {
 }
 
 impl FileReader {
-    pub fn new(keys: &Keys, cut: Cut) -> Self {
-        Self { cutter: Cutter::new(keys, cut), buffer: Vec::new() }
+    pub fn new(keys: &Keys, cut: Cut) -> Result<Self> {
+        Ok(Self { cutter: Cutter::new(keys, cut)?, buffer: Vec::new(), paged: false })
+    }
+
+    fn looks_paged(&mut self, file: &dyn ReadFile, stat: &Stat) -> std::result::Result<bool, VolumeError> {
+        if stat.size_bytes < pages::FROM_BYTES {
+            return Ok(false);
+        }
+        if self.buffer.len() < pages::BLOCK_BYTES {
+            self.buffer.resize(pages::BLOCK_BYTES, 0);
+        }
+        let head = &mut self.buffer[..pages::BLOCK_BYTES];
+        let got = file.read_at(0, head)?;
+        Ok(pages::is_paged(&head[..got]))
     }
 }
 
@@ -161,6 +175,10 @@ fn read_content(worker: &mut Worker, file: &dyn ReadFile, stat: &Stat) -> Result
         // Pseudo files and growing ones may say 0 and hold bytes; what appears later belongs to the next backup.
         return Ok(Ok(items));
     }
+    worker.files.paged = match worker.files.looks_paged(file, stat) {
+        Ok(paged) => paged,
+        Err(error) => return Ok(Err(error)),
+    };
     let sparse = stat.allocated_bytes < stat.size_bytes;
     let mut at = 0u64;
     while at < stat.size_bytes {
@@ -272,6 +290,7 @@ fn read_run_into(
             length
         } else {
             let length = match zeros {
+                _ if worker.files.paged => window.len().min(pages::BLOCK_BYTES - (at % pages::BLOCK_BYTES as u64) as usize),
                 Some((from, _)) => worker.files.cutter.first(&window[..from], true),
                 None => worker.files.cutter.first(window, window_ends),
             };
