@@ -137,6 +137,33 @@ fn what_lends_rights_comes_back_only_by_policy_and_what_was_dropped_is_named() {
 }
 
 #[test]
+fn what_many_small_files_share_is_fetched_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("source");
+    for dir in 0..90u64 {
+        let path = source.join(format!("d{dir}"));
+        std::fs::create_dir_all(&path).unwrap();
+        for file in 0..20 {
+            write(&path.join(format!("f{file}")), &noise(dir * 100 + file, 3000));
+        }
+    }
+    let store = Arc::new(MemoryStore::new());
+    let snapshot = back_up(&init(Arc::clone(&store) as _), &source);
+    let packs = store.list("packs/", None, 100).unwrap().entries;
+    let stored: u64 = packs.iter().map(|entry| entry.size_bytes).sum();
+    for workers in [0, 1, 3] {
+        let job = Arc::new(Job::new());
+        let target = folder.path().join(format!("target-{workers}"));
+        let options = RestoreOptions { workers, ..RestoreOptions::new(snapshot, &target) };
+        let repository = open(Arc::clone(&store) as _).unwrap();
+        assert_eq!(restore::run(&repository, &LinuxFs, &job, &options).unwrap().exit_code, 0);
+        let fetched = job.progress().bytes_stored;
+        assert!(fetched <= stored, "{workers} workers fetched {fetched} of {stored}");
+        assert_same(&source, &target);
+    }
+}
+
+#[test]
 fn a_cancelled_restore_ends_soon_and_leaves_no_temporary_names_nor_marker() {
     let folder = tempfile::tempdir().unwrap();
     let (source, target) = (folder.path().join("source"), folder.path().join("target"));

@@ -285,6 +285,7 @@ impl Repository {
     ) -> PyResult<Job> {
         let policy =
             RestorePolicy { allow_setuid, allow_devices, allow_capabilities, allow_trusted_xattrs, allow_selinux, restore_owner };
+        let fetch_threads = self.opened.fetch_threads();
         self.start(py, "longshore-restore", move |repository, counters| {
             let snapshot = repository.find_snapshot(&snapshot_id, None)?.session;
             let options = RestoreOptions {
@@ -298,6 +299,7 @@ impl Repository {
                 dry_run,
                 strict,
                 keep_damaged,
+                fetch_threads,
                 ..RestoreOptions::new(snapshot, target)
             };
             Ok(Outcome::Restore(Arc::new(restore::run(repository, &LinuxFs, counters, &options)?)))

@@ -97,6 +97,14 @@ impl Opened {
         }
     }
 
+    /// Threads that fetch ahead of a restore's workers.
+    pub fn fetch_threads(&self) -> usize {
+        match &*self.place {
+            Place::Folder { .. } => 1,
+            Place::Bucket { .. } => 16,
+        }
+    }
+
     /// New credentials for running jobs too.
     pub fn set_credentials(&self, access_key: &str, secret_key: &str, session_token: Option<String>) -> Result<(), Error> {
         match &*self.place {

@@ -81,6 +81,16 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Reads exactly `length_bytes` from `offset_bytes`. An object too short for that is [`StoreErrorKind::Truncated`].
     fn get_range(&self, key: &Key, offset_bytes: u64, length_bytes: u64) -> Result<Bytes, StoreError>;
 
+    /// The same into a buffer whose length says how much, for callers that use one again and again. After an error it holds anything.
+    fn get_range_into(&self, key: &Key, offset_bytes: u64, out: &mut [u8]) -> Result<(), StoreError> {
+        let bytes = self.get_range(key, offset_bytes, out.len() as u64)?;
+        if bytes.len() != out.len() {
+            return Err(StoreError::new(StoreErrorKind::Truncated, format!("range came cut: key={key}")));
+        }
+        out.copy_from_slice(&bytes);
+        Ok(())
+    }
+
     /// Length of an object in bytes.
     fn head(&self, key: &Key) -> Result<u64, StoreError>;
 

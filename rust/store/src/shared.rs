@@ -16,6 +16,9 @@ macro_rules! through {
             fn get_range(&self, key: &Key, offset_bytes: u64, length_bytes: u64) -> Result<Bytes, StoreError> {
                 (**self).get_range(key, offset_bytes, length_bytes)
             }
+            fn get_range_into(&self, key: &Key, offset_bytes: u64, out: &mut [u8]) -> Result<(), StoreError> {
+                (**self).get_range_into(key, offset_bytes, out)
+            }
             fn head(&self, key: &Key) -> Result<u64, StoreError> {
                 (**self).head(key)
             }

@@ -183,6 +183,9 @@ fn returns_exact_ranges(store: &Arc<dyn Store>) -> Outcome {
     for (offset, length) in [(0, 10_000), (0, 1), (9_999, 1), (123, 4_567), (5_000, 5_000), (0, 0), (10_000, 0)] {
         let got = store.get_range(&key, offset as u64, length as u64)?;
         check!(got == whole.slice(offset..offset + length), "range differs: offset={offset}, length={length}");
+        let mut into = vec![9; length];
+        store.get_range_into(&key, offset as u64, &mut into)?;
+        check!(into == got, "range into a buffer differs: offset={offset}, length={length}");
     }
     for (offset, length) in [
         (0, 10_001),

@@ -3,6 +3,7 @@
 //! Holds [`Repository`], which is cheap to clone and used from many threads. Promises that one which exists is never given a new
 //! key, and that every object is created once. Knows packs and snapshots as names and bytes; what a volume is it does not know.
 
+pub mod ahead;
 pub mod cache;
 pub mod cursor;
 pub mod index;

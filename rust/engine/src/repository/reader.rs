@@ -28,7 +28,7 @@ const CACHE_BYTES_MAX: usize = 72 << 20;
 const REGION_BYTES: u64 = 4 << 20;
 
 /// Longest sealed frame: a raw payload with its envelope and tag.
-const FRAME_STORED_BYTES_MAX: usize = limits::FRAME_PAYLOAD_BYTES_MAX + 1024;
+pub(super) const FRAME_STORED_BYTES_MAX: usize = limits::FRAME_PAYLOAD_BYTES_MAX + 1024;
 
 /// How long an index is good enough for one more chunk that is nowhere.
 const RELOAD_PAUSE: Duration = Duration::from_secs(60);
@@ -138,6 +138,14 @@ impl<K: Copy + Eq + std::hash::Hash, V: Clone> ByteCache<K, V> {
             self.bytes -= size;
         }
     }
+}
+
+fn gone(error: longshore_store::StoreError, pack: PackName) -> Error {
+    if error.kind() == StoreErrorKind::NotFound {
+        return Error::corrupt(format!("pack is gone: pack={pack}"))
+            .with_next_step("find what it hurts with: longshore repo check");
+    }
+    Error::from(error)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -285,18 +293,45 @@ impl ChunkReader {
     }
 
     fn fetch_and_open(&self, place: &FramePlace) -> Result<Vec<u8>> {
+        let mut payload = Vec::new();
+        self.open_with(place, |stored| self.fetch(place, stored), &mut payload)?;
+        Ok(payload)
+    }
+
+    /// Opens a frame whose sealed bytes `read` puts into the buffer that it is handed.
+    pub(super) fn open_with(
+        &self,
+        place: &FramePlace,
+        read: impl FnOnce(&mut Vec<u8>) -> Result<()>,
+        payload: &mut Vec<u8>,
+    ) -> Result<()> {
         let pack_key = self.pack_key(place)?;
         let (mut codec, mut stored) = match lock(&self.codecs).pop() {
             Some(pair) => pair,
             None => (Codec::new()?, Vec::new()),
         };
-        let mut payload = Vec::new();
-        let opened = self.fetch(place, &mut stored).and_then(|()| {
-            let opened = pack_key.open_frame(place.birth.ordinal, &mut stored, &mut codec, &mut payload);
+        let opened = read(&mut stored).and_then(|()| {
+            let opened = pack_key.open_frame(place.birth.ordinal, &mut stored, &mut codec, payload);
             opened.map_err(|error| Error::from(error).while_doing(format_args!("pack {}", place.pack)))
         });
         lock(&self.codecs).push((codec, stored));
-        opened.map(|()| payload)
+        opened
+    }
+
+    /// Bytes of a pack.
+    ///
+    /// # Errors
+    /// Corrupt when the pack is gone, or what the store says.
+    pub(super) fn read_range(&self, pack: PackName, start: u64, length: u64, out: &mut Vec<u8>) -> Result<()> {
+        self.job.check()?;
+        out.resize(length as usize, 0);
+        match self.repository.store.get_range_into(&key(pack.key())?, start, out) {
+            Ok(()) => {
+                self.job.bytes_stored.fetch_add(length, Relaxed);
+                Ok(())
+            }
+            Err(error) => Err(gone(error, pack)),
+        }
     }
 
     fn pack_key(&self, place: &FramePlace) -> Result<Arc<PackKey>> {
@@ -349,11 +384,7 @@ impl ChunkReader {
                 self.job.bytes_stored.fetch_add(bytes.len() as u64, Relaxed);
                 Ok(bytes)
             }
-            Err(error) if error.kind() == StoreErrorKind::NotFound => {
-                Err(Error::corrupt(format!("pack is gone: pack={}", place.pack))
-                    .with_next_step("find what it hurts with: longshore repo check"))
-            }
-            Err(error) => Err(Error::from(error)),
+            Err(error) => Err(gone(error, place.pack)),
         }
     }
 

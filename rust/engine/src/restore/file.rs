@@ -6,10 +6,12 @@
 
 use super::Context;
 use super::links::FirstName;
+use super::pieces::{self, Piece};
 use super::place::{Directory, name_losses};
 use super::tally::{LossKind, metadata_of};
 use super::walk::Crew;
 use crate::error::{Error, Result};
+use crate::repository::ahead::{Underway, Wanted};
 use crate::repository::cursor::is_damage;
 use crate::volume::{Dir, Kind, Metadata, Name, ReadFile, VolumeError, VolumeErrorKind, WriteFile};
 use longshore_format::id::ChunkKind;
@@ -18,8 +20,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Bytes of a large file that one thread writes at a time; smaller files are written whole.
-pub(super) const SEGMENT_BYTES: u64 = 8 << 20;
+/// Files longer than this are written in segments by several threads.
+pub(super) const LARGE_BYTES: u64 = 8 << 20;
+/// Bytes of a large file that one thread writes at a time.
+const SEGMENT_BYTES: u64 = 4 << 20;
 const DAMAGED_SUFFIX: &[u8] = b".longshore-damaged";
 
 /// A file to be restored.
@@ -30,15 +34,33 @@ pub(super) struct FileWork {
     pub exists: bool,
     /// Set when other names will be linked to it.
     pub link: Option<Arc<FirstName>>,
+    /// What it consists of, to be fetched ahead; none where it may be there already, or where a list of it cannot be read.
+    pub pieces: Option<Vec<Piece>>,
 }
 
 /// What a worker does at a time.
 #[derive(Debug)]
 pub(super) enum Task {
-    /// Small files of one directory, which is held until they are done.
-    Batch { directory: Arc<Directory>, files: Vec<FileWork> },
+    /// Small files by their directories, which are held until they are done.
+    Batch { groups: Vec<(Arc<Directory>, Vec<FileWork>)>, underway: Option<Underway> },
     /// A part of a large file.
-    Segment { file: Arc<Large>, items: Vec<(u64, Item)> },
+    Segment { file: Arc<Large>, pieces: Vec<Piece>, underway: Option<Underway> },
+}
+
+impl Task {
+    /// Says what it needs to those who fetch.
+    pub fn plan(&mut self, context: &Context, wait: bool) -> Result<()> {
+        match self {
+            Self::Batch { groups, underway } => {
+                let files = groups.iter_mut().flat_map(|(_, files)| files);
+                let mut chunks: Vec<&mut Wanted> =
+                    files.flat_map(|file| file.pieces.iter_mut().flatten()).filter_map(|piece| piece.wanted.as_mut()).collect();
+                *underway = Some(context.ahead.plan(&mut chunks, wait, || context.check())?);
+            }
+            Self::Segment { pieces, underway, .. } => *underway = Some(pieces::plan(context, pieces, wait)?),
+        }
+        Ok(())
+    }
 }
 
 /// A large file while its segments are written.
@@ -47,27 +69,27 @@ pub(super) struct Large {
     directory: Arc<Directory>,
     work: FileWork,
     size_bytes: u64,
-    placed: Placed,
+    pub placed: Placed,
     remaining: AtomicUsize,
-    written: AtomicBool,
+    pub written: AtomicBool,
     failed: Mutex<Option<Trouble>>,
 }
 
 /// A file open to be written, and under which name.
 #[derive(Debug)]
-struct Placed {
+pub(super) struct Placed {
     dir: Arc<dyn Dir>,
-    file: Box<dyn WriteFile>,
+    pub file: Box<dyn WriteFile>,
     temporary: Option<Name>,
     /// It has old content, which is compared before it is replaced.
-    in_place: bool,
+    pub in_place: bool,
     /// Nothing has the temporary name any more.
     settled: AtomicBool,
 }
 
 /// Why one file did not come back.
 #[derive(Debug)]
-enum Trouble {
+pub(super) enum Trouble {
     /// Its data is damaged or missing.
     Damaged(Error),
     /// The volume refused.
@@ -88,7 +110,7 @@ impl From<Error> for Trouble {
     }
 }
 
-type Tried<T> = std::result::Result<T, Trouble>;
+pub(super) type Tried<T> = std::result::Result<T, Trouble>;
 
 /// Names an item that the volume refused; a full volume ends the job.
 pub(super) fn lose(context: &Context, directory: &Directory, name: &[u8], error: &VolumeError) -> Result<()> {
@@ -126,53 +148,50 @@ pub(super) fn count_done(context: &Context, size_bytes: u64) {
 /// Does a task.
 pub(super) fn work(context: &Arc<Context>, task: Task) -> Result<()> {
     match task {
-        Task::Batch { directory, files } => {
-            for file in &files {
-                context.check()?;
-                if let Err(trouble) = small(context, &directory, file) {
-                    settle(context, &directory, &file.entry.name, trouble)?;
+        Task::Batch { groups, underway } => {
+            for (directory, files) in groups {
+                for mut file in files {
+                    context.check()?;
+                    if let Err(trouble) = small(context, &directory, &mut file) {
+                        settle(context, &directory, &file.entry.name, trouble)?;
+                    }
                 }
+                directory.release(context);
             }
-            directory.release(context);
+            drop(underway);
             Ok(())
         }
-        Task::Segment { file, items } => {
+        Task::Segment { file, pieces, underway } => {
             // Damage in one segment is no reason to leave out the others when what can be read is to be kept.
             let ours = match &*file.failed.lock().unwrap_or_else(PoisonError::into_inner) {
                 None => true,
                 Some(Trouble::Damaged(_)) => context.options.keep_damaged,
                 Some(_) => false,
             };
-            if ours {
-                for (offset, item) in &items {
-                    match put_item(context, &file.placed, *offset, item) {
-                        Ok(wrote) => {
-                            file.written.fetch_or(wrote, Relaxed);
-                        }
-                        Err(Trouble::Job(error)) => return Err(error),
-                        Err(Trouble::Damaged(error)) if context.options.keep_damaged => file.fail(Trouble::Damaged(error)),
-                        Err(trouble) => {
-                            file.fail(trouble);
-                            break;
-                        }
-                    }
+            if ours && let Err(trouble) = pieces::segment(context, &file, pieces) {
+                match trouble {
+                    Trouble::Job(error) => return Err(error),
+                    trouble => file.fail(trouble),
                 }
             }
+            drop(underway);
             file.release(context)
         }
     }
 }
 
-fn parts(entry: &Entry) -> (u64, &[Item]) {
+pub(super) fn parts(entry: &Entry) -> (u64, &[Item]) {
     match &entry.node {
         Node::File { size_bytes, content } => (*size_bytes, content),
         _ => (0, &[]),
     }
 }
 
-fn small(context: &Context, directory: &Arc<Directory>, work: &FileWork) -> Tried<()> {
+fn small(context: &Context, directory: &Arc<Directory>, work: &mut FileWork) -> Tried<()> {
+    let pieces = work.pieces.take();
+    let work = &*work;
     let entry = &work.entry;
-    let (size_bytes, content) = parts(entry);
+    let (size_bytes, _) = parts(entry);
     let dir = directory.open(context)?;
     if work.exists && is_there(context, &*dir, entry)? {
         let (allowed, dropped) = context.options.policy.filter(&metadata_of(entry), Kind::File);
@@ -185,74 +204,8 @@ fn small(context: &Context, directory: &Arc<Directory>, work: &FileWork) -> Trie
     }
     let placed = place(context, dir, entry, work.exists)?;
     let mut damage = None;
-    let filled = fill(context, &placed, size_bytes, content, &mut damage);
+    let filled = pieces::fill(context, &placed, entry, pieces, &mut damage);
     finish(context, directory, work, size_bytes, &placed, filled.and(damage.map_or(Ok(()), Err)))
-}
-
-fn fill(context: &Context, placed: &Placed, size_bytes: u64, content: &[Item], damage: &mut Option<Trouble>) -> Tried<()> {
-    if !content.iter().all(|item| matches!(item, Item::Data { .. })) {
-        placed.file.set_len(size_bytes)?;
-    }
-    let mut offset = 0;
-    let mut refused = None;
-    let visited = context.reader.for_each_item(content, Owner::File, &mut |item| {
-        match put_item(context, placed, offset, item) {
-            Ok(_) => {}
-            Err(Trouble::Damaged(error)) if context.options.keep_damaged => {
-                damage.get_or_insert(Trouble::Damaged(error));
-                placed.file.set_len(size_bytes)?;
-            }
-            Err(trouble) => {
-                refused = Some(trouble);
-                return Ok(false);
-            }
-        }
-        offset += item.span();
-        Ok(true)
-    });
-    match (refused, visited) {
-        (Some(trouble), _) => Err(trouble),
-        (None, Err(error)) => Err(error.into()),
-        (None, Ok(_)) => Ok(()),
-    }
-}
-
-/// Puts one item in its place; whether anything was written.
-fn put_item(context: &Context, placed: &Placed, offset: u64, item: &Item) -> Tried<bool> {
-    context.check()?;
-    let file = &placed.file;
-    match item {
-        Item::Data { id, span } => {
-            if placed.in_place
-                && context.reader.repository().keys.chunk_id(ChunkKind::Data, &read_back(&**file, offset, *span)?) == *id
-            {
-                return Ok(false);
-            }
-            let chunk = context.reader.chunk(ChunkKind::Data, id)?;
-            if chunk.len() as u64 != *span {
-                return Err(Trouble::Damaged(Error::corrupt(format!("chunk has another length than its file says: chunk={id}"))));
-            }
-            file.write_at(offset, &chunk)?;
-            context.job.bytes_moved.fetch_add(*span, Relaxed);
-            context.tally.bytes_written.fetch_add(*span, Relaxed);
-            return Ok(true);
-        }
-        Item::Hole { span } if placed.in_place => file.punch_hole(offset, *span)?,
-        // A new file has been given its length already: what nobody writes is a hole.
-        Item::Hole { .. } => {}
-        Item::Zeros { span } => file.allocate_zeros(offset, *span)?,
-        Item::List { .. } | Item::Piece { .. } => {
-            return Err(Trouble::Damaged(Error::corrupt("a file has an item of a directory")));
-        }
-    }
-    Ok(false)
-}
-
-fn read_back(file: &dyn WriteFile, offset: u64, span: u64) -> Tried<Vec<u8>> {
-    let mut buffer = vec![0; span as usize];
-    let read = file.read_at(offset, &mut buffer)?;
-    buffer.truncate(read);
-    Ok(buffer)
 }
 
 /// Whether the content of a small file is there already, byte for byte. Files with holes are written anew.
@@ -370,7 +323,7 @@ impl Drop for Placed {
 }
 
 impl Large {
-    fn fail(&self, trouble: Trouble) {
+    pub fn fail(&self, trouble: Trouble) {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(trouble);
     }
 
@@ -409,20 +362,22 @@ pub(super) fn start_large(context: &Arc<Context>, crew: &Crew, directory: &Arc<D
         failed: Mutex::new(None),
         work,
     });
-    let (mut offset, mut items, mut bytes) = (0, Vec::new(), 0);
-    let submit = |items: Vec<(u64, Item)>| {
+    let (mut offset, mut pieces, mut bytes) = (0, Vec::new(), 0);
+    let submit = |pieces: Vec<Piece>| {
         file.remaining.fetch_add(1, Ordering::AcqRel);
-        crew.submit(context, Task::Segment { file: Arc::clone(&file), items })
+        crew.submit(context, Task::Segment { file: Arc::clone(&file), pieces, underway: None })
     };
     let (_, content) = parts(&file.work.entry);
+    let segment_bytes = context.task_bytes_max.min(SEGMENT_BYTES);
     let mut ended = None;
+    let index = context.reader.index();
     let visited = context.reader.for_each_item(content, Owner::File, &mut |item| {
-        items.push((offset, *item));
+        pieces.push(Piece::new(offset, item, Some(&*index).filter(|_| !file.placed.in_place)));
         offset += item.span();
         bytes += if matches!(item, Item::Data { .. }) { item.span() } else { 0 };
-        if bytes >= SEGMENT_BYTES || items.len() >= 4096 {
+        if bytes >= segment_bytes || pieces.len() >= 4096 {
             bytes = 0;
-            if let Err(error) = submit(std::mem::take(&mut items)) {
+            if let Err(error) = submit(std::mem::take(&mut pieces)) {
                 ended = Some(error);
                 return Ok(false);
             }
@@ -438,8 +393,8 @@ pub(super) fn start_large(context: &Arc<Context>, crew: &Crew, directory: &Arc<D
         Err(error) if is_damage(&error) => file.fail(Trouble::Damaged(error)),
         Err(error) => return Err(error),
     }
-    if !items.is_empty() {
-        submit(items)?;
+    if !pieces.is_empty() {
+        submit(pieces)?;
     }
     file.release(context)
 }
@@ -450,10 +405,13 @@ fn open_large(context: &Context, directory: &Arc<Directory>, work: &FileWork, si
     if work.exists
         && let Ok(stat) = dir.stat(name)
         && stat.kind == Kind::File
-        && stat.size_bytes == size_bytes
+        && stat.size_bytes.abs_diff(size_bytes) <= size_bytes / 2
         && stat.links == 1
         && let Ok(file) = dir.open_file_for_update(name)
     {
+        if stat.size_bytes != size_bytes {
+            file.set_len(size_bytes)?;
+        }
         return Ok(Placed { dir, file, temporary: None, in_place: true, settled: AtomicBool::new(false) });
     }
     let placed = place(context, dir, &work.entry, work.exists)?;

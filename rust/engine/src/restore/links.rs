@@ -93,10 +93,11 @@ impl Links {
                 }
                 Err(error) => {
                     context.tally.lose(LossKind::Attribute, || directory.path(&entry.name), format!("hard link: {error}"));
-                    let work = FileWork { entry, exists, link: None };
+                    let work = FileWork { entry, exists, link: None, pieces: None };
                     if matches!(work.entry.node, Node::File { .. }) {
                         directory.hold();
-                        file::work(context, Task::Batch { directory: Arc::clone(&directory), files: vec![work] })?;
+                        let groups = vec![(Arc::clone(&directory), vec![work])];
+                        file::work(context, Task::Batch { groups, underway: None })?;
                     } else {
                         walk::other(context, &directory, &work)?;
                     }

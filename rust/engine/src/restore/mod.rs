@@ -1,6 +1,6 @@
 //! A snapshot, or a part of it, laid back into a directory.
 //!
-//! Holds options, summary and [`run`]; `walk` goes through the tree and hands out work, `file` writes content, `links` makes second
+//! Holds options, summary and [`run`]; `walk` goes through the tree and hands out work, `file` and `pieces` write content, `links` makes second
 //! names, `place` knows open directories. Promises: every byte written was verified against its chunk id; nothing is touched
 //! outside the target; what could not be restored is named; a file with damaged chunks is never left under its name as if it were
 //! whole. Memory does not grow with files or their size: reader caches within the budget, a bounded queue, at most
@@ -13,6 +13,7 @@
 
 mod file;
 mod links;
+mod pieces;
 mod place;
 mod tally;
 mod walk;
@@ -20,6 +21,7 @@ mod walk;
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{Job, Stage};
 use crate::repository::Repository;
+use crate::repository::ahead::Ahead;
 use crate::repository::cursor::as_damage;
 use crate::repository::reader::ChunkReader;
 use crate::volume::{Dir, Fs, RestorePolicy, RootOptions};
@@ -32,6 +34,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use tally::Tally;
 pub use tally::{Loss, LossKind, RestoreSummary};
+
+/// What the reader of trees may keep; data goes by [`Ahead`].
+const READER_BYTES_MAX: usize = 24 << 20;
+/// Sealed bytes that are fetched ahead of those who write.
+const WINDOW_BYTES_MAX: u64 = 24 << 20;
+/// Opened bytes that a worker may hold at once, whatever the budget.
+const TASK_BYTES_MAX: u64 = 8 << 20;
 
 /// What to restore, where, and how.
 #[derive(Clone, Debug)]
@@ -49,6 +58,8 @@ pub struct RestoreOptions {
     pub policy: RestorePolicy,
     /// Threads that write files; 0: everything on the calling thread.
     pub workers: usize,
+    /// Threads that fetch ahead of them: a folder's disk is busy with one, a bucket's latency wants more. Not used without workers.
+    pub fetch_threads: usize,
     /// Bound of all buffers.
     pub memory_budget_bytes: usize,
     /// Host, for the reader's marker.
@@ -76,6 +87,7 @@ impl RestoreOptions {
             delete_extra: false,
             policy: RestorePolicy::everything(),
             workers: 2,
+            fetch_threads: 1,
             memory_budget_bytes: 128 << 20,
             host: String::new(),
             restore_root_metadata: true,
@@ -90,7 +102,10 @@ impl RestoreOptions {
 /// What all threads of one restore share.
 #[derive(Debug)]
 struct Context {
-    reader: ChunkReader,
+    reader: Arc<ChunkReader>,
+    ahead: Ahead,
+    /// Opened bytes that one task may hold.
+    task_bytes_max: u64,
     job: Arc<Job>,
     options: RestoreOptions,
     tally: Tally,
@@ -136,9 +151,13 @@ fn restore(repository: &Repository, fs: &dyn Fs, job: &Arc<Job>, options: &Resto
     let row = repository.find_snapshot(&options.snapshot.to_string(), None)?;
     let marker = repository.open_reader(row.session, &row.snapshot.usage, &options.host)?;
     let index = Arc::new(repository.load_index(job)?);
-    let budget = (options.memory_budget_bytes / 4 * 3).max(16 << 20);
+    let budget = options.memory_budget_bytes.max(32 << 20);
+    let reader = ChunkReader::new(repository.clone(), index, Arc::clone(job), (budget / 4).min(READER_BYTES_MAX));
+    let reader = Arc::new(reader);
     let context = Arc::new(Context {
-        reader: ChunkReader::new(repository.clone(), index, Arc::clone(job), budget),
+        ahead: Ahead::new(Arc::clone(&reader), (budget as u64 / 4).min(WINDOW_BYTES_MAX)),
+        task_bytes_max: (budget as u64 / 4 / options.workers.max(1) as u64).clamp(1 << 20, TASK_BYTES_MAX),
+        reader,
         job: Arc::clone(job),
         options: options.clone(),
         tally: Tally::default(),

@@ -99,7 +99,8 @@ impl Directory {
         };
         while let Some(at) = chain.pop() {
             dir = Arc::from(dir.open_dir(&at.name)?);
-            if chain.len() < REOPENED_KEPT && at.slot().replace(Arc::clone(&dir)).is_none() {
+            let room = context.open_directories.load(Ordering::Relaxed) < OPEN_DIRECTORIES_MAX;
+            if room && chain.len() < REOPENED_KEPT && at.slot().replace(Arc::clone(&dir)).is_none() {
                 context.open_directories.fetch_add(1, Ordering::Relaxed);
             }
         }

@@ -1,27 +1,33 @@
 //! The walk through the tree: makes directories, links and special files, and hands files to the workers.
 //!
-//! Goes in tree order, which is the order in which a backup wrote, so that reads are neighbours. Small files travel in batches of one
-//! directory (two threads that create in one directory wait for one another in the kernel), large ones in segments. Without workers
+//! Goes in tree order, which is the order in which a backup wrote, so that reads are neighbours. Small files travel in batches of
+//! neighbours (two threads that create in one directory wait for one another in the kernel), large ones in segments; what a batch or a
+//! segment needs is planned when it is handed over, and fetched while those before it are written. Without workers
 //! everything happens here. Recursion over depth there is none.
 
 use super::Context;
 use super::file::{self, FileWork, Task};
 use super::links::Links;
+use super::pieces;
 use super::place::{self, Directory, OPEN_DIRECTORIES_MAX, name_losses};
 use super::tally::{LossKind, kind_of, metadata_of};
 use crate::error::{Error, Result};
+use crate::repository::ahead::Ahead;
 use crate::repository::cursor::{EntryCursor, Step};
 use crate::volume::{Dir, Kind, Name, VolumeError, VolumeErrorKind};
 use crossbeam_channel::Sender;
+use longshore_format::pack::BirthName;
 use longshore_format::tree::{Entry, Node};
+use std::collections::HashSet;
 use std::iter::Peekable;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::vec::IntoIter;
 
-/// Most files, and bytes of files, that travel together.
+/// Most files that travel together; their bytes are bounded by the budget.
 const BATCH_FILES_MAX: usize = 512;
-const BATCH_BYTES_MAX: u64 = 8 << 20;
+/// Directories from which they may come: each is a descriptor.
+const BATCH_DIRECTORIES_MAX: usize = 16;
 /// Tasks that wait for a worker, per worker.
 const QUEUE_PER_WORKER: usize = 4;
 /// Levels whose piece of a directory stays in memory while the walk is further below.
@@ -31,16 +37,17 @@ const PIECES_KEPT: usize = 64;
 pub(super) struct Crew {
     sender: Option<Sender<Task>>,
     handles: Vec<Box<dyn crate::seams::Handle>>,
+    ahead: Ahead,
 }
 
 impl Crew {
     fn start(context: &Arc<Context>) -> Result<Self> {
         let workers = context.options.workers;
         if workers == 0 {
-            return Ok(Self { sender: None, handles: Vec::new() });
+            return Ok(Self { sender: None, handles: Vec::new(), ahead: context.ahead.clone() });
         }
         let (sender, receiver) = crossbeam_channel::bounded::<Task>(workers * QUEUE_PER_WORKER);
-        let mut crew = Self { sender: Some(sender), handles: Vec::with_capacity(workers) };
+        let mut crew = Self { sender: Some(sender), handles: Vec::with_capacity(workers), ahead: context.ahead.clone() };
         for number in 0..workers {
             let (shared, receiver) = (Arc::clone(context), receiver.clone());
             let body = Box::new(move || {
@@ -61,10 +68,31 @@ impl Crew {
                 }
             }
         }
+        crew.start_fetching(context);
         Ok(crew)
     }
 
-    pub fn submit(&self, context: &Arc<Context>, task: Task) -> Result<()> {
+    fn start_fetching(&mut self, context: &Context) {
+        for number in 0..context.options.fetch_threads {
+            self.ahead.open();
+            let ahead = self.ahead.clone();
+            let spawn = &context.reader.repository().world.spawn;
+            match spawn.spawn(&format!("restore-fetch-{number}"), Box::new(move || ahead.serve())) {
+                Ok(handle) => self.handles.push(handle),
+                Err(error) => {
+                    tracing::warn!(error = %error, "Fetching with fewer threads");
+                    if number == 0 {
+                        self.ahead.close();
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Plans what the task needs, and hands it to a worker.
+    pub fn submit(&self, context: &Arc<Context>, mut task: Task) -> Result<()> {
+        task.plan(context, self.sender.is_some())?;
         match &self.sender {
             None => file::work(context, task),
             Some(sender) => {
@@ -76,6 +104,7 @@ impl Crew {
 
     fn finish(mut self) -> Result<()> {
         self.sender = None;
+        self.ahead.close();
         let ended = self.handles.drain(..).map(crate::seams::Handle::join).fold(true, |all, one| all & one);
         if ended { Ok(()) } else { Err(Error::internal("a thread of the restore panicked")) }
     }
@@ -88,8 +117,6 @@ struct Level {
     /// What was there before, ascending; what the snapshot has not is passed by.
     existing: Peekable<IntoIter<Name>>,
     may_delete: bool,
-    batch: Vec<FileWork>,
-    batch_bytes: u64,
 }
 
 /// Counts what a restore would do.
@@ -129,7 +156,7 @@ pub(super) fn count(context: &Context, top: &Entry) -> Result<()> {
 pub(super) fn run(context: &Arc<Context>, root: &Arc<Directory>, top: Entry) -> Result<()> {
     let crew = Crew::start(context)?;
     let mut links = Links::default();
-    let walked = Walk { context, crew: &crew, links: &mut links, stack: Vec::new() }.run(root, top);
+    let walked = Walk { context, crew: &crew, links: &mut links, stack: Vec::new(), pending: Pending::default() }.run(root, top);
     if let Err(error) = &walked {
         context.fail(error.clone());
     }
@@ -147,6 +174,17 @@ struct Walk<'a> {
     crew: &'a Crew,
     links: &'a mut Links,
     stack: Vec<Level>,
+    pending: Pending,
+}
+
+/// Small files on their way to a worker: neighbours, so that the frames which they share are opened once.
+#[derive(Default)]
+struct Pending {
+    groups: Vec<(Arc<Directory>, Vec<FileWork>)>,
+    files: usize,
+    bytes: u64,
+    frames: HashSet<BirthName>,
+    frame_bytes: u64,
 }
 
 /// What keeps the walk from going on, or only from one item.
@@ -172,8 +210,6 @@ impl Walk<'_> {
             cursor,
             existing: existing.into_iter().peekable(),
             may_delete: whole && self.context.options.delete_extra,
-            batch: Vec::new(),
-            batch_bytes: 0,
         });
         while let Some(level) = self.stack.last_mut() {
             self.context.check()?;
@@ -192,7 +228,6 @@ impl Walk<'_> {
     }
 
     fn leave(&mut self) -> Result<()> {
-        self.flush()?;
         let Some(mut level) = self.stack.pop() else { return Ok(()) };
         if level.may_delete {
             for name in level.existing.by_ref() {
@@ -201,7 +236,7 @@ impl Walk<'_> {
         }
         if self.stack.is_empty() {
             // The root is released when the links are made.
-            return Ok(());
+            return self.flush();
         }
         if self.context.open_directories.load(Relaxed) > OPEN_DIRECTORIES_MAX {
             level.directory.close(self.context);
@@ -210,16 +245,40 @@ impl Walk<'_> {
         Ok(())
     }
 
+    /// Hands over the small files that were gathered.
     fn flush(&mut self) -> Result<()> {
-        let Some(level) = self.stack.last_mut() else { return Ok(()) };
-        if level.batch.is_empty() {
+        if self.pending.groups.is_empty() {
             return Ok(());
         }
-        let files = std::mem::take(&mut level.batch);
-        level.batch_bytes = 0;
-        level.directory.hold();
-        let task = Task::Batch { directory: Arc::clone(&level.directory), files };
-        self.crew.submit(self.context, task)
+        let groups = std::mem::take(&mut self.pending).groups;
+        self.crew.submit(self.context, Task::Batch { groups, underway: None })
+    }
+
+    /// Gathers a small file with its neighbours.
+    fn gather(&mut self, directory: &Arc<Directory>, mut work: FileWork, size_bytes: u64) -> Result<()> {
+        if !work.exists {
+            work.pieces = pieces::pieces(self.context, &work.entry)?;
+        }
+        let pending = &mut self.pending;
+        pending.files += 1;
+        pending.bytes += size_bytes;
+        for wanted in work.pieces.iter().flatten().filter_map(|piece| piece.wanted.as_ref()) {
+            if let Some(found) = &wanted.found
+                && pending.frames.insert(found.frame.birth)
+            {
+                pending.frame_bytes += u64::from(found.frame.payload_bytes);
+            }
+        }
+        match pending.groups.last_mut() {
+            Some((last, files)) if Arc::ptr_eq(last, directory) => files.push(work),
+            _ => {
+                directory.hold();
+                pending.groups.push((Arc::clone(directory), vec![work]));
+            }
+        }
+        let limit = self.context.task_bytes_max;
+        let full = pending.files >= BATCH_FILES_MAX || pending.bytes >= limit || pending.frame_bytes >= limit;
+        if full || pending.groups.len() >= BATCH_DIRECTORIES_MAX { self.flush() } else { Ok(()) }
     }
 
     fn entry(&mut self, entry: Entry) -> Result<()> {
@@ -239,7 +298,6 @@ impl Walk<'_> {
             if depth > PIECES_KEPT {
                 level.cursor.rest();
             }
-            self.flush()?;
             return match self.enter(&directory, &entry, exists) {
                 Ok(()) => Ok(()),
                 Err(Refused::Job(error)) => Err(error),
@@ -252,22 +310,16 @@ impl Walk<'_> {
             // A later name of a file: made at the end.
             Some(None) => return self.links.defer(context, &directory, entry, exists),
         };
-        let work = FileWork { entry, exists, link };
+        let work = FileWork { entry, exists, link, pieces: None };
         let Node::File { size_bytes, .. } = work.entry.node else {
             return other(context, &directory, &work);
         };
         context.job.files_found.fetch_add(1, Relaxed);
         context.job.bytes_found.fetch_add(size_bytes, Relaxed);
-        if size_bytes > file::SEGMENT_BYTES {
+        if size_bytes > file::LARGE_BYTES {
             return file::start_large(context, self.crew, &directory, work);
         }
-        let Some(level) = self.stack.last_mut() else { return Ok(()) };
-        level.batch.push(work);
-        level.batch_bytes += size_bytes;
-        if level.batch.len() >= BATCH_FILES_MAX || level.batch_bytes >= BATCH_BYTES_MAX {
-            self.flush()?;
-        }
-        Ok(())
+        self.gather(&directory, work, size_bytes)
     }
 
     fn enter(&mut self, parent: &Arc<Directory>, entry: &Entry, exists: bool) -> std::result::Result<(), Refused> {
@@ -293,8 +345,6 @@ impl Walk<'_> {
             cursor: EntryCursor::new(entry),
             existing: existing.into_iter().peekable(),
             may_delete: context.options.delete_extra,
-            batch: Vec::new(),
-            batch_bytes: 0,
         });
         context.check().map_err(Refused::Job)
     }

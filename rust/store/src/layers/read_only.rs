@@ -36,6 +36,10 @@ impl<S: Store> Store for ReadOnly<S> {
         self.0.get_range(key, offset_bytes, length_bytes)
     }
 
+    fn get_range_into(&self, key: &Key, offset_bytes: u64, out: &mut [u8]) -> Result<(), StoreError> {
+        self.0.get_range_into(key, offset_bytes, out)
+    }
+
     fn head(&self, key: &Key) -> Result<u64, StoreError> {
         self.0.head(key)
     }

@@ -155,6 +155,10 @@ impl<S: Store> Store for Retry<S> {
         self.read(Verb::GetRange, key, || self.inner.get_range(key, offset_bytes, length_bytes))
     }
 
+    fn get_range_into(&self, key: &Key, offset_bytes: u64, out: &mut [u8]) -> Result<(), StoreError> {
+        self.read(Verb::GetRange, key, || self.inner.get_range_into(key, offset_bytes, out))
+    }
+
     fn head(&self, key: &Key) -> Result<u64, StoreError> {
         self.again(Verb::Head, key.as_str(), |_| self.inner.head(key))
     }

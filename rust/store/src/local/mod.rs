@@ -190,16 +190,21 @@ impl LocalStore {
             )
         })?;
         let mut out = vec![0_u8; length];
+        self.read_into(fd, key, offset_bytes, &mut out)?;
+        Ok(Bytes::from(out))
+    }
+
+    fn read_into(&self, fd: &OwnedFd, key: &Key, offset_bytes: u64, out: &mut [u8]) -> Result<(), StoreError> {
         let mut filled = 0;
-        while filled < length {
+        while filled < out.len() {
             match rustix::io::pread(fd, &mut out[filled..], offset_bytes + filled as u64) {
-                Ok(0) => return Err(cut_short(key, offset_bytes, length_bytes, offset_bytes + filled as u64)),
+                Ok(0) => return Err(cut_short(key, offset_bytes, out.len() as u64, offset_bytes + filled as u64)),
                 Ok(count) => filled += count,
                 Err(Errno::INTR) => {}
                 Err(e) => return Err(failed("cannot read an object", e, key, &self.path)),
             }
         }
-        Ok(Bytes::from(out))
+        Ok(())
     }
 
     /// The name was taken: by our own link whose answer an NFS server lost, by an object, or by something else?
@@ -300,6 +305,14 @@ impl Store for LocalStore {
             return Err(cut_short(key, offset_bytes, length_bytes, size_bytes));
         }
         self.read(&fd, key, offset_bytes, length_bytes)
+    }
+
+    fn get_range_into(&self, key: &Key, offset_bytes: u64, out: &mut [u8]) -> Result<(), StoreError> {
+        let (fd, size_bytes) = self.open_object(key)?;
+        if offset_bytes.checked_add(out.len() as u64).is_none_or(|end| end > size_bytes) {
+            return Err(cut_short(key, offset_bytes, out.len() as u64, size_bytes));
+        }
+        self.read_into(&fd, key, offset_bytes, out)
     }
 
     fn head(&self, key: &Key) -> Result<u64, StoreError> {
