@@ -54,7 +54,7 @@ build: .venv/.stamp-extension ## The native extension (release) and the commands
 	test -x $(BIN)/longshore -a -x $(BIN)/kubectl-longshore
 	touch $@
 
-tools: ## kube-apiserver, etcd, an S3 server and restic, built from source and cached
+tools: ## kube-apiserver, etcd, an S3 server, restic and Velero, built from source and cached
 	tests/tools/build.sh
 
 # Where a tool cannot be built, its tests are skipped with the reason; with CI=true that is a failure instead.

@@ -284,7 +284,8 @@ class NodeAgent:
     def _end_before_lapse(self) -> None:
         times = self.settings.lease_times
         left = (times.duration_seconds - times.renew_deadline_seconds) * _LEASE_SHARE
-        if self.tasks.wait_idle(timeout_seconds=left):
+        # A lease that is ours again was nobody else's in between: then the old jobs may take their time, and new ones must not end the process.
+        if self.tasks.wait_interrupted(timeout_seconds=left) or self.lease.is_leader():
             return
         _log.critical(
             "Jobs did not stop before the lease lapses, ending the process",

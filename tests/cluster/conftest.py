@@ -20,7 +20,7 @@ from tests.cluster import node_rig
 from tests.support.components import ApiServer, ComponentMissingError, S3Server, interrupt_on_sigterm, require_tool
 
 
-def _require(start: Callable[[], object]) -> None:
+def require(start: Callable[[], object]) -> None:
     try:
         start()
     except ComponentMissingError as err:
@@ -34,7 +34,7 @@ _Server = TypeVar("_Server", ApiServer, S3Server)
 
 def _run(server: _Server) -> Iterator[_Server]:
     try:
-        _require(server.start)
+        require(server.start)
         yield server
     finally:
         server.stop()
@@ -79,7 +79,7 @@ def api_client(api_server: ApiServer) -> Iterator[Any]:
 @pytest.fixture
 def kubectl(api_server: ApiServer) -> Callable[..., str]:
     """Give `ApiServer.kubectl`, where the program is built."""
-    _require(lambda: require_tool("kubectl"))
+    require(lambda: require_tool("kubectl"))
     return api_server.kubectl
 
 

@@ -7,6 +7,7 @@ does not share.
 import base64
 import hashlib
 import itertools
+import json
 import os
 import random
 import stat
@@ -24,7 +25,11 @@ ROOT = Path(__file__).resolve().parents[2]
 NODE = "node-1"
 TERMINAL = {"Completed", "Failed", "Canceled"}
 RESTORE_UID = "5f0e4d8a-4a0b-4f6f-9b0e-restore00001"
-# The command line has Kubernetes' own lease times; with them each of twenty kills would cost 15 s of waiting.
+# Kubernetes' own lease times, which the command line has, and shorter ones: with those each of twenty kills would cost 15 s of waiting.
+LEASES = {
+    "default": "LeaseTimes()",
+    "short": "LeaseTimes(duration_seconds=4, renew_deadline_seconds=2.5, retry_period_seconds=0.3)",
+}
 AGENT = """
 import signal, sys, threading
 from pathlib import Path
@@ -37,7 +42,7 @@ signal.signal(signal.SIGTERM, lambda *_: stop.set())
 kubeconfig, namespace, pods, cache = sys.argv[1:]
 sys.exit(run(AgentSettings(node_name="node-1", namespace=namespace, kubeconfig=kubeconfig, host_pods_root=Path(pods), cache_dir=Path(cache),
     metrics_address="127.0.0.1:0", memory_limit_bytes=256 << 20, progress_seconds=0.2, grace_seconds=10.0,
-    lease_times=LeaseTimes(duration_seconds=4, renew_deadline_seconds=2.5, retry_period_seconds=0.3)), stop))
+    lease_times=LEASE_TIMES), stop))
 """
 
 
@@ -113,6 +118,9 @@ class Cluster:
         self.core, self.custom = client.CoreV1Api(api), client.CustomObjectsApi(api)
         self.agents = itertools.count(1)
         self.running = []
+        self.kept = None
+        """The agent that is started again when it has ended by itself, as a kubelet does; None for none."""
+        self.ended = 0
         encoded = base64.b64encode(credentials.encode()).decode()
         self.core.create_namespaced_secret(namespace, {"metadata": {"name": "cloud"}, "data": {"keys": encoded}})
         self.create("backupstoragelocations", {"metadata": {"name": "default"}, "spec": location})
@@ -137,10 +145,19 @@ class Cluster:
         wanted = set(phases) or TERMINAL
 
         def look():
+            if self.kept is not None and not self.kept.alive:
+                # An agent whose jobs outlive its lease ends itself; slow machines see that.
+                self.kept.stop()
+                self.ended += 1
+                self.kept = self.agent()
             status = self.status(plural, name)
             return status if status.get("phase") in wanted else None
 
-        return wait_for(look, seconds=seconds, what=f"{plural}/{name} {wanted}")
+        try:
+            return wait_for(look, seconds=seconds, what=f"{plural}/{name} {wanted}")
+        except AssertionError as err:
+            told = self.logs()[-20_000:]
+            raise AssertionError(f"{err}: object={json.dumps(self.get(plural, name))}, logs:\n{told}") from err
 
     def pod(self, name, *, waits=False, user=None):
         one = {"name": "restore-wait", "image": "w", "args": [RESTORE_UID]}
@@ -197,19 +214,30 @@ class Cluster:
         }
         self.create("podvolumerestores", {"metadata": {"name": name, "ownerReferences": [owner]}, "spec": body})
 
-    def agent(self, *argv):
+    def agent(self, *argv, lease="short"):
         number = next(self.agents)
         environment = {
             "PYTHONPATH": str(ROOT / "python"),
             "HOME": str(self.folder),
             "AWS_EC2_METADATA_DISABLED": "true",
         }
-        words = argv or ("-c", AGENT, self.api_server.kubeconfig, self.namespace, self.pods_root, self.cache)
+        words = argv or (
+            "-c",
+            AGENT.replace("LEASE_TIMES", LEASES[lease]),
+            self.api_server.kubeconfig,
+            self.namespace,
+            self.pods_root,
+            self.cache,
+        )
         started = ChildProcess(
             f"agent-{number}", [sys.executable, *words], log_path=self.folder / f"agent-{number}.log", env=environment
         )
         self.running.append(started)
         return started
+
+    def get_lease(self):
+        with self.api_server.client() as api:
+            return client.CoordinationV1Api(api).read_namespaced_lease(f"longshore-node-agent-{NODE}", self.namespace)
 
     def logs(self):
         return "".join(path.read_text(errors="replace") for path in sorted(self.folder.glob("agent-*.log")))

@@ -104,6 +104,7 @@ class BackupRepositoryController:
         self._clock = clock
         self._look_seconds = look_seconds
         self._looked: dict[str, tuple[Any, float, float]] = {}
+        self._told: dict[str, bool] = {}
 
     def sync(self, key: str) -> Requeue | None:
         """Look at one repository if it is due."""
@@ -114,6 +115,7 @@ class BackupRepositoryController:
             obj = self._client.get(self.resource, name, namespace=namespace)
         except NotFoundError:
             self._looked.pop(key, None)
+            self._told.pop(name, None)
             self._metrics.repository_gone(self.kind, name)
             return None
         if obj["metadata"].get("deletionTimestamp"):
@@ -171,9 +173,12 @@ class BackupRepositoryController:
             _log.info("Repository changed its phase", kind=self.kind, name=name, phase=str(phase), reason=message)
             event = EventType.NORMAL if ready else EventType.WARNING
             self._recorder.record(written, event, str(phase), message or "the repository can be used")
-        if risk and not _holds(old, CONDITION_RECOVERY_KEY_MISSING):
+        # Velero's own definitions prune the conditions: there our memory alone knows what was told.
+        told = _holds(old, CONDITION_RECOVERY_KEY_MISSING) or self._told.get(name, False)
+        self._told[name] = bool(risk)
+        if risk and not told:
             self._recorder.record(written, EventType.WARNING, CONDITION_RECOVERY_KEY_MISSING, KEY_AT_RISK)
-        elif risk is False and _holds(old, CONDITION_RECOVERY_KEY_MISSING):
+        elif risk is False and told:
             self._recorder.record(written, EventType.NORMAL, _KEY_KEPT, KEY_IS_KEPT)
 
     def _due(self, obj: JsonObject) -> datetime | None:

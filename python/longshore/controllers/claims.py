@@ -22,10 +22,12 @@ from longshore.kube.clock import format_time
 __all__ = [
     "ANNOTATION_ATTEMPTS",
     "ANNOTATION_INSTANCE",
+    "ANNOTATION_NODE",
     "ATTEMPTS_MAX",
     "attempts_of",
     "claim_patch",
     "instance_of",
+    "node_of",
     "takeover_patch",
 ]
 
@@ -34,6 +36,8 @@ ANNOTATION_ATTEMPTS: Final = "longshore.io/attempts"
 ANNOTATION_INSTANCE: Final = "longshore.io/instance"
 """On a PVB or PVR: the instance that claimed it. An annotation, for Velero's own definitions prune every field of the status that they do not
 know; `status.instance` says the same to people where our definitions are installed."""
+ANNOTATION_NODE: Final = "longshore.io/node"
+"""On a PVB or PVR: the node of that instance, for the same reason; without it a restore whose pod is gone would be nobody's under Velero 1.9."""
 ATTEMPTS_MAX: Final = 20
 """More mean that the object itself ends the agent, as one that needs more memory than there is."""
 
@@ -42,6 +46,17 @@ def instance_of(obj: JsonObject) -> str:
     """Which instance claimed it; empty for none, or for another kind of agent."""
     annotations = (obj.get("metadata") or {}).get("annotations")
     found = annotations.get(ANNOTATION_INSTANCE) if isinstance(annotations, dict) else None
+    return found if isinstance(found, str) else ""
+
+
+def node_of(obj: JsonObject) -> str:
+    """Whose node has claimed it; empty for none."""
+    status = obj.get("status")
+    found = status.get("node") if isinstance(status, dict) else None
+    if isinstance(found, str) and found:
+        return found
+    annotations = (obj.get("metadata") or {}).get("annotations")
+    found = annotations.get(ANNOTATION_NODE) if isinstance(annotations, dict) else None
     return found if isinstance(found, str) else ""
 
 
@@ -55,7 +70,7 @@ def attempts_of(obj: JsonObject) -> int:
 def claim_patch(*, node: str, instance: str, now: datetime) -> JsonObject:
     """Take an object that nobody works on."""
     return {
-        "metadata": {"annotations": {ANNOTATION_INSTANCE: instance}},
+        "metadata": {"annotations": {ANNOTATION_INSTANCE: instance, ANNOTATION_NODE: node}},
         "status": {
             "phase": str(PodVolumePhase.IN_PROGRESS),
             "startTimestamp": format_time(now),
@@ -71,5 +86,9 @@ def takeover_patch(obj: JsonObject, *, node: str, instance: str, now: datetime) 
     status: JsonObject = {"node": node, "instance": instance, "message": ""}
     if not (obj.get("status") or {}).get("startTimestamp"):
         status["startTimestamp"] = format_time(now)
-    annotations = {ANNOTATION_ATTEMPTS: str(attempts_of(obj) + 1), ANNOTATION_INSTANCE: instance}
+    annotations = {
+        ANNOTATION_ATTEMPTS: str(attempts_of(obj) + 1),
+        ANNOTATION_INSTANCE: instance,
+        ANNOTATION_NODE: node,
+    }
     return {"metadata": {"annotations": annotations}, "status": status}

@@ -22,8 +22,9 @@ It does not know volumes, repositories or containers: its two kinds do.
 from __future__ import annotations
 
 import abc
+import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Final, Protocol
 
 from longshore.api.model import JsonObject
@@ -35,6 +36,7 @@ from longshore.errors import (
     ApiUnavailableError,
     CancelledError,
     ConflictError,
+    InvalidObjectError,
     LongshoreError,
     NotFoundError,
     StoreDeniedError,
@@ -272,7 +274,9 @@ class PodVolumeController(abc.ABC):
         if _is_cancelled(obj):
             task.interrupt(Interruption.CANCEL)
             if _phase_text(obj) != PodVolumePhase.CANCELING and context.lease.is_leader():
-                self.patch(obj, {"status": {"phase": str(PodVolumePhase.CANCELING)}})
+                # Definitions of Velero up to 1.16 do not know this phase: then the end alone is told.
+                with contextlib.suppress(InvalidObjectError):
+                    self.patch(obj, {"status": {"phase": str(PodVolumePhase.CANCELING)}})
         elif context.lease.is_leader():
             self._report(obj, task)
         return Requeue(context.progress_seconds)
@@ -319,7 +323,10 @@ class PodVolumeController(abc.ABC):
             return self._end(obj, failed(err, doing=self._doing(obj)))
         if isinstance(plan, Ending):
             return self._end(obj, plan)
-        slot.start(uid=memory.uid, work=lambda task: self.work(task, plan), on_end=lambda: self._enqueue(key))
+        task = slot.start(uid=memory.uid, work=lambda task: self.work(task, plan), on_end=lambda: self._enqueue(key))
+        if not self.context.lease.is_leader():
+            # Lost while this was planned: whoever told all tasks to stop had not seen this one.
+            task.interrupt(Interruption.LEASE)
         # From now on an earlier attempt of our own may have left a snapshot.
         memory.claimed_here = False
         return Requeue(self.context.progress_seconds)
@@ -402,7 +409,14 @@ class PodVolumeController(abc.ABC):
     def _end(self, obj: JsonObject, ending: Ending, *, task: Task | None = None) -> Requeue | None:
         context = self.context
         key = _key(obj)
-        written = self.patch(obj, terminal_patch(obj, ending, now=context.clock.now()))
+        try:
+            written = self.patch(obj, terminal_patch(obj, ending, now=context.clock.now()))
+        except InvalidObjectError:
+            if ending.phase is not PodVolumePhase.CANCELED:
+                raise
+            # Nor this one, and an object that cannot end would hold up its own deletion.
+            ending = replace(ending, phase=PodVolumePhase.FAILED)
+            written = self.patch(obj, terminal_patch(obj, ending, now=context.clock.now()))
         context.tasks.drop(self.kind, key)
         self._memory.pop(key, None)
         seconds = 0.0 if task is None else context.clock.monotonic() - task.began_at

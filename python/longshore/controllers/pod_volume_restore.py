@@ -2,7 +2,8 @@
 
 What the table of :mod:`longshore.controllers.pod_volume` does not say:
 
-- *Ours* is what names a pod of our node, by our own copy of the node's pods; once claimed, what names our node in `status.node`.
+- *Ours* is what names a pod of our node, by our own copy of the node's pods; once claimed, what names our node in `status.node` or, where Velero's definitions
+  drop that field, in an annotation.
 - *Claimed* only when the pod's waiting container runs: before that the volumes need not be mounted, after that the pod's own containers may have begun to
   write. A pod whose container has ended is not restored into: Failed.
 - *A takeover* looks first whether the earlier attempt had come to its end (done-file there, or the container is over). Then the volume belongs to the pod, and
@@ -28,6 +29,7 @@ from longshore.api.model import JsonObject
 from longshore.api.names import LABEL_RESTORE_UID
 from longshore.api.pod_volume import PodVolumePhase, PodVolumeRestore
 from longshore.controllers import restore_wait
+from longshore.controllers.claims import node_of
 from longshore.controllers.cluster import ClusterReader, resource_of
 from longshore.controllers.phases import Ending, describe_lost, done_progress
 from longshore.controllers.pod_volume import AgentContext, PodVolumeController
@@ -124,9 +126,8 @@ class PodVolumeRestoreController(PodVolumeController):
 
     def is_ours(self, obj: JsonObject) -> bool:
         """Whether its pod is on our node, or we had it before."""
-        status = obj.get("status")
-        node = status.get("node") if isinstance(status, dict) else None
-        if isinstance(node, str) and node:
+        node = node_of(obj)
+        if node:
             return node == self.context.node
         return self._pod_seen(obj) is not None
 

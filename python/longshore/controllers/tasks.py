@@ -8,7 +8,8 @@ Promises
 - One task for each object. A task that ended stays, with its outcome, until it is dropped: an outcome is lost only with the process.
 - An interruption reaches the job at once, and a job that is not begun yet never begins. The first interruption counts; a lost lease or a shutdown overrides
   a cancellation, because after them nothing may be written.
-- `wait_idle` tells whether every thread has ended; after a lost lease the process must not outlive a false answer.
+- `wait_idle` tells whether every thread has ended, `wait_interrupted` whether every one that was told to stop has; after a lost lease the process must not
+  outlive a false answer of the latter.
 
 It does not know phases, nor what the work is.
 """
@@ -226,6 +227,17 @@ class Tasks:
         ends = self._clock.monotonic() + timeout_seconds
         with self._idle:
             while self._running:
+                left = ends - self._clock.monotonic()
+                if left <= 0.0:
+                    return False
+                self._clock.wait_for_notice(self._idle, left)
+            return True
+
+    def wait_interrupted(self, *, timeout_seconds: float) -> bool:
+        """Wait until no thread is at work that was told to stop; tell whether that came true in time. Work that began since does not count."""
+        ends = self._clock.monotonic() + timeout_seconds
+        with self._idle:
+            while any(not task.is_over and task.interruption is not None for task in self._tasks.values()):
                 left = ends - self._clock.monotonic()
                 if left <= 0.0:
                     return False

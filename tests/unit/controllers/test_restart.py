@@ -1,11 +1,14 @@
 """What becomes of an object when its agent dies, is stopped, loses its lease or its answers: finished, begun again or failed, and nothing twice."""
 
+import threading
+
 import pytest
 from tests.unit.controllers.fake_datapath import wait_for
 from tests.unit.controllers.rig import NAMESPACE, PVB, PVR, RESTORE_UID
 
 from longshore.controllers.claims import ANNOTATION_ATTEMPTS, ATTEMPTS_MAX
-from longshore.kube.fake import Answer, DropConnection
+from longshore.controllers.tasks import Slot
+from longshore.kube.fake import Answer, DropConnection, Slow
 from longshore.kube.resource import LEASES
 
 
@@ -169,6 +172,46 @@ def test_process_ends_when_a_job_outlives_the_lease(rig, monkeypatch):
     wait_for(lambda: rig.world.running == 1)
     rig.server.faults.inject(Answer(500), resource="leases", times=None)
     assert agent.died.wait(10)
+
+
+def test_work_that_is_planned_while_the_lease_is_lost_never_begins(rig, monkeypatch):
+    pod, _path = rig.pod()
+    rig.world.gate.clear()
+    agent = rig.agent().wait_ready()
+    planned, start = threading.Event(), Slot.start
+    monkeypatch.setattr(Slot, "start", lambda self, **how: (start(self, **how), planned.set())[0])
+    rig.server.faults.inject(Slow(4.0), resource="pods", verb="get")
+    name = rig.backup(pod)
+    rig.wait_phase(PVB, name, "InProgress")
+    rig.server.faults.inject(Answer(500), resource="leases", times=None)
+    assert planned.wait(20) and not agent.agent.lease.is_leader()
+    wait_for(lambda: agent.agent.tasks.running() == 0, what="the work was stopped")
+    assert not agent.died.is_set() and rig.status(PVB, name)["phase"] == "InProgress"
+    rig.server.faults.clear()
+    rig.world.gate.set()
+    assert rig.wait_phase(PVB, name)["phase"] == "Completed" and len(rig.snapshots()) == 1
+
+
+def test_process_lives_on_when_the_lease_is_had_again_before_the_old_job_stopped(rig, monkeypatch):
+    """What begins under the new term must not be taken for an old job that does not stop."""
+    from tests.unit.controllers import fake_datapath
+
+    cancel = fake_datapath.FakeJob.cancel
+    monkeypatch.setattr(fake_datapath.FakeJob, "cancel", lambda self: threading.Timer(0.6, cancel, (self,)).start())
+    pods = [rig.pod(name)[0] for name in ("db-0", "db-1")]
+    rig.world.gate.clear()
+    agent = rig.agent().wait_ready()
+    rig.backup(pods[0])
+    wait_for(lambda: rig.world.running == 1)
+    rig.server.faults.inject(Answer(500), resource="leases", times=None)
+    wait_for(lambda: not agent.agent.lease.is_leader())
+    rig.server.faults.clear()
+    wait_for(agent.agent.lease.is_leader)
+    rig.backup(pods[1])
+    wait_for(lambda: len(jobs(rig, "backup")) >= 2, what="the second one began")
+    assert not agent.died.wait(3.0)
+    rig.world.gate.set()
+    wait_for(lambda: len(rig.snapshots()) == 2)
 
 
 @pytest.mark.parametrize("skip", range(4))
