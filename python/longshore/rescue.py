@@ -524,8 +524,9 @@ class Secret:
 
 def open_slot(key: str, slot: bytes, repository: bytes, secret: Secret) -> bytes | None:
     """The master key in a slot; None when the slot is for somebody else."""
-    check_start(slot, 2, 161, "key slot")
-    cursor = Cursor(slot, 160)
+    check_start(slot, 2, 193, "key slot")
+    before, written_sum = slot[:-32], slot[-32:]
+    cursor = Cursor(before, 160)
     label = cursor.bytes(255)
     cursor.finish()
     try:
@@ -544,8 +545,11 @@ def open_slot(key: str, slot: bytes, repository: bytes, secret: Secret) -> bytes
     derived = secret.derive(slot)
     if not secrets.compare_digest(derived[32:], slot[80:112]):
         return None
-    master = unseal(derived[:32], ZERO_NONCE, slot[112:160], slot[:112] + key.encode() + slot[160:], "key slot")
-    return exact(master, 32, "a master key")
+    master = unseal(derived[:32], ZERO_NONCE, slot[112:160], slot[:112] + key.encode() + before[160:], "key slot")
+    exact(master, 32, "a master key")
+    if blake3(before + key.encode(), key=Keys(master, repository).derive("key slot")).digest() != written_sum:
+        raise CorruptError("a key slot's sum is not that of its bytes")
+    return master
 
 
 def read_secret(key_file: str | None, passphrase_file: str | None) -> Secret:
@@ -572,7 +576,7 @@ def read_secret(key_file: str | None, passphrase_file: str | None) -> Secret:
     match = re.fullmatch(rb"longshore-key-1:([0-9a-f]{64})(\r?\n)?", content)
     if match is None:
         raise RescueError(
-            WRONG_KEY,
+            USAGE,
             f"this is no key file: file={path}",
             "a key file is one line, longshore-key-1: and 64 lower-case hexadecimal digits; for a passphrase use --passphrase-file",
         )

@@ -85,6 +85,21 @@ def test_keys_come_and_go_and_the_last_one_stays(place: Place, tmp_path: Path) -
     assert datapath.open(place.store, recovery).slots()[0].name == name
 
 
+@pytest.mark.parametrize("at", [45, 100, 130, -40, -1], ids=["salt", "commitment", "wrapped key", "label", "sum"])
+def test_a_damaged_slot_is_no_way_in(place: Place, tmp_path: Path, at: int) -> None:
+    name = place.repository.add_slot(write_key(tmp_path / "recovery"), label="in the safe")
+    first = next(slot.name for slot in place.repository.slots() if slot.name != name)
+    slot = place.folder / "keys" / name
+    content = bytearray(slot.read_bytes())
+    content[at] ^= 1
+    slot.chmod(0o600)
+    slot.write_bytes(content)
+    assert [row.name for row in place.repository.slots()] == [first]
+    with pytest.raises(UsageError, match="last key slot"):
+        place.repository.remove_slot(first)
+    assert datapath.open(place.store, place.key).id == place.repository.id
+
+
 def test_a_newer_format_is_refused_by_name(place: Place) -> None:
     (config,) = (place.folder / "config").iterdir()
     content = bytearray(config.read_bytes())

@@ -154,7 +154,7 @@ def set_times(root: Path) -> None:
 def longshore(*words: str, cache: Path) -> list[dict[str, object]]:
     """Run a command and give its JSON lines."""
     command = [str(ROOT / ".venv" / "bin" / "longshore"), *words, "--json"]
-    env = {"PATH": os.environ["PATH"], "LONGSHORE_CACHE_DIR": str(cache)}
+    env = {"PATH": os.environ["PATH"], "LONGSHORE_CACHE_DIR": str(cache), "PYTHONPATH": str(ROOT / "python")}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     if done.returncode != 0:
         raise SystemExit(f"{' '.join(command)} failed: exit_code={done.returncode}, stderr={done.stderr}")

@@ -36,7 +36,7 @@ def opened(folder: Path, key: str) -> list[str]:
 
 
 def run(*command: str, cache: Path) -> subprocess.CompletedProcess[str]:
-    env = {"PATH": os.environ["PATH"], "LONGSHORE_CACHE_DIR": str(cache)}
+    env = {"PATH": os.environ["PATH"], "LONGSHORE_CACHE_DIR": str(cache), "PYTHONPATH": str(ROOT / "python")}
     return subprocess.run(command, capture_output=True, text=True, check=False, env=env)
 
 

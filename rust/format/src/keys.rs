@@ -12,6 +12,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 const CONTEXT: &str = "longshore repository 0 ";
 const SLOT_TYPE: u8 = 2;
 const SLOT_FIXED_BYTES: usize = 160;
+const SLOT_SUM_BYTES: usize = 32;
 const KEY_FILE_PREFIX: &str = "longshore-key-1:";
 /// What Argon2id may ask of a reader, in KiB.
 pub const ARGON2_MEMORY_KIB_MAX: u32 = 4 << 20;
@@ -182,6 +183,11 @@ impl Keys {
         *hasher.finalize().as_bytes()
     }
 
+    /// The sum at the end of a slot, by which who holds the master key knows a whole slot without its holder's secret.
+    fn slot_sum(&self, slot: RandomName, before: &[u8]) -> blake3::Hash {
+        slot_sum(&self.master, self.repository, slot, before)
+    }
+
     /// The key of a pack.
     #[must_use]
     pub fn pack(&self, salt: &[u8; 32], session: &[u8; 16], number: u32) -> SubKey {
@@ -196,6 +202,15 @@ impl Keys {
         root.zeroize();
         key
     }
+}
+
+fn slot_sum(master: &MasterKey, repository: RepositoryId, slot: RandomName, before: &[u8]) -> blake3::Hash {
+    let mut key = derive(master, repository, "key slot");
+    let mut hasher = blake3::Hasher::new_keyed(&key);
+    key.zeroize();
+    hasher.update(before);
+    hasher.update(slot_key(slot).as_bytes());
+    hasher.finalize()
 }
 
 fn derive(master: &MasterKey, repository: RepositoryId, label: &str) -> [u8; 32] {
@@ -352,11 +367,15 @@ pub fn encode_slot(
     out.extend_from_slice(keys.master.bytes());
     seal::seal_in_place(&sub.cipher()?, [0; 12], &aad, &mut out, start)?;
     put_bytes(&mut out, label.as_bytes());
+    let sum = keys.slot_sum(slot, &out);
+    out.extend_from_slice(sum.as_bytes());
     Ok(out)
 }
 
 struct Slot<'a> {
     info: SlotInfo,
+    before_sum: &'a [u8],
+    sum: [u8; 32],
     salt: [u8; 32],
     cost: Argon2Cost,
     fixed: &'a [u8],
@@ -382,17 +401,24 @@ fn parse_slot(bytes: &[u8]) -> Result<Slot<'_>> {
     }
     reader.take(32 + 48)?;
     let label = reader.bytes_max(LABEL_BYTES_MAX)?;
+    let sum = reader.array()?;
     reader.finish()?;
+    let before_sum = &bytes[..bytes.len() - SLOT_SUM_BYTES];
     let text = String::from_utf8(label.to_vec()).map_err(|_| FormatError::corrupt("key slot", "label is not utf-8"))?;
-    Ok(Slot { info: SlotInfo { passphrase, label: text, repository }, salt, cost, fixed: &bytes[..SLOT_FIXED_BYTES], label })
+    let info = SlotInfo { passphrase, label: text, repository };
+    Ok(Slot { info, before_sum, sum, salt, cost, fixed: &bytes[..SLOT_FIXED_BYTES], label })
 }
 
-/// What a slot says of itself.
+/// What a slot of an open repository says of itself: one that its holder can open.
 ///
 /// # Errors
-/// Corrupt, Newer.
-pub fn slot_info(bytes: &[u8]) -> Result<SlotInfo> {
-    Ok(parse_slot(bytes)?.info)
+/// Corrupt when one of its bytes is not as it was written, or it holds another repository's key; Newer.
+pub fn slot_info(keys: &Keys, slot: RandomName, bytes: &[u8]) -> Result<SlotInfo> {
+    let parsed = parse_slot(bytes)?;
+    if keys.slot_sum(slot, parsed.before_sum) != parsed.sum {
+        return Err(FormatError::corrupt("key slot", "its sum is not that of its bytes and this repository's key"));
+    }
+    Ok(parsed.info)
 }
 
 /// Opens a slot; `None` when it is for somebody else.
@@ -416,7 +442,11 @@ pub fn open_slot(bytes: &[u8], slot: RandomName, unlock: &Unlock) -> Result<Opti
     let mut master = [0; 32];
     master.copy_from_slice(plain);
     wrapped.zeroize();
-    Ok(Some(MasterKey::new(master)))
+    let master = MasterKey::new(master);
+    if slot_sum(&master, parsed.info.repository, slot, parsed.before_sum) != parsed.sum {
+        return Err(FormatError::corrupt("key slot", "its sum is not that of its bytes"));
+    }
+    Ok(Some(master))
 }
 
 #[cfg(test)]
@@ -440,12 +470,26 @@ mod tests {
             assert_eq!(open_slot(&bytes, slot, &unlock).unwrap().unwrap().bytes(), &[7; 32]);
             assert!(open_slot(&bytes, slot, &other).unwrap().is_none());
             assert!(open_slot(&bytes, RandomName([2; 16]), &unlock).is_err(), "moved to another name");
-            assert_eq!(slot_info(&bytes).unwrap().label, "office safe");
             for i in 0..bytes.len() {
                 let mut bad = bytes.clone();
                 bad[i] ^= 1;
                 assert!(!matches!(open_slot(&bad, slot, &unlock), Ok(Some(_))), "byte {i} does not matter");
             }
+        }
+    }
+
+    #[test]
+    fn who_holds_the_master_key_knows_a_whole_slot_of_somebody_else() {
+        let slot = RandomName([1; 16]);
+        let bytes = encode_slot(&keys(), slot, &Unlock::Secret([3; 32]), [5; 32], CHEAP, "office safe").unwrap();
+        assert_eq!(slot_info(&keys(), slot, &bytes).unwrap().label, "office safe");
+        assert!(slot_info(&keys(), RandomName([2; 16]), &bytes).is_err(), "moved to another name");
+        let other = Keys::derive(&MasterKey::new([8; 32]), RepositoryId([9; 16]));
+        assert!(slot_info(&other, slot, &bytes).is_err(), "holds another master key");
+        for i in 0..bytes.len() {
+            let mut bad = bytes.clone();
+            bad[i] ^= 1;
+            assert!(slot_info(&keys(), slot, &bad).is_err(), "byte {i} does not matter");
         }
     }
 

@@ -136,7 +136,8 @@ class Writer:
         head = forge(head + out[32:])
         label = lp("für alle".encode())
         key = f"keys/{name}"
-        self.put(key, head + AESGCM(out[:32]).encrypt(bytes(12), self.master, head + key.encode() + label) + label)
+        slot = head + AESGCM(out[:32]).encrypt(bytes(12), self.master, head + key.encode() + label) + label
+        self.put(key, slot + blake3(slot + key.encode(), key=self.k("key slot")).digest())
         return key
 
     def secret_slot(self, secret: bytes, *, name: str = "", forge=bytes) -> str:

@@ -248,15 +248,15 @@ impl Repository {
         &self.world
     }
 
-    /// Its key slots.
+    /// Its key slots that their holders can open.
     ///
     /// # Errors
-    /// What the store says. A damaged slot is left out.
+    /// What the store says. A damaged slot is left out, so that it never counts as a way in.
     pub fn slots(&self) -> Result<Vec<SlotRow>> {
         let objects = slot_objects(&*self.store)?;
         Ok(objects
             .into_iter()
-            .filter_map(|(name, bytes)| keys::slot_info(&bytes).ok().map(|info| SlotRow { name, info }))
+            .filter_map(|(name, bytes)| keys::slot_info(&self.keys, name, &bytes).ok().map(|info| SlotRow { name, info }))
             .collect())
     }
 
