@@ -5,10 +5,11 @@
 //! and that every item that was not captured is named. With no workers everything runs on the calling thread, in an order that
 //! depends only on what it is handed.
 //!
-//! Rooms: `walk` (what is there, and what is unchanged), `crew` (threads and their queue), `file` (one file's bytes), `tree`
+//! Rooms: `walk` (what is there), `drift` (what of it is unchanged), `crew` (threads and their queue), `file` (one file's bytes), `tree`
 //! (directories, bottom-up), `exclude`.
 
 mod crew;
+mod drift;
 mod exclude;
 mod file;
 mod tree;
@@ -219,7 +220,7 @@ fn attempt(
     };
     let result = (|| {
         let parent = choose_parent(repository, options)?;
-        let (summary, sink, usage) = capture(&writer, root, job, options, excludes, parent.as_ref())?;
+        let (summary, sink, usage) = capture(&writer, root, job, options, excludes, parent.as_ref(), started_nanos)?;
         if options.dry_run {
             return Ok(Attempt::Done(Box::new(summary.0)));
         }
@@ -265,6 +266,7 @@ fn capture(
     options: &BackupOptions,
     excludes: &Excludes,
     parent: Option<&SnapshotRow>,
+    started_nanos: i64,
 ) -> Result<(Captured, Arc<Sink>, Usage)> {
     if let Some(row) = parent {
         job.bytes_expected.store(row.snapshot.counts.bytes, Relaxed);
@@ -283,7 +285,7 @@ fn capture(
     let notes = Arc::new(Notes::default());
     let reader = Arc::new(ChunkReader::new(writer.repository().clone(), Arc::clone(&writer.index), Arc::clone(job), budget / 8));
     let crew = crew::Crew::start(writer, job, options, pack_options, Arc::clone(&notes), Arc::clone(&reader))?;
-    let walked = walk::walk(&crew, root, excludes, parent, options);
+    let walked = walk::walk(&crew, root, excludes, parent, options, started_nanos);
     let (root, sink, usage) = crew.finish(walked)?;
     sink.finish()?;
     let counts = notes.counts(sink.bytes_stored.load(Relaxed));

@@ -1,12 +1,11 @@
 //! What is there, and what of it is as it was.
 //!
 //! The walk goes over the volume without recursion, names ascending, and merges each directory with the same directory of the
-//! parent snapshot. A file whose size, mtime, ctime and inode are as recorded is not opened, provided that every chunk of it is in
-//! a listed pack. Drift of the ctime alone is explained by recorded metadata that changed with it (mode, owner, xattrs), and the
-//! content kept; else the file is read. What changed just before or while the parent was made is read again, since a
-//! second change may hide in the same tick of the clock.
+//! parent snapshot. A file whose content stands by the change test (`drift`) is not opened, provided that every chunk of it is in a
+//! listed pack.
 
 use super::crew::{Crew, Task};
+use super::drift::{ChangeTest, Content, explained};
 use super::exclude::Excludes;
 use super::file::{FileBatch, FileJob};
 use super::tree::{DirNode, entry_of};
@@ -24,8 +23,6 @@ use std::sync::atomic::Ordering::Relaxed;
 /// Files in a batch, and their bytes: enough to make handing over cheap, few enough to keep all workers busy.
 const BATCH_FILES: usize = 64;
 const BATCH_BYTES: u64 = 1 << 20;
-/// A change in the same tick as the parent's look at a file would leave its times as they were. Kernels tick at 100 Hz or faster.
-const TICK_NANOS: i64 = 20_000_000;
 
 /// Extended attributes by name.
 type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
@@ -34,6 +31,8 @@ struct Level {
     node: Arc<DirNode>,
     names: std::vec::IntoIter<(usize, Vec<u8>)>,
     previous: VecDeque<Entry>,
+    /// Its own times are as recorded, so no name in it was given to another file.
+    stands: bool,
     batch: Vec<FileJob>,
     batch_bytes: u64,
 }
@@ -42,8 +41,7 @@ struct Walk<'a> {
     crew: &'a Crew,
     excludes: &'a Excludes,
     options: &'a BackupOptions,
-    /// Files whose ctime is from then on are read again.
-    fresh_from_nanos: i64,
+    test: ChangeTest,
     root_device: u64,
 }
 
@@ -54,13 +52,14 @@ pub(crate) fn walk(
     excludes: &Excludes,
     parent: Option<&SnapshotRow>,
     options: &BackupOptions,
+    started_nanos: i64,
 ) -> Result<()> {
     let stat = root.stat_self()?;
     let walk = Walk {
         crew,
         excludes,
         options,
-        fresh_from_nanos: parent.map_or(i64::MAX, |row| row.snapshot.started_nanos.saturating_sub(TICK_NANOS)),
+        test: ChangeTest::new(parent.map(|row| row.snapshot.started_nanos), started_nanos, options.paranoid),
         root_device: stat.device,
     };
     let previous = parent.map(|row| Box::new(row.snapshot.root.clone()));
@@ -120,6 +119,7 @@ impl Walk<'_> {
         let previous_entries = self.previous_entries(previous.as_deref())?;
         let own = entry_of(name, stat, xattrs, false, Node::Directory { content: Vec::new() });
         self.notes().directories.fetch_add(1, Relaxed);
+        let stands = previous.as_deref().is_some_and(|before| self.test.directory_stands(before, stat));
         let known = previous_entries.as_ref().map(VecDeque::len);
         let node = DirNode::new(dir, path, above, own, names.len(), previous.zip(known));
         let names: Vec<_> = names.into_iter().enumerate().collect();
@@ -127,6 +127,7 @@ impl Walk<'_> {
             node: Arc::new(node),
             names: names.into_iter(),
             previous: previous_entries.unwrap_or_default(),
+            stands,
             batch: Vec::new(),
             batch_bytes: 0,
         }))
@@ -260,38 +261,21 @@ impl Walk<'_> {
     /// The file's entry with the parent's content, when it need not be read.
     fn unchanged(&self, level: &Level, name: &[u8], path: &[u8], stat: &Stat, before: &Entry) -> Result<Option<Entry>> {
         let Node::File { size_bytes, content } = &before.node else { return Ok(None) };
-        let content_stands = *size_bytes == stat.size_bytes
-            && (before.mtime.secs, before.mtime.nanos) == (stat.mtime.secs, stat.mtime.nanos)
-            && before.inode == stat.inode
-            && !before.changed
-            && !before.incomplete
-            && !self.options.paranoid;
-        if !content_stands {
-            return Ok(None);
-        }
-        let ctime_nanos = stat.ctime.secs.saturating_mul(1_000_000_000).saturating_add(i64::from(stat.ctime.nanos));
-        let ctime_stands = (before.ctime.secs, before.ctime.nanos) == (stat.ctime.secs, stat.ctime.nanos);
-        if ctime_stands && ctime_nanos >= self.fresh_from_nanos {
-            return Ok(None);
-        }
         let node = Node::File { size_bytes: *size_bytes, content: content.clone() };
-        let entry = if ctime_stands {
-            entry_of(name, stat, before.xattrs.clone(), false, node)
-        } else {
-            let xattrs = match level.node.dir.xattrs(name, Kind::File) {
-                Ok(xattrs) => xattrs,
-                Err(error) if error.kind == VolumeErrorKind::Unsupported => Vec::new(),
-                Err(_) => return Ok(None),
-            };
-            let explained =
-                before.mode != stat.mode || before.uid != stat.uid || before.gid != stat.gid || before.xattrs != xattrs;
-            if !explained
-                || ctime_nanos >= self.fresh_from_nanos
-                    && before.ctime.secs * 1_000_000_000 + i64::from(before.ctime.nanos) >= self.fresh_from_nanos
-            {
-                return Ok(None);
+        let entry = match self.test.judge(before, stat, level.stands) {
+            Content::Unknown => return Ok(None),
+            Content::Stands => entry_of(name, stat, before.xattrs.clone(), false, node),
+            Content::StandsIfExplained => {
+                let xattrs = match level.node.dir.xattrs(name, Kind::File) {
+                    Ok(xattrs) => xattrs,
+                    Err(error) if error.kind == VolumeErrorKind::Unsupported => Vec::new(),
+                    Err(_) => return Ok(None),
+                };
+                if !explained(before, stat, &xattrs) {
+                    return Ok(None);
+                }
+                entry_of(name, stat, xattrs, false, node)
             }
-            entry_of(name, stat, xattrs, false, node)
         };
         if self.crew.rely_on(content)? {
             Ok(Some(entry))
