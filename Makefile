@@ -8,6 +8,7 @@
 #   make demo CLUSTER=1            the demo on the real kube-apiserver and etcd
 #   make test ARGS="-k restore"    more arguments for pytest
 #   make build PYTHON=python3.12   another interpreter for a new .venv
+#   make bench ONLY=first-real     measure a row (ONLY=all: each that is not yet measured), SCALE=0.1 at a tenth of its size
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -19,6 +20,8 @@ PYTHON ?= python3
 ARGS ?=
 SOURCE ?=
 CLUSTER ?=
+ONLY ?=
+SCALE ?= 1
 BIN := .venv/bin
 # Only these Python files are ours to judge; a folder joins the list when it comes to exist.
 PYTHON_ROOMS := $(wildcard python tests scripts benches daemonset)
@@ -27,8 +30,8 @@ RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust -type f \( -name '*.rs' 
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help venv build tools demo test test-rust test-unit test-engine test-scale test-cluster lint lint-rust lint-python lint-types lint-seam \
-	lint-house format crds ci lock clean
+.PHONY: help venv build tools demo test test-rust test-unit test-engine test-scale test-cluster bench bench-quick bench-micro bench-tools \
+	lint lint-rust lint-python lint-types lint-seam lint-house format crds ci lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -91,6 +94,23 @@ test-scale: build ## 200,000 files and 4 GiB out and back, by the engine and by 
 
 test-cluster: build
 	$(if $(wildcard tests/cluster/test_*.py),$(BIN)/python -m pytest tests/cluster -n 2 --dist loadfile $(ARGS),@echo "tests/cluster holds no tests yet")
+
+# --- measurements ---
+
+# What measurements run beside us, and the programs that make their data and know the physical limit.
+bench-tools: build
+	tests/tools/build.sh restic kopia $(if $(QUICK),,rustic borg versitygw toxiproxy)
+	cargo build --release --locked --quiet --package longshore-micro --bins
+
+bench: $(if $(ONLY),bench-tools,venv) ## Write benches/volume/results.md from what was measured; ONLY=row measures it first
+	$(BIN)/python -m benches.volume $(if $(ONLY),--only "$(ONLY)" --scale $(SCALE)) $(ARGS)
+
+bench-quick: QUICK := 1
+bench-quick: bench-tools ## A table in minutes: small sizes, restic, and kopia in one row; keeps nothing
+	$(BIN)/python -m benches.volume.quick $(ARGS)
+
+bench-micro: ## Time each kernel by criterion: ARGS=cut for some of them
+	cargo bench --locked --package longshore-micro --bench kernels -- $(ARGS)
 
 # --- lint ---
 

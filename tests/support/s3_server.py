@@ -29,12 +29,13 @@ _REGION = "us-east-1"
 class S3Server:
     """versitygw with its posix backend. Use as a context manager, or call `start` and `stop`."""
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, *, access_log: Path | None = None) -> None:
         """Prepare, start nothing.
 
         Args:
             folder: where objects and the log live; it is kept afterwards. A temporary one, removed by `stop`, when not given. Its
                 filesystem must know extended attributes of users: the server keeps ETags and metadata there.
+            access_log: a line for each request is written there.
         """
         self._keep = folder is not None
         self.folder = folder if folder is not None else Path(tempfile.mkdtemp(prefix="longshore-s3-"))
@@ -43,6 +44,7 @@ class S3Server:
         self._accounts_dir = self.folder / "accounts"
         self._accounts_dir.mkdir(mode=0o700, exist_ok=True)
         self._port = ReservedPort()
+        self._access_log = access_log
         self._child: ChildProcess | None = None
         self.endpoint_url = f"http://127.0.0.1:{self._port.number}"
         self.region = _REGION
@@ -83,6 +85,7 @@ class S3Server:
                 f"--region={_REGION}",
                 "--health=/healthz",
                 f"--iam-dir={self._accounts_dir}",
+                *([f"--access-log={self._access_log}"] if self._access_log else []),
                 "--keep-alive",  # off by default, and not like any store one would back up to
                 "posix",
                 self.data_dir,

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the real components that tests run beside us: kube-apiserver, etcd, an S3 server, restic and their like.
+# Builds the real components that tests and benchmarks run beside us: kube-apiserver, etcd, an S3 server, restic and their like.
 #
 #   build.sh                  what `make test` needs
 #   build.sh NAME...          those; NAME is a name of versions.txt, or NAME-VERSION where a name stands there twice
@@ -91,6 +91,22 @@ rustic_build() {
   mv "$PWD/root/bin/rustic" "$out" && rm -rf "$PWD/target" "$PWD/root"
 }
 
+# Debian's own package with what it needs and a bare machine may lack, unpacked beside one another and not installed: borg's compiled
+# modules are for the interpreter of the same Debian.
+borg_build() {
+  local out=$1 version=$2 package
+  local packages=(borgbackup python3-msgpack python3-packaging python3-pkg-resources libxxhash0)
+  run apt-get -o APT::Sandbox::User= download "${packages[@]}" || return
+  for package in ./*.deb; do run dpkg -x "$package" unpacked || return; done
+  [[ $(dpkg-deb -f borgbackup_*.deb Version) == "$version"-* ]] || { echo "Debian here has another borg: $(ls borgbackup_*.deb)" >&2; return 1; }
+  cat >"$out" <<END
+#!/bin/sh
+PYTHONPATH=$PWD/unpacked/usr/lib/python3/dist-packages LD_LIBRARY_PATH=$(echo "$PWD"/unpacked/usr/lib/*-linux-gnu) \\
+  exec /usr/bin/python3 "$PWD/unpacked/usr/bin/borg" "\$@"
+END
+  chmod +x "$out" && rm -f ./*.deb
+}
+
 # build OUT NAME VERSION, in the component's own folder. The second half asks the new binary for its version: a program that
 # cannot start is a failed build.
 build() {
@@ -105,6 +121,7 @@ build() {
                   "-X github.com/Shopify/toxiproxy/v2.Version=$version" ;;
     velero)     velero_build "$out" "$version" ;;
     rustic)     rustic_build "$out" "$version" ;;
+    borg)       borg_build "$out" "$version" ;;
     *)          echo "versions.txt names it, but build.sh has no recipe for it: $name" >&2; return 1 ;;
   esac || return
   case $name in
@@ -120,7 +137,10 @@ component() {
   local name=$1 version=$2 needs=go start log final source attempt
   final=$tools/bin/$name-$version
   log=$tools/log/$name-$version.log
-  [ "$name" != rustic ] || needs=cargo
+  case $name in
+    rustic) needs=cargo ;;
+    borg) needs=dpkg-deb ;;
+  esac
   if [ ! -x "$final" ]; then
     command -v $needs >/dev/null || { echo "$name $version: failed: $needs is not on PATH; install it, then run this again" >&2; return 1; }
     # Children inherit the lock: should this script be killed outright, its compiler still holds the folder it works in.

@@ -1,0 +1,1 @@
+"""Tests of what measurements rest on: statistics, kept runs, data from seeds, the page, the gate."""
