@@ -140,7 +140,7 @@ fn checked() -> Result<Work> {
     let bench = Bench::new()?;
     bench.back_up()?;
     Ok(Box::new(move || {
-        let options = CheckOptions { read_percent: 100, ..CheckOptions::default() };
+        let options = CheckOptions { read_percent: 100, workers: 0, ..CheckOptions::default() };
         let report = check::run(&bench.repository, &Arc::new(Job::new()), &options)?;
         if report.findings.is_empty() { Ok(1) } else { Err("a repository in memory is damaged".into()) }
     }))
