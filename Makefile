@@ -21,6 +21,7 @@ ARGS ?=
 SOURCE ?=
 CLUSTER ?=
 ONLY ?=
+RENEW ?=
 SCALE ?= 1
 BIN := .venv/bin
 # Only these Python files are ours to judge; a folder joins the list when it comes to exist.
@@ -30,7 +31,7 @@ RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust -type f \( -name '*.rs' 
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help venv build tools demo test test-rust test-unit test-engine test-scale test-cluster bench bench-quick bench-micro bench-tools \
+.PHONY: help venv build tools demo test test-rust test-unit test-engine test-scale test-cluster bench bench-quick bench-micro bench-tools gate \
 	lint lint-rust lint-python lint-types lint-seam lint-house format crds ci lock clean
 
 help: ## This list
@@ -109,6 +110,12 @@ bench-quick: QUICK := 1
 bench-quick: bench-tools ## A table in minutes: small sizes, restic, and kopia in one row; keeps nothing
 	$(BIN)/python -m benches.volume.quick $(ARGS)
 
+# Counts, so it stands a busy machine; RENEW=1 writes the baseline anew.
+gate: venv ## Instructions of every kernel and of the whole engine, held against the last renewal
+	command -v valgrind >/dev/null || tests/tools/build.sh valgrind || true
+	cargo build --release --locked --quiet --package longshore-micro --bin gate
+	$(BIN)/python -m benches.gate $(if $(RENEW),--renew) $(ARGS)
+
 bench-micro: ## Time each kernel by criterion: ARGS=cut for some of them
 	cargo bench --locked --package longshore-micro --bench kernels -- $(ARGS)
 
@@ -152,7 +159,7 @@ lock: venv ## Resolve requirements.in and Cargo.toml anew into their lock files
 	cargo update --quiet
 
 ci: ## What a merge needs: lint and test, each step timed
-	@$(PYTHON) scripts/steps.py venv build $(LINT_STEPS) tools-for-tests $(TEST_STEPS)
+	@$(PYTHON) scripts/steps.py venv build $(LINT_STEPS) tools-for-tests $(TEST_STEPS) gate
 
 clean: ## Take away what make made here (not the tools' cache)
 	rm -rf .venv target .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache python/longshore/_native*.so

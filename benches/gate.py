@@ -27,6 +27,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.tools import find_tool
+
 ROOT = Path(__file__).resolve().parents[1]
 BASELINE = ROOT / "benches/micro/baseline.json"
 TOLERANCES = {"whole": 0.04}
@@ -72,6 +74,12 @@ def program() -> Path:
     return Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release/gate"
 
 
+def valgrind() -> str | None:
+    """The system's valgrind, else the one of the tools' cache."""
+    built = shutil.which("valgrind") or find_tool("valgrind")
+    return None if built is None else str(built)
+
+
 def kernels() -> list[str]:
     """Names of all kernels."""
     return subprocess.run([program(), "--list"], check=True, capture_output=True, text=True).stdout.split()
@@ -83,7 +91,12 @@ def count(name: str) -> int:
     Raises:
         RuntimeError: the program failed, or callgrind counted nothing.
     """
-    command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", "--toggle-collect=*gate::measured*"]
+    command = [
+        valgrind() or "valgrind",
+        "--tool=callgrind",
+        "--callgrind-out-file=/dev/null",
+        "--toggle-collect=*gate::measured*",
+    ]
     ended = subprocess.run([*command, program(), name], capture_output=True, text=True, check=False)
     found = _COLLECTED.search(ended.stderr)
     if ended.returncode != 0 or found is None or int(found[1]) == 0:
@@ -93,8 +106,8 @@ def count(name: str) -> int:
 
 def why_not() -> str | None:
     """Say why the gate cannot be judged here, if so."""
-    if shutil.which("valgrind") is None:
-        return "valgrind is not installed; Debian has it under this name: apt-get install valgrind"
+    if valgrind() is None:
+        return "valgrind is not installed; Debian has it under this name: apt-get install valgrind, or tests/tools/build.sh valgrind"
     if not any(line.startswith("flags") and " avx2" in line for line in Path("/proc/cpuinfo").read_text().splitlines()):
         return "this processor has no AVX2, and the baseline was counted with it"
     return None
@@ -120,7 +133,9 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         0; 1 when something takes more than it may, or cannot be judged where it must.
     """
-    parser = argparse.ArgumentParser(prog="make gate", description="Count instructions and hold them against the baseline.")
+    parser = argparse.ArgumentParser(
+        prog="make gate", description="Count instructions and hold them against the baseline."
+    )
     parser.add_argument("words", nargs="*", help="only kernels whose name holds one of these")
     parser.add_argument("--renew", action="store_true", help="write the baseline anew")
     options = parser.parse_args(arguments)
@@ -146,8 +161,14 @@ def main(arguments: list[str] | None = None) -> int:
     if not any(one.failed for one in verdicts):
         return 0
     if kept["rustc"] != compiler:
-        print(f"the baseline was counted with rustc {kept['rustc']}, this is {compiler}: make gate RENEW=1", file=sys.stderr)
-    print("gate: shut: a kernel takes more than it may, or has no baseline; make it cheaper, or renew with the reason", file=sys.stderr)
+        print(
+            f"the baseline was counted with rustc {kept['rustc']}, this is {compiler}: make gate RENEW=1",
+            file=sys.stderr,
+        )
+    print(
+        "gate: shut: a kernel takes more than it may, or has no baseline; make it cheaper, or renew with the reason",
+        file=sys.stderr,
+    )
     return 1
 
 

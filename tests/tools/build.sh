@@ -91,20 +91,38 @@ rustic_build() {
   mv "$PWD/root/bin/rustic" "$out" && rm -rf "$PWD/target" "$PWD/root"
 }
 
-# Debian's own package with what it needs and a bare machine may lack, unpacked beside one another and not installed: borg's compiled
-# modules are for the interpreter of the same Debian.
+# debian_unpack PACKAGE VERSION [MORE...]: Debian's own packages, unpacked beside one another in unpacked/ and not installed, so that no
+# root is needed; a Debian that has another version is a failure.
+debian_unpack() {
+  local package=$1 version=$2 file have
+  shift 2
+  run apt-get -o APT::Sandbox::User= download "$package" "$@" || return
+  have=$(dpkg-deb -f "$package"_*.deb Version) || return
+  have=${have#*:}
+  [ "${have%-*}" = "$version" ] || { echo "Debian here has another version: package=$package, version=$have" >&2; return 1; }
+  for file in ./*.deb; do run dpkg -x "$file" unpacked && rm -f "$file" || return; done
+}
+
+# borg's compiled modules are for the interpreter of the same Debian.
 borg_build() {
-  local out=$1 version=$2 package
-  local packages=(borgbackup python3-msgpack python3-packaging python3-pkg-resources libxxhash0)
-  run apt-get -o APT::Sandbox::User= download "${packages[@]}" || return
-  for package in ./*.deb; do run dpkg -x "$package" unpacked || return; done
-  [[ $(dpkg-deb -f borgbackup_*.deb Version) == "$version"-* ]] || { echo "Debian here has another borg: $(ls borgbackup_*.deb)" >&2; return 1; }
+  local out=$1 version=$2
+  debian_unpack borgbackup "$version" python3-msgpack python3-packaging python3-pkg-resources libxxhash0 || return
   cat >"$out" <<END
 #!/bin/sh
 PYTHONPATH=$PWD/unpacked/usr/lib/python3/dist-packages LD_LIBRARY_PATH=$(echo "$PWD"/unpacked/usr/lib/*-linux-gnu) \\
   exec /usr/bin/python3 "$PWD/unpacked/usr/bin/borg" "\$@"
 END
-  chmod +x "$out" && rm -f ./*.deb
+  chmod +x "$out"
+}
+
+valgrind_build() {
+  local out=$1 version=$2
+  debian_unpack valgrind "$version" || return
+  cat >"$out" <<END
+#!/bin/sh
+VALGRIND_LIB=$(echo "$PWD"/unpacked/usr/libexec/valgrind) exec "$PWD/unpacked/usr/bin/valgrind" "\$@"
+END
+  chmod +x "$out"
 }
 
 # build OUT NAME VERSION, in the component's own folder. The second half asks the new binary for its version: a program that
@@ -122,6 +140,7 @@ build() {
     velero)     velero_build "$out" "$version" ;;
     rustic)     rustic_build "$out" "$version" ;;
     borg)       borg_build "$out" "$version" ;;
+    valgrind)   valgrind_build "$out" "$version" ;;
     *)          echo "versions.txt names it, but build.sh has no recipe for it: $name" >&2; return 1 ;;
   esac || return
   case $name in
@@ -139,7 +158,7 @@ component() {
   log=$tools/log/$name-$version.log
   case $name in
     rustic) needs=cargo ;;
-    borg) needs=dpkg-deb ;;
+    borg | valgrind) needs=dpkg-deb ;;
   esac
   if [ ! -x "$final" ]; then
     command -v $needs >/dev/null || { echo "$name $version: failed: $needs is not on PATH; install it, then run this again" >&2; return 1; }

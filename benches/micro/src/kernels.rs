@@ -12,6 +12,7 @@ use longshore_format::index::{Segment, SegmentBuilder, open_segment, seal_segmen
 use longshore_format::pack::{self, BirthName, FinishedPack, Frame, PackWriter, VerifyUpload};
 use longshore_format::tree::{Entries, Entry, Item, Node, Time};
 use longshore_format::{ChunkId, ChunkKind, Keys, MasterKey, PackName, RepositoryId, SessionId};
+use longshore_kernels::sieve::Sieve;
 
 /// Work that can be done again and again; returns something that depends on all of it.
 pub type Work = Box<dyn FnMut() -> Result<u64>>;
@@ -47,6 +48,8 @@ pub const KERNELS: &[Kernel] = &[
     Kernel { name: "cut/noise", amount: Amount::Bytes(RUN as u64), make: || cut(made::noise(1, RUN)) },
     Kernel { name: "cut/text", amount: Amount::Bytes(RUN as u64), make: || cut(made::text(1, RUN)) },
     Kernel { name: "cut/pages", amount: Amount::Bytes(RUN as u64), make: || cut(made::pages(1, RUN)) },
+    Kernel { name: "sieve/best", amount: Amount::Bytes(RUN as u64), make: || sieve(false) },
+    Kernel { name: "sieve/scalar", amount: Amount::Bytes(RUN as u64), make: || sieve(true) },
     Kernel { name: "zero/block", amount: Amount::Bytes(RUN as u64), make: zero },
     Kernel { name: "hash/256KiB", amount: Amount::Bytes(RUN as u64), make: || hash(CHUNK) },
     Kernel { name: "hash/4KiB", amount: Amount::Bytes(RUN as u64), make: || hash(4 << 10) },
@@ -70,7 +73,7 @@ pub fn keys() -> Keys {
 }
 
 fn cut(input: Vec<u8>) -> Result<Work> {
-    let cutter = Cutter::new(&keys(), Cut::default());
+    let cutter = Cutter::new(&keys(), Cut::default())?;
     Ok(Box::new(move || {
         let (mut rest, mut sum) = (&input[..], 0u64);
         while !rest.is_empty() {
@@ -79,6 +82,19 @@ fn cut(input: Vec<u8>) -> Result<Work> {
             rest = &rest[length..];
         }
         Ok(sum)
+    }))
+}
+
+fn sieve(scalar: bool) -> Result<Work> {
+    let (input, sieve) = (made::noise(1, RUN), Sieve::new(0x9e37_79b9, 0xc2b2_ae35));
+    let sieve = if scalar { sieve.scalar() } else { sieve };
+    Ok(Box::new(move || {
+        let (mut at, mut passed) = (0, 0);
+        while let Some(next) = sieve.next(&input, at) {
+            passed += 1;
+            at = next + 1;
+        }
+        Ok(passed)
     }))
 }
 

@@ -131,6 +131,7 @@ fn restored() -> Result<Work> {
         round += 1;
         let mut options = RestoreOptions::new(snapshot, format!("/restored-{round}"));
         options.workers = 0;
+        options.fetch_threads = 0;
         let summary = restore::run(&bench.repository, &bench.fs, &Arc::new(Job::new()), &options)?;
         Ok(summary.files)
     }))

@@ -61,6 +61,7 @@ def test_renewing_some_keeps_the_rest_and_forgets_what_is_gone(counted):
 def test_without_valgrind_it_is_skipped_and_in_ci_it_fails(monkeypatch, capsys, ci, code):
     monkeypatch.setenv("CI", ci)
     monkeypatch.setattr(gate.shutil, "which", lambda _: None)
+    monkeypatch.setattr(gate, "find_tool", lambda _: None)
     assert gate.main([]) == code
     assert "skipped: valgrind is not installed" in capsys.readouterr().err
 

@@ -78,7 +78,7 @@ fn load(paths: &[PathBuf], sums: &mut Sums) -> Result<Load> {
     })?;
     *sums.entry("bytes").or_default() += whole.len() as f64;
     *sums.entry("files").or_default() += paths.len() as f64;
-    let cutter = Cutter::new(&keys(), Cut::default());
+    let cutter = Cutter::new(&keys(), Cut::default())?;
     let frames = timed(sums, "cut", || {
         let (mut rest, mut cuts) = (&whole[..], Vec::new());
         while !rest.is_empty() {
