@@ -101,6 +101,9 @@ OBJECT_TYPES: Final = {
     7: "snapshot",
     8: "removed",
     9: "tombstone",
+    10: "open",
+    11: "decision",
+    12: "watch",
 }
 DIRECTORY, FILE, SYMLINK, BLOCK, CHARACTER, FIFO, SOCKET = 1, 2, 3, 4, 5, 6, 7
 ITEM_DATA, ITEM_HOLE, ITEM_ZEROS, ITEM_LIST, ITEM_PIECE = 0, 1, 2, 3, 4
@@ -2142,7 +2145,10 @@ class Check:
             ("index", NAME_32, 5, TABLE_MAX, self._index),
             ("usage", NAME_64, 6, TABLE_MAX, self._usage),
             ("removed", NAME_32, 8, OBJECT_MAX, self._removed),
-            ("tombstones", NAME_32, 9, OBJECT_MAX, self._tombstone),
+            ("tombstones", NAME_32, 9, OBJECT_MAX, self._doomed),
+            ("open", NAME_32, 10, OBJECT_MAX, self._open),
+            ("decisions", NAME_32, 11, OBJECT_MAX, self._doomed),
+            ("watches", NAME_32, 12, OBJECT_MAX, self._watch),
         ):
             for name in repository.folder.names(first):
                 if pattern.match(name):
@@ -2183,9 +2189,25 @@ class Check:
             whole_sv(fields[2][0])
 
     @staticmethod
-    def _tombstone(_key: str, payload: bytes) -> None:
+    def _doomed(_key: str, payload: bytes) -> None:
+        fields = read_record(payload, frozenset({1, 3}), frozenset({1, 3}))
+        for tag, length in ((1, 20), (3, 32)):
+            for value in fields.get(tag, ()):
+                exact(value, length, "a name of what a prune may delete")
+
+    @staticmethod
+    def _open(_key: str, payload: bytes) -> None:
         for value in read_record(payload, frozenset({1}), frozenset({1})).get(1, ()):
-            exact(value, 20, "a tombstone's pack")
+            exact(value, 16, "a session that a prune waits for")
+
+    @staticmethod
+    def _watch(_key: str, payload: bytes) -> None:
+        for value in read_record(payload, frozenset({1}), frozenset({1})).get(1, ()):
+            cursor = Cursor(value)
+            cursor.take(16)
+            for _ in range(5):
+                cursor.uv()
+            cursor.finish()
 
     @staticmethod
     def _index(_key: str, payload: bytes) -> None:
@@ -2199,7 +2221,7 @@ class Check:
 
     def _usage(self, key: str, payload: bytes) -> None:
         name = blake3(payload, key=self._repository.keys.derive("usage name")).hexdigest()
-        if key != f"usage/{name}":
+        if not key.startswith(f"usage/{name[:32]}"):
             raise CorruptError("a usage table's name is not made from its content")
         cursor = Cursor(payload)
         last = b""

@@ -1,6 +1,6 @@
 //! The data path: where format and store meet.
 //!
-//! Arrows in here point down only: `backup, restore, check → repository → packer → job → error`; `chunker` and `volume` are leaves.
+//! Arrows in here point down only: `backup, restore, check, prune → repository → packer → job → error`; `chunker` and `volume` are leaves.
 //! Clock, randomness, filesystem, store and threads are handed in ([`seams::World`], [`volume::Fs`], `Store`).
 
 pub mod backup;
@@ -10,6 +10,7 @@ pub mod chunker;
 pub mod error;
 pub mod job;
 pub mod packer;
+pub mod prune;
 pub mod repository;
 pub mod restore;
 pub mod running;

@@ -11,10 +11,10 @@ use longshore_engine::repository::cache::Cache;
 use longshore_engine::seams::World;
 use longshore_engine::volume::LinuxFs;
 use longshore_format::envelope::Codec;
+use longshore_format::generation::{Doomed, Role};
 use longshore_format::id::{PackName, RandomName, SessionId};
 use longshore_format::keys::{Argon2Cost, Unlock};
 use longshore_format::pack::VerifyUpload;
-use longshore_format::session::Tombstone;
 use longshore_format::snapshot::SnapshotObject;
 use longshore_format::usage::{Usage, usage_key};
 use longshore_store::layers::{Call, Effect, Fault, Verb};
@@ -83,8 +83,9 @@ fn a_pack_under_a_tombstone_is_not_relied_on() {
     backup(&repository, folder.path()).unwrap();
     let doomed = packs(&*store);
     let generation = RandomName([7; 16]);
-    let bytes =
-        Tombstone { packs: doomed.clone() }.encode(repository.keys(), generation, [1; 32], &mut Codec::new().unwrap()).unwrap();
+    let bytes = Doomed { packs: doomed.clone(), tables: vec![] }
+        .encode(repository.keys(), Role::Tombstone, generation, [1; 32], &mut Codec::new().unwrap())
+        .unwrap();
     store.put_new(&Key::new(format!("tombstones/{generation}")).unwrap(), bytes.into()).unwrap();
     let second = backup(&repository, folder.path()).unwrap();
     let needed = needed_packs(&repository, second.snapshot.unwrap());

@@ -2,6 +2,8 @@
 //!
 //! [`SegmentBuilder`] collects packs and seals a segment; [`Segment`] reads one in place from any bytes (memory or a map), without
 //! building anything: a lookup is a binary search over 16-byte records and one comparison of the whole id.
+//!
+//! Over 500 lines because writer and reader of one layout stand side by side with their tests.
 
 use crate::envelope::Codec;
 use crate::id::{ChunkId, ChunkKind, PackName, RandomName, SessionId};
@@ -127,6 +129,41 @@ impl SegmentBuilder {
             for (id, length) in &frame.chunks {
                 self.chunks.push((*id, frame_row, at, *length));
                 at += length;
+            }
+        }
+    }
+
+    /// Adds, of another segment, the packs that `keep` names, each with all that the segment says of it.
+    pub fn add_segment<B: AsRef<[u8]>>(&mut self, segment: &Segment<B>, keep: impl Fn(&PackName) -> bool) {
+        // Row there → row here; rows of frames that stay behind are never looked up.
+        let mut packs = vec![None; segment.packs];
+        let mut frames = vec![u32::MAX; segment.frames];
+        let kept: Vec<bool> = segment.packs().map(|row| row.size_bytes != 0 && keep(&row.name)).collect();
+        for row in 0..segment.frames {
+            let mut record = [0; FRAME_BYTES];
+            record.copy_from_slice(segment.frame_record(row));
+            let (birth, pack) = (u32_at(&record, 0), u32_at(&record, 8));
+            if !kept[pack as usize] {
+                continue;
+            }
+            let mut here = |there: u32| {
+                *packs[there as usize].get_or_insert_with(|| {
+                    let row = segment.pack(there);
+                    self.pack_row(row.name, row.salt)
+                })
+            };
+            let (birth_row, pack_row) = (here(birth), here(pack));
+            self.packs[pack_row as usize].size_bytes = segment.pack(pack).size_bytes;
+            record[0..4].copy_from_slice(&birth_row.to_le_bytes());
+            record[8..12].copy_from_slice(&pack_row.to_le_bytes());
+            frames[row] = self.frames.len() as u32;
+            self.frames.push(record);
+        }
+        for row in 0..segment.chunks {
+            let place = segment.place(row);
+            let frame = frames[place.frame as usize];
+            if frame != u32::MAX {
+                self.chunks.push((segment.id(row), frame, place.offset_bytes, place.length_bytes));
             }
         }
     }
@@ -466,6 +503,38 @@ mod tests {
                 prop_assert_eq!(segment.frame(found[0].frame).unwrap().pack, *pack);
             }
             prop_assert_eq!(segment.find(&ChunkId(other)).count(), usize::from(model.contains_key(&ChunkId(other))));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_kept_of_a_segment_says_what_it_said(
+            packs in proptest::collection::vec((0..4u32, proptest::collection::vec(any::<[u8; 32]>(), 1..6)), 1..12), keep: u16
+        ) {
+            let mut whole = SegmentBuilder::new();
+            for (at, (birth, ids)) in packs.iter().enumerate() {
+                // Some packs hold frames that were born elsewhere.
+                let ids: Vec<_> = ids.iter().map(|id| (ChunkId(*id), 9)).collect();
+                whole.add_pack(name(at as u32 + 10), [at as u8; 32], 5000 + at as u64, &[frame(*birth, at as u32, &ids)]);
+            }
+            let whole = Segment::new(whole.payload().unwrap()).unwrap();
+            let is_kept = |pack: &PackName| keep >> (pack.number - 10) & 1 == 1;
+            let mut part = SegmentBuilder::new();
+            part.add_segment(&whole, is_kept);
+            let part = Segment::new(part.payload().unwrap()).unwrap();
+            let say = |segment: &Segment<Vec<u8>>, all: bool| {
+                let mut rows: Vec<_> = (0..segment.len())
+                    .map(|row| (segment.id(row), segment.place(row), segment.frame(segment.place(row).frame).unwrap()))
+                    .filter(|(_, _, frame)| all || is_kept(&frame.pack))
+                    .map(|(id, place, frame)| (id, place.offset_bytes, place.length_bytes, format!("{frame:?}")))
+                    .collect();
+                rows.sort_by(|a, b| (a.0, &a.3).cmp(&(b.0, &b.3)));
+                rows
+            };
+            prop_assert_eq!(say(&part, true), say(&whole, false));
+            for row in part.packs().filter(|row| row.size_bytes != 0) {
+                prop_assert_eq!(Some(row), whole.packs().find(|other| other.name == row.name));
+            }
         }
     }
 

@@ -6,6 +6,7 @@
 
 pub mod config;
 pub mod envelope;
+pub mod generation;
 pub mod id;
 pub mod index;
 pub mod keys;

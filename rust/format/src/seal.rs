@@ -78,6 +78,12 @@ pub enum ObjectType {
     Removed,
     /// `tombstones/<g>`
     Tombstone,
+    /// `open/<g>`
+    Open,
+    /// `decisions/<g>`
+    Decision,
+    /// `watches/<w>`
+    Watch,
 }
 
 impl ObjectType {
@@ -90,6 +96,9 @@ impl ObjectType {
             Self::Snapshot => 7,
             Self::Removed => 8,
             Self::Tombstone => 9,
+            Self::Open => 10,
+            Self::Decision => 11,
+            Self::Watch => 12,
         }
     }
 
@@ -102,6 +111,9 @@ impl ObjectType {
             Self::Snapshot => "object snapshot",
             Self::Removed => "object removed",
             Self::Tombstone => "object tombstone",
+            Self::Open => "object open",
+            Self::Decision => "object decision",
+            Self::Watch => "object watch",
         }
     }
 
@@ -116,6 +128,9 @@ impl ObjectType {
             Self::Snapshot => "snapshot",
             Self::Removed => "removal",
             Self::Tombstone => "tombstone",
+            Self::Open => "list of open writers",
+            Self::Decision => "decision",
+            Self::Watch => "watch",
         }
     }
 }

@@ -1,10 +1,9 @@
-//! Session markers, removals and tombstones: docs/format.md chapter 11.
+//! Session markers and removals: docs/format.md chapter 11.
 
 use crate::envelope::Codec;
-use crate::id::{PackName, RandomName, SessionId, UsageName};
+use crate::id::{SessionId, UsageName};
 use crate::record::{RecordWriter, field_array, field_sv, field_text, field_uv, read_record};
 use crate::seal::{self, ObjectType};
-use crate::wire::Reader;
 use crate::{FormatError, Keys, Result, limits};
 
 /// What a session does.
@@ -47,12 +46,6 @@ pub fn session_key(session: SessionId) -> String {
 #[must_use]
 pub fn removed_key(session: SessionId) -> String {
     format!("removed/{session}")
-}
-
-/// The store key of a tombstone.
-#[must_use]
-pub fn tombstone_key(generation: RandomName) -> String {
-    format!("tombstones/{generation}")
 }
 
 impl SessionMarker {
@@ -155,49 +148,6 @@ impl Removal {
     }
 }
 
-/// Packs that a prune may delete.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tombstone {
-    /// Their names.
-    pub packs: Vec<PackName>,
-}
-
-impl Tombstone {
-    /// Seals it.
-    ///
-    /// # Errors
-    /// `Library`.
-    pub fn encode(&self, keys: &Keys, generation: RandomName, salt: [u8; 32], codec: &mut Codec) -> Result<Vec<u8>> {
-        let mut record = RecordWriter::new();
-        for pack in &self.packs {
-            let mut field = pack.session.0.to_vec();
-            field.extend_from_slice(&pack.number.to_le_bytes());
-            record.bytes(1, &field);
-        }
-        seal::seal_object(keys, ObjectType::Tombstone, &tombstone_key(generation), salt, b"", &record.finish(), codec)
-    }
-
-    /// Opens it.
-    ///
-    /// # Errors
-    /// Corrupt, Newer, `WrongKey`.
-    pub fn decode(keys: &Keys, generation: RandomName, bytes: &[u8], codec: &mut Codec) -> Result<Self> {
-        let what = "tombstone";
-        let payload =
-            seal::open_object(keys, ObjectType::Tombstone, &tombstone_key(generation), bytes, limits::RECORD_BYTES_MAX, codec)?;
-        let mut packs = Vec::new();
-        read_record(&payload, what, |tag, value| {
-            if tag == 1 {
-                let mut reader = Reader::new(value, what);
-                packs.push(PackName { session: SessionId(reader.array()?), number: reader.u32()? });
-                reader.finish()?;
-            }
-            Ok(tag == 1)
-        })?;
-        Ok(Self { packs })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,7 +155,7 @@ mod tests {
     use crate::keys::MasterKey;
 
     #[test]
-    fn markers_removals_and_tombstones_round_trip() {
+    fn markers_and_removals_round_trip() {
         let keys = Keys::derive(&MasterKey::new([1; 32]), RepositoryId([2; 16]));
         let mut codec = Codec::new().unwrap();
         let s = SessionId([3; 16]);
@@ -221,8 +171,5 @@ mod tests {
         let removal = Removal { at_nanos: 5, by: "cli".into() };
         let bytes = removal.encode(&keys, s, [1; 32], &mut codec).unwrap();
         assert_eq!(Removal::decode(&keys, s, &bytes, &mut codec).unwrap(), removal);
-        let tombstone = Tombstone { packs: vec![PackName { session: s, number: 1 }, PackName { session: s, number: 9 }] };
-        let bytes = tombstone.encode(&keys, RandomName([8; 16]), [1; 32], &mut codec).unwrap();
-        assert_eq!(Tombstone::decode(&keys, RandomName([8; 16]), &bytes, &mut codec).unwrap(), tombstone);
     }
 }

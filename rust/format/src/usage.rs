@@ -8,6 +8,9 @@ use crate::wire::{Reader, put_uv};
 use crate::{FormatError, Keys, Result, limits};
 use std::collections::BTreeMap;
 
+/// Bytes of a table's name that are made from its content.
+pub const CONTENT_BYTES: usize = 16;
+
 /// A set of frames.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -18,6 +21,12 @@ pub struct Usage {
 #[must_use]
 pub fn usage_key(name: UsageName) -> String {
     format!("usage/{name}")
+}
+
+fn content_name(keys: &Keys, payload: &[u8]) -> [u8; CONTENT_BYTES] {
+    let mut out = [0; CONTENT_BYTES];
+    out.copy_from_slice(&keys.usage_name(payload).0[..CONTENT_BYTES]);
+    out
 }
 
 impl Usage {
@@ -98,11 +107,17 @@ impl Usage {
         out
     }
 
-    /// Seals the table and names it by its content.
+    /// The beginning of the names of all tables with this content.
+    #[must_use]
+    pub fn content_name(&self, keys: &Keys) -> [u8; CONTENT_BYTES] {
+        content_name(keys, &self.payload())
+    }
+
+    /// Seals the table and names it by its content and the session that writes it.
     ///
     /// # Errors
     /// `TooLarge`, `Library`.
-    pub fn encode(&self, keys: &Keys, salt: [u8; 32], codec: &mut Codec) -> Result<(UsageName, Vec<u8>)> {
+    pub fn encode(&self, keys: &Keys, session: SessionId, salt: [u8; 32], codec: &mut Codec) -> Result<(UsageName, Vec<u8>)> {
         let payload = self.payload();
         if payload.len() > limits::USAGE_BYTES_MAX {
             return Err(FormatError::TooLarge {
@@ -111,7 +126,10 @@ impl Usage {
                 limit: limits::USAGE_BYTES_MAX as u64,
             });
         }
-        let name = keys.usage_name(&payload);
+        let mut name = [0; 32];
+        name[..CONTENT_BYTES].copy_from_slice(&content_name(keys, &payload));
+        name[CONTENT_BYTES..].copy_from_slice(&session.0);
+        let name = UsageName(name);
         let bytes = seal::seal_object(keys, ObjectType::Usage, &usage_key(name), salt, b"", &payload, codec)?;
         Ok((name, bytes))
     }
@@ -122,7 +140,7 @@ impl Usage {
     /// Corrupt, `WrongKey`.
     pub fn decode(keys: &Keys, name: UsageName, bytes: &[u8], codec: &mut Codec) -> Result<Self> {
         let payload = seal::open_object(keys, ObjectType::Usage, &usage_key(name), bytes, limits::USAGE_BYTES_MAX, codec)?;
-        if keys.usage_name(&payload) != name {
+        if content_name(keys, &payload)[..] != name.0[..CONTENT_BYTES] {
             return Err(FormatError::corrupt("usage table", "its content has another name"));
         }
         let mut reader = Reader::new(&payload, "usage table");
@@ -169,10 +187,16 @@ mod tests {
                 usage.insert(*name);
             }
             prop_assert_eq!(usage.len(), names.len() as u64);
-            let (name, bytes) = usage.encode(&keys, [3; 32], &mut codec).unwrap();
+            let session = SessionId([5; 16]);
+            let (name, bytes) = usage.encode(&keys, session, [3; 32], &mut codec).unwrap();
+            prop_assert_eq!(&name.0[..CONTENT_BYTES], &usage.content_name(&keys)[..]);
+            prop_assert_eq!(&name.0[CONTENT_BYTES..], &session.0[..]);
             let back = Usage::decode(&keys, name, &bytes, &mut codec).unwrap();
             prop_assert_eq!(back.frames().collect::<BTreeSet<_>>(), names);
-            prop_assert_eq!(back, usage);
+            prop_assert_eq!(&back, &usage);
+            let (other, bytes) = usage.encode(&keys, SessionId([6; 16]), [3; 32], &mut codec).unwrap();
+            prop_assert_ne!(other, name, "a name is never made twice");
+            prop_assert!(Usage::decode(&keys, name, &bytes, &mut codec).is_err(), "bound to its name");
         }
     }
 }

@@ -8,11 +8,11 @@ use super::{Repository, key, list, opened};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::Job;
 use longshore_format::envelope::Codec;
-use longshore_format::id::{ChunkId, PackName, RandomName};
+use longshore_format::generation::{Doomed, Role};
+use longshore_format::id::{ChunkId, PackName, RandomName, UsageName};
 use longshore_format::index::{self, FramePlace, Segment, SegmentBuilder, index_key};
 use longshore_format::limits;
 use longshore_format::pack::{self, Frame, TRAILER_BYTES};
-use longshore_format::session::Tombstone;
 use longshore_kernels::map::Map;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, RwLock};
@@ -52,11 +52,16 @@ pub struct Found {
 }
 
 /// All that is known of where chunks lie.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Index {
     segments: RwLock<Vec<Arc<Segment<SegmentBytes>>>>,
+    /// Their names, of those that are in the store.
+    names: HashMap<usize, RandomName>,
     usable: RwLock<HashSet<PackName>>,
     sizes: HashMap<PackName, u64>,
+    dead_tables: HashSet<UsageName>,
+    /// Why a tombstone could not be read. Nothing may be relied on then by who writes; a reader need not mind.
+    pub(crate) unknown_dead: Option<Error>,
     /// Segments that could not be read, by name and reason.
     pub damaged: Vec<(RandomName, String)>,
 }
@@ -79,6 +84,17 @@ impl Repository {
         self.load_index_how(job, true)
     }
 
+    /// Segments alone: a prune lists packs and reads tombstones itself, in its own order.
+    pub(crate) fn load_segments(&self, job: &Job) -> Result<Index> {
+        let mut codec = Codec::new()?;
+        for _ in 0..20 {
+            if let Some(index) = self.read_segments(job, &mut codec)? {
+                return Ok(index);
+            }
+        }
+        Err(index_is_restless())
+    }
+
     fn load_index_how(&self, job: &Job, headers: bool) -> Result<Index> {
         // A segment that vanished between listing and reading was replaced: begin again. Each round a prune must have ended, so few suffice.
         for _ in 0..20 {
@@ -86,22 +102,50 @@ impl Repository {
                 return Ok(index);
             }
         }
-        Err(Error::new(ErrorKind::StoreUnavailable, "the index changed each time it was read").with_next_step("try again later"))
+        Err(index_is_restless())
     }
 
     fn try_load_index(&self, job: &Job, headers: bool) -> Result<Option<Index>> {
         let mut codec = Codec::new()?;
-        let dead = self.tombstoned(&mut codec)?;
+        let (dead, dead_tables, unknown_dead) = self.tombstoned(&mut codec)?;
+        let Some(mut index) = self.read_segments(job, &mut codec)? else { return Ok(None) };
+        let mut sizes = HashMap::new();
+        list(&*self.store, "packs/", |entry| {
+            if let Some(name) = entry.key.as_str().strip_prefix("packs/").and_then(|n| PackName::from_text(n).ok()) {
+                sizes.insert(name, entry.size_bytes);
+            }
+            Ok(())
+        })?;
+        let mut usable: HashSet<PackName> = sizes.keys().filter(|name| !dead.contains(name)).copied().collect();
+        // A pack whose size is not what the index says was cut short: nothing in it is relied on.
+        for row in index.segments().iter().flat_map(|s| s.packs()) {
+            if row.size_bytes != 0 && sizes.get(&row.name).is_some_and(|size| *size != row.size_bytes) {
+                usable.remove(&row.name);
+            }
+        }
+        (index.usable, index.sizes, index.dead_tables) = (RwLock::new(usable), sizes, dead_tables);
+        index.unknown_dead = unknown_dead;
+        if headers || !index.damaged.is_empty() {
+            self.index_from_headers(&index, job, &mut codec)?;
+        }
+        Ok(Some(index))
+    }
+
+    /// None: a segment vanished between listing and reading.
+    fn read_segments(&self, job: &Job, codec: &mut Codec) -> Result<Option<Index>> {
         let mut names = Vec::new();
         list(&*self.store, "index/", |entry| {
             names.extend(entry.key.as_str().strip_prefix("index/").and_then(|n| RandomName::from_hex(n).ok()));
             Ok(())
         })?;
-        let (mut segments, mut damaged) = (Vec::with_capacity(names.len()), Vec::new());
+        let (mut segments, mut stored, mut damaged) = (Vec::with_capacity(names.len()), Vec::new(), Vec::new());
         for name in &names {
             job.check()?;
-            match self.load_segment(*name, &mut codec) {
-                Ok(Some(segment)) => segments.push(Arc::new(segment)),
+            match self.load_segment(*name, codec) {
+                Ok(Some(segment)) => {
+                    segments.push(Arc::new(segment));
+                    stored.push(*name);
+                }
                 Ok(None) => return Ok(None),
                 Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::WrongKey) => {
                     tracing::warn!(segment = %name, error = %error, "Cannot read an index segment, reading pack headers instead");
@@ -116,43 +160,40 @@ impl Repository {
                 self.cache.delete(key.as_str());
             }
         }
-        let mut sizes = HashMap::new();
-        list(&*self.store, "packs/", |entry| {
-            if let Some(name) = entry.key.as_str().strip_prefix("packs/").and_then(|n| PackName::from_text(n).ok()) {
-                sizes.insert(name, entry.size_bytes);
-            }
-            Ok(())
-        })?;
-        let mut usable: HashSet<PackName> = sizes.keys().filter(|name| !dead.contains(name)).copied().collect();
-        // A pack whose size is not what the index says was cut short: nothing in it is relied on.
-        for row in segments.iter().flat_map(|s| s.packs()) {
-            if row.size_bytes != 0 && sizes.get(&row.name).is_some_and(|size| *size != row.size_bytes) {
-                usable.remove(&row.name);
-            }
-        }
-        let index = Index { segments: RwLock::new(segments), usable: RwLock::new(usable), sizes, damaged };
-        if headers || !index.damaged.is_empty() {
-            self.index_from_headers(&index, job, &mut codec)?;
-        }
-        Ok(Some(index))
+        Ok(Some(Index {
+            segments: RwLock::new(segments),
+            names: stored.into_iter().enumerate().collect(),
+            damaged,
+            ..Index::default()
+        }))
     }
 
-    fn tombstoned(&self, codec: &mut Codec) -> Result<HashSet<PackName>> {
+    fn tombstoned(&self, codec: &mut Codec) -> Result<(HashSet<PackName>, HashSet<UsageName>, Option<Error>)> {
         let mut names = Vec::new();
         list(&*self.store, "tombstones/", |entry| {
             names.extend(entry.key.as_str().strip_prefix("tombstones/").and_then(|n| RandomName::from_hex(n).ok()));
             Ok(())
         })?;
-        let mut dead = HashSet::new();
+        let (mut packs, mut tables, mut unknown) = (HashSet::new(), HashSet::new(), None);
         for name in names {
             // Gone in between: its packs are gone too, and the listing of packs, which comes later, shows it.
-            let read = || self.get(longshore_format::session::tombstone_key(name), limits::RECORD_BYTES_MAX);
-            dead.extend(opened(read, |read| match read {
-                None => Ok(Vec::new()),
-                Some(bytes) => Ok(Tombstone::decode(&self.keys, name, bytes, codec)?.packs),
-            })?);
+            let read = || self.get(Role::Tombstone.key(name), limits::RECORD_BYTES_MAX);
+            let doomed = opened(read, |read| match read {
+                None => Ok(Doomed::default()),
+                Some(bytes) => Ok(Doomed::decode(&self.keys, Role::Tombstone, name, bytes, codec)?),
+            });
+            let doomed = match doomed {
+                Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::WrongKey) => {
+                    tracing::warn!(generation = %name, error = %error, "Cannot read a tombstone");
+                    unknown = Some(error.with_next_step("a prune puts it right: longshore repo prune"));
+                    continue;
+                }
+                doomed => doomed?,
+            };
+            packs.extend(doomed.packs);
+            tables.extend(doomed.tables);
         }
-        Ok(dead)
+        Ok((packs, tables, unknown))
     }
 
     fn load_segment(&self, name: RandomName, codec: &mut Codec) -> Result<Option<Segment<SegmentBytes>>> {
@@ -253,11 +294,15 @@ impl Repository {
     }
 }
 
+fn index_is_restless() -> Error {
+    Error::new(ErrorKind::StoreUnavailable, "the index changed each time it was read").with_next_step("try again later")
+}
+
 impl Index {
     /// One that knows nothing.
     #[must_use]
     pub fn empty() -> Self {
-        Self { segments: RwLock::default(), usable: RwLock::default(), sizes: HashMap::new(), damaged: Vec::new() }
+        Self::default()
     }
 
     pub(crate) fn segments(&self) -> Vec<Arc<Segment<SegmentBytes>>> {
@@ -268,6 +313,24 @@ impl Index {
         if let Ok(mut segments) = self.segments.write() {
             segments.push(Arc::new(segment));
         }
+    }
+
+    /// Segments that are in the store, by name.
+    pub(crate) fn named_segments(&self) -> Vec<(RandomName, Arc<Segment<SegmentBytes>>)> {
+        let segments = self.segments();
+        let named = segments.into_iter().enumerate();
+        named.filter_map(|(at, segment)| self.names.get(&at).map(|name| (*name, segment))).collect()
+    }
+
+    /// Segments that are only in memory.
+    pub(crate) fn unnamed_segments(&self) -> Vec<Arc<Segment<SegmentBytes>>> {
+        self.segments().into_iter().enumerate().filter(|(at, _)| !self.names.contains_key(at)).map(|(_, s)| s).collect()
+    }
+
+    /// Adds a segment that was put into the store.
+    pub(crate) fn add_stored_segment(&mut self, name: RandomName, segment: Segment<SegmentBytes>) {
+        self.names.insert(self.segments().len(), name);
+        self.add_segment(segment);
     }
 
     /// Says that a pack of this session is in the store.
@@ -281,6 +344,12 @@ impl Index {
     #[must_use]
     pub fn pack_sizes(&self) -> &HashMap<PackName, u64> {
         &self.sizes
+    }
+
+    /// Whether a usage table stood in a tombstone: no snapshot may come to rest on it.
+    #[must_use]
+    pub fn is_dead_table(&self, name: &UsageName) -> bool {
+        self.dead_tables.contains(name)
     }
 
     /// Whether frames of a pack may be relied on.

@@ -46,7 +46,11 @@ impl Repository {
     pub fn open_writer(&self, host: &str, adopts: Vec<SessionId>, job: &Job) -> Result<Writer> {
         let session = self.world.session();
         self.put_marker(session, SessionKind::Writer { adopts }, host)?;
-        match self.load_index(job) {
+        let loaded = self.load_index(job).and_then(|index| match &index.unknown_dead {
+            Some(error) => Err(error.clone()),
+            None => Ok(index),
+        });
+        match loaded {
             Ok(index) => Ok(Writer {
                 repository: self.clone(),
                 session,
@@ -152,14 +156,27 @@ impl Writer {
         &self.repository
     }
 
-    /// Puts usage tables, and names them.
+    /// Puts a usage table, or finds one of equal content that may be relied on, and names it.
     ///
     /// # Errors
     /// What the store says.
     pub fn put_usage(&self, usage: &Usage) -> Result<UsageName> {
-        let (name, bytes) = usage.encode(&self.repository.keys, self.repository.world.salt(), &mut Codec::new()?)?;
-        // Named by content: one that exists says the same.
-        self.repository.store.put_new(&key(usage_key(name))?, Bytes::from(bytes))?;
+        let repository = &self.repository;
+        let (name, bytes) = usage.encode(&repository.keys, self.session, repository.world.salt(), &mut Codec::new()?)?;
+        let text = usage_key(name);
+        let mut found = None;
+        // Listed after the marker was made and in no tombstone read since: a prune that deletes it waits for this session. One of
+        // another length was cut short or packed otherwise.
+        list(&*repository.store, &text[..text.len() - 32], |entry| {
+            let other = entry.key.as_str().strip_prefix("usage/").and_then(|n| UsageName::from_hex(n).ok());
+            let good = other.filter(|other| entry.size_bytes == bytes.len() as u64 && !self.index.is_dead_table(other));
+            found = found.or(good);
+            Ok(())
+        })?;
+        if let Some(found) = found {
+            return Ok(found);
+        }
+        repository.store.put_new(&key(text)?, Bytes::from(bytes))?;
         Ok(name)
     }
 

@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test makes its own files and may fail loudly")]
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod pruned;
+
 use longshore_engine::backup::{self, BackupOptions, ParentChoice};
 use longshore_engine::job::Job;
 use longshore_engine::packer::CompressionChoice;

@@ -1,0 +1,326 @@
+//! What is needed, and who is running: one look at a repository, in the order on which a prune's safety rests.
+//!
+//! Snapshots are listed first, then removals, then sessions (docs/format.md chapter 12). So a reader whose snapshot this look does
+//! not count has either put the marker that the look sees, or will find the removal and stop. Promises to refuse rather than guess:
+//! whatever counts and cannot be read, and whatever is named and not there, is an error, and nothing is deleted on it.
+//! Memory: a few names a snapshot, one bit a frame.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::job::Job;
+use crate::repository::cursor::{as_damage, is_damage};
+use crate::repository::{Repository, opened};
+use longshore_format::envelope::Codec;
+use longshore_format::id::{SessionId, UsageName};
+use longshore_format::limits;
+use longshore_format::session::{SessionKind, SessionMarker, session_key};
+use longshore_format::snapshot::{SnapshotObject, public_id, snapshot_key};
+use longshore_format::usage::{Usage, usage_key};
+use longshore_store::StoreErrorKind;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How often a look begins again because something was deleted under it.
+const ROUNDS: usize = 20;
+
+/// A session's marker as the look read it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Marker {
+    Writer {
+        adopts: Vec<SessionId>,
+        host: String,
+    },
+    Reader {
+        snapshot: SessionId,
+        usage: Vec<UsageName>,
+        host: String,
+    },
+    /// Nobody can tell what it is: it counts as an open writer and as a reader of everything.
+    Unreadable,
+}
+
+impl Marker {
+    pub(super) fn kind(&self) -> u64 {
+        match self {
+            Self::Writer { .. } => 1,
+            Self::Reader { .. } => 2,
+            Self::Unreadable => 0,
+        }
+    }
+
+    pub(super) fn host(&self) -> &str {
+        match self {
+            Self::Writer { host, .. } | Self::Reader { host, .. } => host,
+            Self::Unreadable => "",
+        }
+    }
+}
+
+/// What one look saw.
+#[derive(Debug, Default)]
+pub(super) struct Look {
+    /// Everything under `snapshots/`.
+    listed: BTreeSet<SessionId>,
+    removed: BTreeSet<SessionId>,
+    /// Snapshots that count.
+    pub counted: BTreeSet<SessionId>,
+    /// All markers, those of ended sessions included.
+    pub markers: BTreeMap<SessionId, Marker>,
+    counted_tables: BTreeSet<UsageName>,
+    reader_tables: BTreeSet<UsageName>,
+    /// Frames that snapshots need.
+    pub counted_frames: Usage,
+    /// Frames that snapshots or readers need.
+    pub needed: Usage,
+}
+
+impl Look {
+    /// Whether a writer can no longer commit.
+    pub(super) fn has_ended(&self, session: &SessionId) -> bool {
+        self.listed.contains(session) || self.removed.contains(session)
+    }
+
+    /// Sessions that write and have not ended; those that nobody can read among them.
+    pub(super) fn open_writers(&self) -> BTreeSet<SessionId> {
+        let open = self.markers.iter().filter(|(s, m)| !matches!(m, Marker::Reader { .. }) && !self.has_ended(s));
+        open.map(|(session, _)| *session).collect()
+    }
+
+    /// Sessions whose packs are left alone: open ones, and those that open ones adopt.
+    pub(super) fn sheltered(&self) -> BTreeSet<SessionId> {
+        let mut out = self.open_writers();
+        for marker in self.markers.iter().filter(|(s, _)| !self.has_ended(s)).map(|(_, marker)| marker) {
+            if let Marker::Writer { adopts, .. } = marker {
+                out.extend(adopts);
+            }
+        }
+        out
+    }
+
+    /// Whether some marker may be that of a reader whose needs nobody can tell.
+    pub(super) fn has_unreadable(&self) -> bool {
+        self.markers.iter().any(|(s, m)| *m == Marker::Unreadable && !self.has_ended(s))
+    }
+
+    /// Whether a usage table is named by what counts or what reads.
+    pub(super) fn names_table(&self, table: &UsageName) -> bool {
+        self.counted_tables.contains(table) || self.reader_tables.contains(table)
+    }
+
+    /// Whether a snapshot that counts names a usage table.
+    pub(super) fn counts_table(&self, table: &UsageName) -> bool {
+        self.counted_tables.contains(table)
+    }
+
+    pub(super) fn readers(&self) -> usize {
+        self.markers.values().filter(|m| matches!(m, Marker::Reader { .. })).count()
+    }
+}
+
+/// The look was overtaken: begin again.
+struct Overtaken;
+
+type Tried<T> = std::result::Result<T, Seen>;
+
+enum Seen {
+    Overtaken,
+    Failed(Error),
+}
+
+impl From<Error> for Seen {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<Overtaken> for Seen {
+    fn from(_: Overtaken) -> Self {
+        Self::Overtaken
+    }
+}
+
+/// How a look is made; a mutant of the test build leaves out what keeps it safe.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LookRules {
+    pub readers_count: bool,
+    pub snapshots_first: bool,
+}
+
+/// Looks once; `last` spares reading the usage tables again when the same ones are named.
+pub(super) fn look(repository: &Repository, job: &Job, rules: LookRules, last: Option<&Look>) -> Result<Look> {
+    let mut codec = Codec::new()?;
+    for _ in 0..ROUNDS {
+        job.check()?;
+        match try_look(repository, job, rules, last, &mut codec) {
+            Ok(look) => return Ok(look),
+            Err(Seen::Failed(error)) => return Err(error),
+            Err(Seen::Overtaken) => {}
+        }
+    }
+    Err(Error::new(ErrorKind::StoreUnavailable, "snapshots were deleted each time a prune looked at them")
+        .with_next_step("nothing was deleted by this prune; run it again later"))
+}
+
+fn try_look(repository: &Repository, job: &Job, rules: LookRules, last: Option<&Look>, codec: &mut Codec) -> Tried<Look> {
+    let mut look = Look::default();
+    if rules.snapshots_first {
+        look.listed = repository.sessions_under("snapshots/")?;
+        look.removed = repository.sessions_under("removed/")?;
+        look.markers = markers(repository, codec)?;
+    } else {
+        look.markers = markers(repository, codec)?;
+        look.removed = repository.sessions_under("removed/")?;
+        look.listed = repository.sessions_under("snapshots/")?;
+    }
+    let mut parents = BTreeMap::new();
+    let mut tables: BTreeMap<UsageName, SessionId> = BTreeMap::new();
+    for session in look.listed.difference(&look.removed) {
+        job.check()?;
+        match repository.snapshot_object(*session, codec) {
+            Ok(Some(SnapshotObject::Committed(snapshot))) => {
+                look.counted.insert(*session);
+                parents.extend(snapshot.parent.map(|parent| (parent, *session)));
+                tables.extend(snapshot.usage.iter().map(|table| (*table, *session)));
+            }
+            Ok(Some(SnapshotObject::Aborted { .. })) => {}
+            Ok(None) => return Err(gone(repository, *session, snapshot_key(*session))?),
+            Err(error) if is_damage(&error) => {
+                let id = public_id(*session);
+                return Err(refuse(as_damage(error).while_doing(format_args!("a snapshot cannot be read: snapshot={id}")))
+                    .with_next_step(format!("nothing was deleted; if it is lost, say so with: longshore volume delete {id}"))
+                    .into());
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    for (parent, child) in parents {
+        if !look.has_ended(&parent) {
+            let text = format!(
+                "a snapshot names a parent that is neither listed nor deleted: snapshot={}, parent={}",
+                public_id(child),
+                public_id(parent)
+            );
+            return Err(short_listing(text).into());
+        }
+    }
+    look.counted_tables = tables.keys().copied().collect();
+    let readers: Vec<_> = match rules.readers_count {
+        true => look
+            .markers
+            .iter()
+            .filter_map(|(s, m)| if let Marker::Reader { snapshot, usage, .. } = m { Some((*s, *snapshot, usage)) } else { None })
+            .collect(),
+        false => vec![],
+    };
+    let mut wanted: BTreeMap<UsageName, SessionId> = BTreeMap::new();
+    for (reader, snapshot, usage) in &readers {
+        if !look.has_ended(snapshot) {
+            if has(repository, &snapshot_key(*snapshot))? {
+                return Err(Seen::Overtaken);
+            }
+            // Its snapshot may have gone between the two listings.
+            if !has(repository, &longshore_format::session::removed_key(*snapshot))? {
+                let text = format!(
+                    "a reader names a snapshot that is neither listed nor deleted: session={reader}, snapshot={snapshot}"
+                );
+                return Err(short_listing(text).into());
+            }
+        }
+        wanted.extend(usage.iter().map(|table| (*table, *snapshot)));
+    }
+    look.reader_tables = wanted.keys().copied().collect();
+    if let Some(last) = last
+        && last.counted_tables == look.counted_tables
+        && last.reader_tables == look.reader_tables
+    {
+        look.counted_frames = last.counted_frames.clone();
+        look.needed = last.needed.clone();
+        return Ok(look);
+    }
+    for (table, session) in &tables {
+        job.check()?;
+        match read_table(repository, *table, codec)? {
+            Some(usage) => look.counted_frames.merge(&usage),
+            None => return Err(gone(repository, *session, usage_key(*table))?),
+        }
+    }
+    look.needed = look.counted_frames.clone();
+    for (table, snapshot) in wanted.iter().filter(|(table, _)| !tables.contains_key(*table)) {
+        match read_table(repository, *table, codec)? {
+            Some(usage) => look.needed.merge(&usage),
+            // The marker was put when the snapshot was long gone, and its reader is about to see that.
+            None if look.removed.contains(snapshot) => {}
+            None => return Err(gone(repository, *snapshot, usage_key(*table))?),
+        }
+    }
+    Ok(look)
+}
+
+/// Something that counts was not there: either its snapshot was deleted just now, or it is lost.
+fn gone(repository: &Repository, session: SessionId, object: String) -> Tried<Seen> {
+    if repository.is_removed(session)? {
+        return Ok(Seen::Overtaken);
+    }
+    let id = public_id(session);
+    Ok(Seen::Failed(
+        refuse(Error::corrupt(format!("an object that a snapshot needs is gone: object={object}, snapshot={id}")))
+            .with_next_step("nothing was deleted; see what it hurts with: longshore repo check"),
+    ))
+}
+
+pub(super) fn refuse(error: Error) -> Error {
+    error.while_doing("refusing to prune")
+}
+
+pub(super) fn short_listing(text: String) -> Error {
+    refuse(Error::corrupt(text)).with_next_step(
+        "nothing was deleted; the store's listing is short or something was deleted behind our back: look with longshore repo check",
+    )
+}
+
+/// Whether an object is there.
+pub(super) fn has(repository: &Repository, text: &str) -> Result<bool> {
+    match repository.store.head(&crate::repository::key(text)?) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn read_table(repository: &Repository, name: UsageName, codec: &mut Codec) -> Result<Option<Usage>> {
+    let read = || repository.get(usage_key(name), limits::USAGE_BYTES_MAX);
+    let table = opened(read, |read| match read {
+        None => Ok(None),
+        Some(bytes) => Ok(Some(Usage::decode(&repository.keys, name, bytes, codec)?)),
+    });
+    table.map_err(|error| match is_damage(&error) {
+        true => refuse(as_damage(error).while_doing(format_args!("a usage table cannot be read: table={name}")))
+            .with_next_step("nothing was deleted; usage tables are made again by: longshore repo repair"),
+        false => error,
+    })
+}
+
+/// Every marker that is listed.
+pub(super) fn markers(repository: &Repository, codec: &mut Codec) -> Result<BTreeMap<SessionId, Marker>> {
+    let mut out = BTreeMap::new();
+    for session in repository.sessions_under("sessions/")? {
+        let read = || repository.get(session_key(session), limits::RECORD_BYTES_MAX);
+        let marker = opened(read, |read| match read {
+            None => Ok(None),
+            Some(bytes) => Ok(Some(SessionMarker::decode(&repository.keys, session, bytes, codec)?)),
+        });
+        match marker {
+            Ok(None) => {}
+            Ok(Some(SessionMarker { kind: SessionKind::Writer { adopts }, host, .. })) => {
+                out.insert(session, Marker::Writer { adopts, host });
+            }
+            Ok(Some(SessionMarker { kind: SessionKind::Reader { snapshot, usage }, host, .. })) => {
+                out.insert(session, Marker::Reader { snapshot, usage, host });
+            }
+            Err(error) if is_damage(&error) => {
+                tracing::warn!(session = %session, error = %error, "Cannot read a session's marker");
+                out.insert(session, Marker::Unreadable);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(out)
+}

@@ -1,0 +1,407 @@
+//! Frees what nobody needs, beside running backups, restores, checks and other prunes.
+//!
+//! [`run`] follows docs/format.md chapter 12: no lock, no exclusive phase, no clock that decides what is deleted, and it never waits:
+//! what cannot be decided yet, a later prune carries on. Every state in which it can be stopped is finished by the next one.
+//! Promises to delete nothing that a snapshot or a reader needs, and to refuse rather than guess. Marks come from usage tables;
+//! trees are not read. Knows names, frames and bytes; what a file is it does not know.
+//!
+//! Rooms: `look` (what is needed, who runs), `choose` (which packs may go), `generation` (tombstone to deletion), `repack` (needed frames
+//! out of mostly dead packs), `segments` (the index), `watch` (who is dead), `report`, `rules` (what tests take away).
+//! Memory: one bit a frame, a row a pack, the index (mapped where there is a cache), one pack being copied.
+
+mod choose;
+mod generation;
+mod look;
+mod repack;
+mod report;
+mod rules;
+mod segments;
+mod watch;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::job::{Job, Stage};
+use crate::repository::index::Index;
+use crate::repository::{Repository, key, list};
+use bytes::Bytes;
+use choose::{Places, Row};
+use generation::Generation;
+use longshore_format::envelope::Codec;
+use longshore_format::generation::DOOMED_NAMES_MAX;
+use longshore_format::id::{PackName, RandomName, SessionId, UsageName};
+use longshore_format::usage::Usage;
+use longshore_store::{Put, StoreErrorKind};
+use look::{Look, LookRules, look, refuse};
+pub use report::{Kept, PackRow, PruneReport, Why};
+pub use rules::{Rule, Rules};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+/// Key of the room that is kept back.
+pub const RESERVE_KEY: &str = "reserve";
+/// Its size.
+pub const RESERVE_BYTES: usize = 4 << 20;
+
+/// How to prune.
+#[derive(Clone, Debug)]
+pub struct PruneOptions {
+    /// Look and say what would be done; nothing is written.
+    pub dry_run: bool,
+    /// Go on although no snapshot counts: everything goes.
+    pub allow_empty: bool,
+    /// Share of dead bytes from which a pack's needed frames are moved elsewhere.
+    pub waste_percent: u8,
+    /// Most bytes that are moved in this run; none: no bound.
+    pub max_repack_bytes: Option<u64>,
+    /// Size at which a pack is closed; packs of less than a quarter are merged when there are many.
+    pub pack_size_bytes: usize,
+    /// How long nothing of a session may have changed, over three prunes, before it is judged dead.
+    pub fence_after: Duration,
+    /// Judges every open session dead now.
+    pub fence_now: bool,
+    /// Sessions whose process is known to be gone.
+    pub fence: Vec<SessionId>,
+    /// Host, for people.
+    pub host: String,
+    /// What tests take away.
+    pub rules: Rules,
+}
+
+impl Default for PruneOptions {
+    fn default() -> Self {
+        Self {
+            dry_run: false,
+            allow_empty: false,
+            waste_percent: 40,
+            max_repack_bytes: None,
+            pack_size_bytes: 16 << 20,
+            fence_after: Duration::from_secs(7 * 24 * 3600),
+            fence_now: false,
+            fence: vec![],
+            host: String::new(),
+            rules: Rules::default(),
+        }
+    }
+}
+
+/// Prunes a repository.
+///
+/// # Errors
+/// Corrupt when something that counts cannot be read or is missing: nothing was deleted then. `Usage` when no snapshot counts.
+/// `Cancelled`, or what the store says; the next run finishes what this one began.
+pub fn run(repository: &Repository, job: &Arc<Job>, options: &PruneOptions) -> Result<PruneReport> {
+    let started = repository.world.clock.monotonic();
+    job.enter(Stage::Preparing);
+    let mut prune = Prune {
+        repository,
+        job,
+        options,
+        codec: Codec::new()?,
+        index: Index::empty(),
+        distrusted: HashSet::new(),
+        proven: HashMap::new(),
+        unstored: BTreeSet::new(),
+        replaced: BTreeSet::new(),
+        verdicts: HashMap::new(),
+        rows: vec![],
+        full: false,
+        report: PruneReport::default(),
+    };
+    let outcome = prune.run();
+    let restored = if options.dry_run { Ok(()) } else { prune.put_reserve() };
+    job.enter(Stage::Finished);
+    outcome?;
+    restored?;
+    let mut report = prune.report;
+    report.seconds = repository.world.clock.monotonic().saturating_sub(started).as_secs_f64();
+    report.finish();
+    Ok(report)
+}
+
+/// One run.
+struct Prune<'a> {
+    repository: &'a Repository,
+    job: &'a Arc<Job>,
+    options: &'a PruneOptions,
+    codec: Codec,
+    index: Index,
+    /// Packs whose header does not say what the index said.
+    distrusted: HashSet<PackName>,
+    /// Packs whose header was read and holds what is said.
+    proven: HashMap<PackName, Usage>,
+    /// Packs whose frames no stored segment lists.
+    unstored: BTreeSet<PackName>,
+    /// Segments that were deleted since the index was loaded.
+    replaced: BTreeSet<RandomName>,
+    /// What becomes of packs.
+    verdicts: HashMap<PackName, Why>,
+    /// The packs that were there at the beginning.
+    rows: Vec<Row>,
+    /// The store has refused for lack of room.
+    full: bool,
+    report: PruneReport,
+}
+
+/// A look, and the packs that are there.
+struct Sight {
+    look: Look,
+    sizes: HashMap<PackName, u64>,
+    places: Places,
+    /// Packs of all tombstones by generation.
+    generations: Vec<Generation>,
+}
+
+impl Sight {
+    fn tombstoned(&self) -> HashSet<PackName> {
+        self.generations.iter().flat_map(Generation::packs).copied().collect()
+    }
+}
+
+impl Prune<'_> {
+    fn run(&mut self) -> Result<()> {
+        self.refuse_what_cannot_be()?;
+        self.fence()?;
+        self.index = self.load_index()?;
+        let mut sight = self.sight(None)?;
+        self.count(&sight);
+        if sight.look.counted.is_empty() && !sight.sizes.is_empty() && !self.options.allow_empty {
+            return Err(Error::new(
+                ErrorKind::Usage,
+                format!("refusing to prune: no snapshot counts, everything would be deleted: packs={}", sight.sizes.len()),
+            )
+            .with_next_step("nothing was deleted; if this is meant, say so with --allow-empty"));
+        }
+        self.refuse_missing(&sight)?;
+        self.job.enter(Stage::Running);
+        if !self.options.dry_run {
+            // What others began goes first: it may free the room that is needed below.
+            let decided = self.carry_on(&mut sight)?;
+            if !decided.is_empty() {
+                self.follow(decided, &mut sight)?;
+                sight = self.sight(Some(sight.look))?;
+            }
+        }
+        let moved = self.repack(&sight)?;
+        if moved {
+            sight = self.sight(Some(sight.look))?;
+        }
+        self.open_generation(&mut sight)?;
+        self.tell();
+        if self.options.dry_run {
+            return Ok(());
+        }
+        self.job.enter(Stage::Committing);
+        self.rewrite_index(&sight, &BTreeSet::new())?;
+        self.watch(&sight)?;
+        Ok(())
+    }
+
+    /// Listings that can never be empty.
+    fn refuse_what_cannot_be(&self) -> Result<()> {
+        for prefix in ["config/", "keys/"] {
+            if self.repository.store.list(prefix, None, 1)?.entries.is_empty() {
+                return Err(look::short_listing(format!("a listing is empty that cannot be: prefix={prefix}")));
+            }
+        }
+        Ok(())
+    }
+
+    fn keeps(&self, rule: Rule) -> bool {
+        self.options.rules.keeps(rule)
+    }
+
+    fn load_index(&self) -> Result<Index> {
+        self.repository.load_segments(self.job)
+    }
+
+    fn look(&self, last: Option<&Look>) -> Result<Look> {
+        let rules =
+            LookRules { readers_count: self.keeps(Rule::ReadersCount), snapshots_first: self.keeps(Rule::SnapshotsFirst) };
+        look(self.repository, self.job, rules, last)
+    }
+
+    /// A look, then tombstones, then packs: in this order.
+    fn sight(&mut self, last: Option<Look>) -> Result<Sight> {
+        let look = self.look(last.as_ref())?;
+        let generations = self.generations()?;
+        let sizes = self.list_packs()?;
+        let places = self.places(&look, &sizes)?;
+        Ok(Sight { look, sizes, places, generations })
+    }
+
+    fn list_packs(&self) -> Result<HashMap<PackName, u64>> {
+        let mut sizes = HashMap::new();
+        list(&*self.repository.store, "packs/", |entry| {
+            if let Some(name) = entry.key.as_str().strip_prefix("packs/").and_then(|n| PackName::from_text(n).ok()) {
+                sizes.insert(name, entry.size_bytes);
+            }
+            Ok(())
+        })?;
+        Ok(sizes)
+    }
+
+    /// Where needed frames lie; packs that no segment lists are asked for their headers when something is not found without them.
+    fn places(&mut self, look: &Look, sizes: &HashMap<PackName, u64>) -> Result<Places> {
+        let find =
+            |prune: &Self| Places::find(&prune.index, sizes, &look.needed, &prune.distrusted, prune.keeps(Rule::ListedPacks));
+        let mut places = find(self);
+        let missing = places.missing(&look.needed);
+        if !missing.is_empty() {
+            let births: HashSet<PackName> = missing.iter().map(|frame| frame.pack).collect();
+            let unknown: Vec<PackName> = places.rows.iter().filter(|row| !row.known).map(|row| row.name).collect();
+            let (own, others): (Vec<_>, Vec<_>) = unknown.into_iter().partition(|name| births.contains(name));
+            self.index_headers(&own, sizes)?;
+            places = find(self);
+            if !places.missing(&look.needed).is_empty() {
+                self.index_headers(&others, sizes)?;
+                places = find(self);
+            }
+        }
+        Ok(places)
+    }
+
+    fn refuse_missing(&self, sight: &Sight) -> Result<()> {
+        let missing = sight.places.missing(&sight.look.counted_frames);
+        let Some(first) = missing.first() else { return Ok(()) };
+        // A snapshot that was deleted since the look may have lost its packs to another prune.
+        let again = self.look(None)?;
+        let missing = sight.places.missing(&again.counted_frames);
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(refuse(Error::corrupt(format!(
+            "frames that snapshots need lie in no pack: frames={}, first_pack={}",
+            missing.len(),
+            first.pack
+        )))
+        .with_next_step("nothing was deleted; see what it hurts with: longshore repo check; then: longshore repo repair"))
+    }
+
+    /// Creates an object; when the store is full, out of the room that is kept back.
+    fn put(&mut self, text: &str, bytes: Vec<u8>) -> Result<Put> {
+        let (at, body) = (key(text)?, Bytes::from(bytes));
+        match self.repository.store.put_new(&at, body.clone()) {
+            Err(error) if error.kind() == StoreErrorKind::NoSpace && !self.full => {
+                self.full = true;
+                self.report.used_reserve = true;
+                tracing::warn!("The store is full, using the room that was kept back");
+                self.repository.store.delete(&key(RESERVE_KEY)?)?;
+                Ok(self.repository.store.put_new(&at, body)?)
+            }
+            done => Ok(done?),
+        }
+    }
+
+    /// Keeps room back for the next time the store is full.
+    fn put_reserve(&self) -> Result<()> {
+        let at = key(RESERVE_KEY)?;
+        match self.repository.store.head(&at) {
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == StoreErrorKind::NotFound => {}
+            Err(error) => return Err(error.into()),
+        }
+        let mut bytes = vec![0; RESERVE_BYTES];
+        self.repository.world.rng.fill(&mut bytes);
+        match self.repository.store.put_new(&at, Bytes::from(bytes)) {
+            Ok(_) => Ok(()),
+            Err(error) if matches!(error.kind(), StoreErrorKind::NoSpace | StoreErrorKind::Denied) => {
+                tracing::warn!(error = %error, "Cannot keep room back");
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn count(&mut self, sight: &Sight) {
+        self.rows.clone_from(&sight.places.rows);
+        for generation in &sight.generations {
+            self.verdicts.extend(generation.packs().map(|pack| (*pack, Why::WaitsForWriters)));
+        }
+        let sheltered = sight.look.sheltered();
+        let in_use = sight.sizes.keys().filter(|pack| sheltered.contains(&pack.session));
+        self.verdicts.extend(in_use.map(|pack| (*pack, Why::InUse)));
+        let report = &mut self.report;
+        report.snapshots = sight.look.counted.len() as u64;
+        report.readers = sight.look.readers() as u64;
+        report.packs_before = sight.sizes.len() as u64;
+        report.bytes_before = sight.sizes.values().sum();
+        report.bytes_needed = sight.places.rows.iter().map(|row| row.live_bytes).sum();
+        self.job.bytes_found.store(report.bytes_before, Relaxed);
+        self.job.files_found.store(report.packs_before, Relaxed);
+    }
+
+    /// Notes what becomes of the candidates, as far as it is known before they are decided.
+    fn note_candidates(&mut self, sight: &Sight, packs: &BTreeSet<PackName>) {
+        for pack in packs {
+            if self.verdicts.get(pack) == Some(&Why::Repacked) {
+                continue;
+            }
+            let row = sight.places.rows.binary_search_by_key(pack, |row| row.name).ok().map(|at| sight.places.rows[at]);
+            let why = if row.is_some_and(|row| row.live_frames > 0) { Why::Duplicate } else { Why::Unneeded };
+            self.verdicts.insert(*pack, why);
+        }
+    }
+
+    /// Says of each pack that was there what becomes of it.
+    fn tell(&mut self) {
+        for row in std::mem::take(&mut self.rows) {
+            let partly = if row.live_bytes < row.frames_bytes { Why::PartlyNeeded } else { Why::Needed };
+            let why = self.verdicts.get(&row.name).copied().unwrap_or(partly);
+            self.report.tell(PackRow { name: row.name, size_bytes: row.size_bytes, live_bytes: row.live_bytes, why });
+        }
+    }
+
+    /// The candidates of this run: what may go into its own tombstone.
+    fn candidates(&mut self, sight: &mut Sight) -> Result<(BTreeSet<PackName>, BTreeSet<UsageName>)> {
+        let sheltered = sight.look.sheltered();
+        let mut orphans: BTreeMap<SessionId, bool> = BTreeMap::new();
+        loop {
+            let off = sight.tombstoned();
+            let stuck: HashSet<PackName> =
+                sight.generations.iter().filter(|g| g.is_stuck()).flat_map(Generation::packs).copied().collect();
+            let may =
+                |row: &Row| !sheltered.contains(&row.name.session) && (!off.contains(&row.name) || stuck.contains(&row.name));
+            let mut choice = sight.places.choose(may, &off);
+            if self.prove(&choice.proofs, &sight.sizes)? {
+                // A session that began after the sessions were listed and ended before: its snapshot came after the look.
+                for pack in choice.packs.clone() {
+                    let session = pack.session;
+                    let is_new = match orphans.get(&session) {
+                        Some(known) => *known,
+                        None => {
+                            let is_new =
+                                !sight.look.has_ended(&session) && look::has(self.repository, &format!("snapshots/{session}"))?;
+                            orphans.insert(session, is_new);
+                            is_new
+                        }
+                    };
+                    if is_new {
+                        choice.packs.remove(&pack);
+                    }
+                }
+                let packs = choice.packs.into_iter().take(DOOMED_NAMES_MAX / 2).collect();
+                return Ok((packs, self.dead_tables(sight)?));
+            }
+            sight.places = self.places(&sight.look, &sight.sizes)?;
+            self.refuse_missing(sight)?;
+        }
+    }
+
+    fn dead_tables(&self, sight: &Sight) -> Result<BTreeSet<UsageName>> {
+        let pending: BTreeSet<UsageName> =
+            sight.generations.iter().filter(|g| !g.is_stuck()).flat_map(Generation::tables).copied().collect();
+        let mut dead = BTreeSet::new();
+        list(&*self.repository.store, "usage/", |entry| {
+            if let Some(name) = entry.key.as_str().strip_prefix("usage/").and_then(|n| UsageName::from_hex(n).ok())
+                && !sight.look.names_table(&name)
+                && !pending.contains(&name)
+                && dead.len() < DOOMED_NAMES_MAX / 2
+            {
+                dead.insert(name);
+            }
+            Ok(())
+        })?;
+        Ok(dead)
+    }
+}

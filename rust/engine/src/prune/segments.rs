@@ -1,0 +1,131 @@
+//! The index as a prune leaves it: without packs that are gone, without segments that cannot be read, without very many small ones.
+//!
+//! Promises that a segment goes only after everything it says of packs that stay was written elsewhere. The index is a hint: whatever
+//! is lost here costs requests and never data, so a full store makes this room do nothing. Memory: one segment being built.
+
+use super::{Prune, Sight};
+use crate::error::{ErrorKind, Result};
+use crate::repository::cursor::is_damage;
+use crate::repository::index::SegmentBytes;
+use longshore_format::id::{PackName, RandomName};
+use longshore_format::index::{Segment, SegmentBuilder, index_key, seal_segment};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// Chunks at which a segment that is being written is closed.
+const CHUNKS_MAX: usize = 64 << 10;
+/// A segment of fewer chunks is small.
+const SMALL_CHUNKS: usize = 8 << 10;
+/// So many small segments are merged.
+const SMALL_SEGMENTS: usize = 8;
+
+impl Prune<'_> {
+    /// Adds packs that no segment lists to the index in memory, from their headers; those that cannot be read stay unknown.
+    pub(super) fn index_headers(&mut self, packs: &[PackName], sizes: &HashMap<PackName, u64>) -> Result<()> {
+        let mut builder = SegmentBuilder::new();
+        for pack in packs {
+            self.job.check()?;
+            let size = sizes.get(pack).copied().unwrap_or(0);
+            match self.repository.pack_header(*pack, size, &mut self.codec) {
+                Ok((salt, frames)) => {
+                    builder.add_pack(*pack, salt, size, &frames);
+                    self.unstored.insert(*pack);
+                }
+                Err(error) if is_damage(&error) => {
+                    tracing::warn!(pack = %pack, error = %error, "Cannot read the header of a pack");
+                }
+                Err(error) => return Err(error),
+            }
+            if builder.chunks() >= CHUNKS_MAX {
+                let payload = std::mem::take(&mut builder).payload()?;
+                self.index.add_segment(Segment::new(SegmentBytes::Held(payload))?);
+            }
+        }
+        if !builder.is_empty() {
+            self.index.add_segment(Segment::new(SegmentBytes::Held(builder.payload()?))?);
+        }
+        Ok(())
+    }
+
+    /// Sends a segment, and knows it.
+    pub(super) fn put_segment(&mut self, builder: SegmentBuilder) -> Result<()> {
+        if builder.is_empty() {
+            return Ok(());
+        }
+        let name = self.repository.world.name();
+        let payload = builder.payload()?;
+        let bytes = seal_segment(&self.repository.keys, name, self.repository.world.salt(), &payload, &mut self.codec)?;
+        self.put(&index_key(name), bytes)?;
+        self.report.segments_written += 1;
+        let segment = self.repository.keep_segment(name, payload)?;
+        self.index.add_stored_segment(name, segment);
+        Ok(())
+    }
+
+    /// Step 5: segments without `doomed` packs and those that are gone; then the ones they replace are deleted.
+    pub(super) fn rewrite_index(&mut self, sight: &Sight, doomed: &BTreeSet<PackName>) -> Result<()> {
+        match self.try_rewrite(sight, doomed) {
+            Err(error) if error.kind() == ErrorKind::NoSpace => {
+                tracing::warn!(error = %error, "The store is full, leaving the index as it is");
+                Ok(())
+            }
+            done => done,
+        }
+    }
+
+    fn try_rewrite(&mut self, sight: &Sight, doomed: &BTreeSet<PackName>) -> Result<()> {
+        let sizes = &sight.sizes;
+        let damaged: Vec<RandomName> =
+            self.index.damaged.iter().map(|(name, _)| *name).filter(|name| !self.replaced.contains(name)).collect();
+        if !damaged.is_empty() {
+            let unknown: Vec<PackName> = {
+                let listed: BTreeSet<PackName> = self.listed_packs();
+                sizes.keys().filter(|pack| !listed.contains(pack)).copied().collect()
+            };
+            self.index_headers(&unknown, sizes)?;
+        }
+        let stays = |pack: &PackName, size: u64| sizes.get(pack) == Some(&size) && !doomed.contains(pack);
+        let stored: Vec<(RandomName, Arc<Segment<SegmentBytes>>)> =
+            self.index.named_segments().into_iter().filter(|(name, _)| !self.replaced.contains(name)).collect();
+        let is_stale =
+            |segment: &Segment<SegmentBytes>| segment.packs().any(|row| row.size_bytes != 0 && !stays(&row.name, row.size_bytes));
+        let small = stored.iter().filter(|(_, s)| s.len() < SMALL_CHUNKS).count();
+        let (old, kept): (Vec<_>, Vec<_>) =
+            stored.into_iter().partition(|(_, s)| is_stale(s) || small >= SMALL_SEGMENTS && s.len() < SMALL_CHUNKS);
+        if old.is_empty() && damaged.is_empty() && self.unstored.is_empty() {
+            return Ok(());
+        }
+        // A pack is written once, wherever it stands.
+        let mut written: BTreeSet<PackName> =
+            kept.iter().flat_map(|(_, s)| s.packs()).filter(|row| row.size_bytes != 0).map(|row| row.name).collect();
+        let held = self.index.unnamed_segments();
+        let mut builder = SegmentBuilder::new();
+        for segment in old.iter().map(|(_, segment)| segment).chain(&held) {
+            self.job.check()?;
+            let keep: BTreeSet<PackName> = segment
+                .packs()
+                .filter(|row| row.size_bytes != 0 && stays(&row.name, row.size_bytes) && !written.contains(&row.name))
+                .map(|row| row.name)
+                .collect();
+            builder.add_segment(segment, |pack| keep.contains(pack));
+            written.extend(keep);
+            if builder.chunks() >= CHUNKS_MAX {
+                self.put_segment(std::mem::take(&mut builder))?;
+            }
+        }
+        self.put_segment(builder)?;
+        self.unstored.clear();
+        for name in old.iter().map(|(name, _)| *name).chain(damaged) {
+            self.job.check()?;
+            if self.delete(&index_key(name))? {
+                self.report.segments_deleted += 1;
+            }
+            self.replaced.insert(name);
+        }
+        Ok(())
+    }
+
+    fn listed_packs(&self) -> BTreeSet<PackName> {
+        self.index.segments().iter().flat_map(|s| s.packs()).filter(|row| row.size_bytes != 0).map(|row| row.name).collect()
+    }
+}

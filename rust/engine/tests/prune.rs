@@ -1,0 +1,393 @@
+//! A prune alone: what it frees, what it keeps, what it refuses.
+
+#![expect(clippy::unwrap_used, reason = "a test makes its own files and may fail loudly")]
+
+mod common;
+
+use common::pruned::{back_up_alone, names, orphans, prune, small_packs, whole};
+use common::{init, noise, open, write};
+use longshore_engine::ErrorKind;
+use longshore_engine::prune::{PruneOptions, Why};
+use longshore_engine::repository::Repository;
+use longshore_format::id::SessionId;
+use longshore_store::layers::{Call, Effect, Fault, Verb};
+use longshore_store::{Key, MemoryStore, Store, StoreErrorKind};
+use std::path::Path;
+use std::sync::Arc;
+
+fn memory() -> (Arc<MemoryStore>, Repository) {
+    let store = Arc::new(MemoryStore::new());
+    let repository = init(Arc::<MemoryStore>::clone(&store));
+    (store, repository)
+}
+
+fn backup(repository: &Repository, path: &Path) -> SessionId {
+    back_up_alone(repository, path).unwrap().snapshot.unwrap()
+}
+
+/// Several files whose chunks go into one pack.
+fn fill(folder: &Path, seeds: std::ops::Range<u64>) {
+    for seed in seeds {
+        write(&folder.join(format!("f{seed}")), &noise(seed, 150_000));
+    }
+}
+
+fn bytes_of_packs(store: &MemoryStore) -> u64 {
+    store.list("packs/", None, 10_000).unwrap().entries.iter().map(|e| e.size_bytes).sum()
+}
+
+#[test]
+fn what_a_deleted_snapshot_alone_needed_is_freed_in_one_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, repository) = memory();
+    fill(folder.path(), 0..6);
+    let first = backup(&repository, folder.path());
+    for n in 0..6 {
+        std::fs::remove_file(folder.path().join(format!("f{n}"))).unwrap();
+    }
+    fill(folder.path(), 10..12);
+    let second = backup(&repository, folder.path());
+    let before = bytes_of_packs(&store);
+    let nothing = prune(&repository, &PruneOptions::default()).unwrap();
+    assert_eq!((nothing.packs_deleted, nothing.bytes_freed, nothing.exit_code), (0, 0, 0), "everything is needed");
+    repository.remove_snapshot(first, "test").unwrap();
+    let report = prune(&repository, &PruneOptions::default()).unwrap();
+    assert!(report.bytes_freed > 900_000 && report.packs_deleted >= 2, "{report:?}");
+    assert_eq!(before - bytes_of_packs(&store), report.bytes_freed);
+    assert_eq!(report.tables_deleted, 1);
+    assert_eq!(whole(&store).unwrap(), [second]);
+    assert_eq!(orphans(&store), Vec::<String>::new());
+    assert_eq!(names(&*store, "decisions/").len(), 1, "the decision is kept");
+    assert_eq!(names(&*store, "reserve"), ["reserve"]);
+    let next = back_up_alone(&repository, folder.path()).unwrap();
+    assert_eq!(next.counts.bytes_stored, 0, "the index is good");
+}
+
+#[test]
+fn needed_frames_move_out_of_mostly_dead_packs_as_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, repository) = memory();
+    fill(folder.path(), 0..20);
+    let first = backup(&repository, folder.path());
+    for n in 0..18 {
+        std::fs::remove_file(folder.path().join(format!("f{n}"))).unwrap();
+    }
+    let second = backup(&repository, folder.path());
+    repository.remove_snapshot(first, "test").unwrap();
+    let dry = prune(&repository, &PruneOptions { dry_run: true, ..small_packs() }).unwrap();
+    assert!(dry.kept.get(&Why::Repacked).is_some_and(|kept| kept.packs >= 1), "{dry:?}");
+    assert!(names(&*store, "tombstones/").is_empty() && names(&*store, "decisions/").is_empty(), "a dry run writes nothing");
+    let report = prune(&repository, &small_packs()).unwrap();
+    assert!(report.packs_repacked >= 1 && report.bytes_moved >= 300_000, "{report:?}");
+    assert!(report.bytes_freed > 2_500_000, "{report:?}");
+    assert_eq!(whole(&store).unwrap(), [second]);
+    assert_eq!(orphans(&store), Vec::<String>::new());
+    assert_eq!(back_up_alone(&repository, folder.path()).unwrap().counts.bytes_stored, 0, "moved frames are found");
+    // Without any index the headers of the packs say the same.
+    for name in names(&*store, "index/") {
+        store.delete(&Key::new(name).unwrap()).unwrap();
+    }
+    assert_eq!(whole(&store).unwrap().len(), 2);
+    let again = prune(&repository, &small_packs()).unwrap();
+    assert_eq!((again.packs_deleted, again.packs_repacked), (0, 0), "{again:?}");
+    assert!(!names(&*store, "index/").is_empty(), "the index is made again from what was needed");
+    assert_eq!(whole(&store).unwrap().len(), 2);
+}
+
+#[test]
+fn no_more_is_moved_than_was_allowed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, repository) = memory();
+    fill(folder.path(), 0..12);
+    let first = backup(&repository, folder.path());
+    for n in 0..10 {
+        std::fs::remove_file(folder.path().join(format!("f{n}"))).unwrap();
+    }
+    backup(&repository, folder.path());
+    repository.remove_snapshot(first, "test").unwrap();
+    let report = prune(&repository, &PruneOptions { max_repack_bytes: Some(1000), ..small_packs() }).unwrap();
+    assert!(report.bytes_moved <= 1000 && report.kept.contains_key(&Why::RepackLimit), "{report:?}");
+    whole(&store).unwrap();
+}
+
+#[test]
+fn small_packs_and_small_segments_are_merged() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, repository) = memory();
+    for n in 0..12 {
+        write(&folder.path().join(format!("f{n}")), &noise(n, 3000));
+        backup(&repository, folder.path());
+    }
+    assert!(names(&*store, "packs/").len() >= 24 && names(&*store, "index/").len() == 12);
+    let report = prune(&repository, &PruneOptions::default()).unwrap();
+    assert!(names(&*store, "packs/").len() <= 4, "{report:?}");
+    assert!(names(&*store, "index/").len() <= 2, "{report:?}");
+    assert_eq!(whole(&store).unwrap().len(), 12);
+    let again = prune(&repository, &PruneOptions::default()).unwrap();
+    assert_eq!((again.packs_deleted, again.segments_written), (0, 0), "merged is merged: {again:?}");
+}
+
+#[test]
+fn a_prune_never_waits_and_a_later_one_carries_its_generation_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, repository) = memory();
+    fill(folder.path(), 0..3);
+    let first = backup(&repository, folder.path());
+    std::fs::remove_file(folder.path().join("f1")).unwrap();
+    fill(folder.path(), 5..6);
+    backup(&repository, folder.path());
+    repository.remove_snapshot(first, "test").unwrap();
+    let mut writer = repository.open_writer("elsewhere", vec![], &longshore_engine::job::Job::new()).unwrap();
+    let report = prune(&repository, &PruneOptions::default()).unwrap();
+    assert_eq!((report.packs_deleted, report.generations_waiting), (0, 1), "{report:?}");
+    assert_eq!(report.waiting_for, [(writer.session(), "elsewhere".to_owned())]);
+    assert!(report.kept.contains_key(&Why::WaitsForWriters));
+    let again = prune(&repository, &PruneOptions::default()).unwrap();
+    assert_eq!(
+        (again.packs_deleted, again.generations_waiting),
+        (0, 1),
+        "no second generation is opened for the same: {again:?}"
+    );
+    writer.abort("done").unwrap();
+    let last = prune(&repository, &PruneOptions::default()).unwrap();
+    assert!(last.packs_deleted > 0 && last.generations_done == 1, "{last:?}");
+    assert_eq!(orphans(&store), Vec::<String>::new());
+    whole(&store).unwrap();
+}
+
+#[test]
+fn a_fenced_writer_cannot_commit_and_holds_nothing_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, repository) = memory();
+    fill(folder.path(), 0..3);
+    let first = backup(&repository, folder.path());
+    let mut writer = repository.open_writer("frozen", vec![], &longshore_engine::job::Job::new()).unwrap();
+    repository.remove_snapshot(first, "test").unwrap();
+    let now = PruneOptions { allow_empty: true, fence_now: true, ..PruneOptions::default() };
+    let report = prune(&repository, &now).unwrap();
+    assert_eq!(report.fenced, [writer.session()]);
+    assert!(report.packs_deleted > 0, "{report:?}");
+    let session = writer.session();
+    assert_eq!(writer.abort("awake").unwrap(), longshore_engine::repository::session::Aborted::Nothing);
+    assert!(!names(&*store, "snapshots/").is_empty() && names(&*store, &format!("sessions/{session}")).is_empty());
+    assert_eq!(orphans(&store), Vec::<String>::new());
+}
+
+#[test]
+fn what_a_reader_needs_stays_though_its_snapshot_was_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, repository) = memory();
+    fill(folder.path(), 0..3);
+    let session = backup(&repository, folder.path());
+    let (rows, _) = repository.snapshots().unwrap();
+    let marker = repository.open_reader(session, &rows[0].snapshot.usage, "reader").unwrap();
+    repository.remove_snapshot(session, "test").unwrap();
+    let options = PruneOptions { allow_empty: true, ..PruneOptions::default() };
+    let report = prune(&repository, &options).unwrap();
+    assert_eq!((report.packs_deleted, report.tables_deleted, report.readers), (0, 0, 1), "{report:?}");
+    drop(marker);
+    let report = prune(&repository, &options).unwrap();
+    assert!(report.packs_deleted >= 2 && report.tables_deleted == 1, "{report:?}");
+    assert_eq!(orphans(&store), Vec::<String>::new());
+}
+
+#[test]
+fn nothing_is_deleted_when_something_that_counts_is_missing_or_damaged() {
+    let folder = tempfile::tempdir().unwrap();
+    let (base, repository) = memory();
+    fill(folder.path(), 0..3);
+    let first = backup(&repository, folder.path());
+    fill(folder.path(), 3..5);
+    let second = backup(&repository, folder.path());
+    write(&folder.path().join("f9"), b"more");
+    let third = backup(&repository, folder.path());
+    repository.remove_snapshot(first, "test").unwrap();
+    let before = |store: &MemoryStore| (names(store, "packs/"), names(store, "usage/"), names(store, "index/"));
+    let spoil = |what: &str, change: &dyn Fn(&MemoryStore)| {
+        let store = Arc::new(base.fork());
+        change(&store);
+        let there = before(&store);
+        let error = prune(&open(Arc::<MemoryStore>::clone(&store)).unwrap(), &PruneOptions::default()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{what}: {error}");
+        assert!(error.next_step().is_some(), "{what}");
+        assert_eq!(before(&store), there, "{what}: something was deleted");
+    };
+    let at = |name: &str| Key::new(name).unwrap();
+    let snapshot = format!("snapshots/{second}");
+    spoil("a snapshot that cannot be read", &|s| s.overwrite(&at(&snapshot), vec![0; 300].into()));
+    spoil("a parent that is gone", &|s| s.delete(&at(&snapshot)).unwrap());
+    for table in names(&*base, "usage/") {
+        let counted =
+            repository.snapshots().unwrap().0.iter().any(|row| row.snapshot.usage.iter().any(|u| format!("usage/{u}") == table));
+        if counted {
+            spoil("a usage table that is gone", &|s| s.delete(&at(&table)).unwrap());
+            spoil("a usage table that cannot be read", &|s| s.overwrite(&at(&table), vec![7; 300].into()));
+        }
+    }
+    let pack = names(&*base, &format!("packs/{third}-")).pop().unwrap();
+    spoil("a pack that is gone", &|s| s.delete(&at(&pack)).unwrap());
+    spoil("no pack at all", &|s| names(s, "packs/").iter().for_each(|p| s.delete(&at(p)).unwrap()));
+    // Listings that are empty though nothing is gone.
+    for prefix in ["snapshots/", "packs/", "keys/"] {
+        let plan = move |call: &Call<'_>| match call.verb == Verb::List && call.key == prefix {
+            true => Effect::Short { keep_entries: 0 },
+            false => Effect::Pass,
+        };
+        let store = Arc::new(base.fork());
+        let repository =
+            open(Arc::<MemoryStore>::clone(&store)).unwrap().with_store(Arc::new(Fault::new(Arc::clone(&store), plan)));
+        let error = prune(&repository, &PruneOptions::default()).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Usage), "{prefix}: {error}");
+        assert_eq!(before(&store), before(&base), "{prefix}");
+    }
+    // Everything would go: only on a word.
+    repository.remove_snapshot(second, "test").unwrap();
+    repository.remove_snapshot(third, "test").unwrap();
+    assert_eq!(prune(&repository, &PruneOptions::default()).unwrap_err().kind(), ErrorKind::Usage);
+    let report = prune(&repository, &PruneOptions { allow_empty: true, ..PruneOptions::default() }).unwrap();
+    assert!(report.packs_deleted > 0 && names(&*base, "packs/").is_empty());
+}
+
+#[test]
+fn an_index_that_lies_about_a_copy_costs_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, repository) = memory();
+    fill(folder.path(), 0..3);
+    backup(&repository, folder.path());
+    let decoy = tempfile::tempdir().unwrap();
+    fill(decoy.path(), 50..51);
+    backup(&repository, decoy.path());
+    // A segment that says of the second backup's pack that it holds every frame of the first one's.
+    let mut codec = longshore_format::envelope::Codec::new().unwrap();
+    let packs: Vec<_> = store.list("packs/", None, 100).unwrap().entries;
+    let read = |at: usize, codec: &mut longshore_format::envelope::Codec| {
+        let name = longshore_format::id::PackName::from_text(packs[at].key.as_str().strip_prefix("packs/").unwrap()).unwrap();
+        (name, packs[at].size_bytes, repository.pack_header(name, packs[at].size_bytes, codec).unwrap())
+    };
+    let all: Vec<_> = (0..packs.len()).map(|at| read(at, &mut codec)).collect();
+    let everything: Vec<_> = all.iter().flat_map(|(_, _, (_, frames))| frames.clone()).collect();
+    for name in names(&*store, "index/") {
+        store.delete(&Key::new(name).unwrap()).unwrap();
+    }
+    let mut lie = longshore_format::index::SegmentBuilder::new();
+    for (name, size, (salt, _)) in &all {
+        lie.add_pack(*name, *salt, *size, &everything);
+    }
+    let name = longshore_format::id::RandomName([3; 16]);
+    let bytes =
+        longshore_format::index::seal_segment(repository.keys(), name, [1; 32], &lie.payload().unwrap(), &mut codec).unwrap();
+    store.put_new(&Key::new(format!("index/{name}")).unwrap(), bytes.into()).unwrap();
+    let report = prune(&repository, &PruneOptions::default());
+    for name in names(&*store, "index/") {
+        store.delete(&Key::new(name).unwrap()).unwrap();
+    }
+    assert_eq!(whole(&store).unwrap().len(), 2, "{report:?}");
+}
+
+#[test]
+fn a_full_store_is_pruned_out_of_the_room_kept_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, repository) = memory();
+    fill(folder.path(), 0..8);
+    let first = backup(&repository, folder.path());
+    for n in 0..7 {
+        std::fs::remove_file(folder.path().join(format!("f{n}"))).unwrap();
+    }
+    let second = backup(&repository, folder.path());
+    prune(&repository, &PruneOptions::default()).unwrap();
+    repository.remove_snapshot(first, "test").unwrap();
+    // Nothing fits while the reserve is there; what is freed makes room.
+    let inner = Arc::clone(&store);
+    let full = bytes_of_packs(&store);
+    let plan = move |call: &Call<'_>| {
+        let is_full = inner.head(&Key::new("reserve").unwrap()).is_ok() && bytes_of_packs(&inner) >= full;
+        if call.verb == Verb::PutNew && is_full { Effect::FailBefore(StoreErrorKind::NoSpace) } else { Effect::Pass }
+    };
+    let tight = repository.with_store(Arc::new(Fault::new(Arc::clone(&store), plan)));
+    let report = prune(&tight, &small_packs()).unwrap();
+    assert!(report.used_reserve && report.packs_deleted + report.tables_deleted > 0, "{report:?}");
+    assert_eq!(names(&*store, "reserve"), ["reserve"], "put back");
+    prune(&tight, &small_packs()).unwrap();
+    assert_eq!(whole(&store).unwrap(), [second]);
+    assert_eq!(orphans(&store), Vec::<String>::new());
+}
+
+#[test]
+fn a_store_that_refuses_to_delete_keeps_the_tombstone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, repository) = memory();
+    fill(folder.path(), 0..3);
+    let first = backup(&repository, folder.path());
+    write(&folder.path().join("f0"), b"other");
+    write(&folder.path().join("f1"), b"others");
+    backup(&repository, folder.path());
+    repository.remove_snapshot(first, "test").unwrap();
+    let plan = |call: &Call<'_>| match call.verb == Verb::Delete && call.key.starts_with("packs/") {
+        true => Effect::FailBefore(StoreErrorKind::Denied),
+        false => Effect::Pass,
+    };
+    let denied = repository.with_store(Arc::new(Fault::new(Arc::clone(&store), plan)));
+    let report = prune(&denied, &small_packs()).unwrap();
+    assert_eq!(report.packs_deleted, 0);
+    assert!(report.kept.contains_key(&Why::Refused) && names(&*store, "tombstones/").len() == 1, "{report:?}");
+    whole(&store).unwrap();
+    let report = prune(&repository, &small_packs()).unwrap();
+    assert!(report.packs_deleted > 0, "{report:?}");
+    assert_eq!(orphans(&store), Vec::<String>::new());
+    whole(&store).unwrap();
+}
+
+#[test]
+fn a_damaged_needed_frame_stays_where_it_is_and_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, repository) = memory();
+    fill(folder.path(), 0..8);
+    let first = backup(&repository, folder.path());
+    for n in 0..7 {
+        std::fs::remove_file(folder.path().join(format!("f{n}"))).unwrap();
+    }
+    backup(&repository, folder.path());
+    repository.remove_snapshot(first, "test").unwrap();
+    // Every frame of the pack of data is damaged, its header is not.
+    let packs = store.list(&format!("packs/{first}-"), None, 10).unwrap().entries;
+    let data = packs.iter().max_by_key(|e| e.size_bytes).unwrap();
+    let mut bytes = store.get(&data.key, 1 << 30).unwrap().to_vec();
+    for at in (200..1_200_000).step_by(5000) {
+        bytes[at] ^= 1;
+    }
+    store.overwrite(&data.key, bytes.into());
+    let report = prune(&repository, &small_packs()).unwrap();
+    assert_eq!(report.exit_code, 4, "{report:?}");
+    assert_eq!(report.damaged[0].0, data.key.as_str());
+    assert!(store.head(&data.key).is_ok(), "what may still be mended is kept");
+}
+
+#[test]
+fn a_marker_left_by_a_dead_reader_goes_after_three_prunes_and_the_time_given() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, repository) = memory();
+    fill(folder.path(), 0..2);
+    let session = backup(&repository, folder.path());
+    let (rows, _) = repository.snapshots().unwrap();
+    std::mem::forget(repository.open_reader(session, &rows[0].snapshot.usage, "gone").unwrap());
+    let writer = repository.open_writer("gone", vec![], &longshore_engine::job::Job::new()).unwrap();
+    let options = PruneOptions { fence_after: std::time::Duration::ZERO, ..PruneOptions::default() };
+    for round in 0..3 {
+        let report = prune(&repository, &options).unwrap();
+        assert!(report.fenced.is_empty(), "round {round}: {report:?}");
+        assert_eq!(names(&*store, "watches/").len(), 1);
+    }
+    let long = prune(&repository, &PruneOptions::default()).unwrap();
+    assert!(long.fenced.is_empty(), "seven days have not passed");
+    let report = prune(&repository, &options).unwrap();
+    assert_eq!(report.fenced.len(), 2, "{report:?}");
+    assert!(names(&*store, "sessions/").is_empty() && names(&*store, "watches/").is_empty());
+    drop(writer);
+    // A writer that ran and is neither there nor ended: the listing is short, or it was tampered with.
+    let lost = repository.open_writer("lost", vec![], &longshore_engine::job::Job::new()).unwrap();
+    prune(&repository, &options).unwrap();
+    store.delete(&Key::new(format!("sessions/{}", lost.session())).unwrap()).unwrap();
+    assert_eq!(prune(&repository, &options).unwrap_err().kind(), ErrorKind::Corrupt);
+    prune(&repository, &PruneOptions { fence_now: true, ..options }).unwrap();
+    assert_eq!(orphans(&store), Vec::<String>::new());
+}
