@@ -10,6 +10,7 @@ It does not know controllers: they report through the methods here.
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -221,6 +222,23 @@ def split_address(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def _listen(address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> ThreadingHTTPServer:
+    """Listen at an address of either family; on all interfaces of both when no host is named, as Go does."""
+    host, _ = address
+    both = not host and socket.has_dualstack_ipv6()
+
+    class Server(ThreadingHTTPServer):
+        address_family = socket.AF_INET6 if both or ":" in host else socket.AF_INET
+        daemon_threads = True
+
+        def server_bind(self) -> None:
+            if both:
+                self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            super().server_bind()
+
+    return Server(address, handler)
+
+
 class HttpFace:
     """The HTTP server; a component for the manager."""
 
@@ -272,7 +290,7 @@ class HttpFace:
                 """Scrapes and probes are no news."""
 
         try:
-            self._server = ThreadingHTTPServer(self._address, Handler)
+            self._server = _listen(self._address, Handler)
         except OSError as err:
             host, port = self._address
             failed(
@@ -282,7 +300,6 @@ class HttpFace:
                 )
             )
             return
-        self._server.daemon_threads = True
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, name="http", daemon=True
         )

@@ -31,7 +31,7 @@ from longshore.controllers.cluster import ClusterReader
 from longshore.controllers.pod_volume import AgentContext, PodVolumeController
 from longshore.controllers.pod_volume_backup import PodVolumeBackupController
 from longshore.controllers.pod_volume_restore import PodVolumeRestoreController
-from longshore.controllers.ports import DataPath
+from longshore.controllers.ports import Allowance, DataPath
 from longshore.controllers.repositories import Repositories
 from longshore.controllers.repository_keys import KEY_AT_RISK, SECRET_ROOT, RepositoryKeys
 from longshore.controllers.tasks import Interruption, Tasks
@@ -80,6 +80,8 @@ class AgentSettings:
     outage_seconds_max: float = 3600.0
     """For how long an object waits for a store that is away."""
     progress_seconds: float = 3.0
+    restore_allow: frozenset[Allowance] = frozenset()
+    """What a restore that says nothing itself may bring back although it lends rights."""
     lease_times: LeaseTimes = field(default_factory=LeaseTimes)
 
     def __post_init__(self) -> None:
@@ -188,6 +190,7 @@ class NodeAgent:
             host_root=settings.host_pods_root,
             memory_limit_bytes=share,
             restore_owner=os.geteuid() == 0,
+            allow=settings.restore_allow,
         )
         backup_informer = Informer(client, backups.resource, namespace=settings.namespace, clock=clock)
         restore_informer = Informer(

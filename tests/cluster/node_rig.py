@@ -201,7 +201,7 @@ class Cluster:
         }
         self.create("podvolumebackups", {"metadata": {"name": name}, "spec": body})
 
-    def restore(self, name, pod, uid, snapshot, *, source=None):
+    def restore(self, name, pod, uid, snapshot, *, source=None, annotations=None):
         owner = {"apiVersion": "velero.io/v1", "kind": "Restore", "name": "r", "uid": RESTORE_UID, "controller": True}
         body = {
             "pod": {"kind": "Pod", "namespace": self.namespace, "name": pod, "uid": uid},
@@ -212,7 +212,8 @@ class Cluster:
             "sourceNamespace": source or self.namespace,
             "uploaderType": "kopia",
         }
-        self.create("podvolumerestores", {"metadata": {"name": name, "ownerReferences": [owner]}, "spec": body})
+        metadata = {"name": name, "ownerReferences": [owner], "annotations": annotations or {}}
+        self.create("podvolumerestores", {"metadata": metadata, "spec": body})
 
     def agent(self, *argv, lease="short"):
         number = next(self.agents)

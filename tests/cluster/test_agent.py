@@ -88,6 +88,24 @@ def test_root_of_another_user(cluster):
     wait_for(lambda: stat.S_IMODE(target.stat().st_mode) == 0o700, seconds=60, what="the root has its true mode")
 
 
+def test_rights_are_left_out_and_named_unless_the_restore_allows_them(cluster):
+    uid, path = cluster.pod("db-0")
+    (path / "tool").write_text("x")
+    (path / "tool").chmod(0o4755)
+    cluster.agent()
+    cluster.backup("out", "db-0", uid)
+    snapshot = cluster.wait_phase("podvolumebackups", "out")["snapshotID"]
+    for name, annotations, mode in (
+        ("plain", None, 0o755),
+        ("trusted", {"longshore.io/restore-allow": "setuid"}, 0o4755),
+    ):
+        back, target = cluster.pod(f"back-{name}", waits=True, user=os.geteuid())
+        cluster.restore(name, f"back-{name}", back, snapshot, annotations=annotations)
+        status = cluster.wait_phase("podvolumerestores", name)
+        assert status["phase"] == "Completed" and stat.S_IMODE((target / "tool").stat().st_mode) == mode, status
+        assert ("tool" in status.get("message", "")) == (annotations is None), status
+
+
 @pytest.mark.timeout(900)  # 160 s on two idle cores, most of it twenty starts and lapses of the lease
 def test_killed_at_twenty_random_moments(cluster):
     """After each kill the agent comes back; 60 s after the last every object has ended, and what is Completed restores."""

@@ -52,6 +52,15 @@ __all__ = ["command"]
     show_envvar=True,
     help="Local cache; it makes backups faster and may be deleted.",
 )
+@click.option(
+    "--restore-allow",
+    metavar="LIST",
+    default="none",
+    envvar="LONGSHORE_RESTORE_ALLOW",
+    show_envvar=True,
+    show_default=True,
+    help="What restores bring back though it lends rights: setuid, devices, capabilities, with commas between.",
+)
 @cluster_options
 def command(
     *,
@@ -66,6 +75,7 @@ def command(
     concurrency: int,
     memory_limit: int | None,
     cache_dir: str | None,
+    restore_allow: str,
     unused: tuple[str, ...],
 ) -> int:
     """Serve PodVolumeBackups and PodVolumeRestores of one node.
@@ -75,6 +85,7 @@ def command(
     _ = word
 
     def serve(stop: threading.Event) -> int:
+        from longshore.controllers.ports import allowances
         from longshore.node_agent import AgentSettings, run
 
         settings = AgentSettings(
@@ -86,6 +97,7 @@ def command(
             metrics_address=metrics_address,
             concurrency=concurrency,
             memory_limit_bytes=memory_limit,
+            restore_allow=allowances(restore_allow, field="--restore-allow"),
         )
         return run(settings, stop)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from longshore.cli.cluster import cluster_command, cluster_options, run_until_signal
+from longshore.cli.values import SPAN
 
 __all__ = ["command"]
 
@@ -21,6 +22,14 @@ __all__ = ["command"]
     help="The location that is meant where none is named.",
 )
 @click.option(
+    "--store-validation-frequency",
+    type=SPAN,
+    metavar="SPAN",
+    default="1m",
+    show_default=True,
+    help="How often a location is looked at that does not say itself, e.g. 5m; 0s for never again.",
+)
+@click.option(
     "--cache-dir", metavar="DIR", envvar="LONGSHORE_CACHE_DIR", show_envvar=True, help="Local cache; it may be deleted."
 )
 @cluster_options
@@ -32,10 +41,14 @@ def command(
     log_level: str,
     log_format: str,
     default_backup_storage_location: str,
+    store_validation_frequency: float,
     cache_dir: str | None,
     unused: tuple[str, ...],
 ) -> int:
-    """Serve repositories and storage locations of a cluster."""
+    """Serve repositories and storage locations of a cluster.
+
+    Flags of Velero's server are accepted, so that Velero's own Deployment can start it; those without a meaning here are named once in the log.
+    """
 
     def serve(stop: threading.Event) -> int:
         from longshore.server import ServerSettings, run
@@ -46,6 +59,7 @@ def command(
             metrics_address=metrics_address,
             cache_dir=Path(cache_dir) if cache_dir else None,
             default_backup_storage_location=default_backup_storage_location,
+            store_validation_frequency_seconds=store_validation_frequency,
         )
         return run(settings, stop)
 

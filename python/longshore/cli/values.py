@@ -12,9 +12,9 @@ from typing import Final
 
 import click
 
-from longshore.errors import UsageError
+from longshore.errors import LongshoreError, UsageError
 
-__all__ = ["BYTES", "COMPRESSION", "SNAPSHOT_PATH", "matcher", "parse_tags", "read_patterns"]
+__all__ = ["BYTES", "COMPRESSION", "SNAPSHOT_PATH", "SPAN", "matcher", "parse_tags", "read_patterns"]
 
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?b?)", re.IGNORECASE)
 _POWERS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
@@ -50,6 +50,23 @@ class _Compression(click.ParamType[str | int]):
         return int(text)
 
 
+class _Span(click.ParamType[float]):
+    name = "span"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        from longshore.api.values import Duration
+
+        try:
+            seconds = Duration(str(value)).span.total_seconds()
+        except (LongshoreError, ValueError, OverflowError):
+            seconds = -1.0
+        if seconds < 0.0:
+            self.fail(f"this is no span of time: {value!r} (write for example 90s, 5m or 1h30m)", param, ctx)
+        return seconds
+
+
 class _SnapshotPath(click.ParamType[tuple[str, bytes]]):
     name = "snapshot[:path]"
 
@@ -68,6 +85,7 @@ class _SnapshotPath(click.ParamType[tuple[str, bytes]]):
 BYTES: Final = _Bytes()
 COMPRESSION: Final = _Compression()
 SNAPSHOT_PATH: Final = _SnapshotPath()
+SPAN: Final = _Span()
 
 
 def parse_tags(pairs: Iterable[str]) -> dict[str, str]:

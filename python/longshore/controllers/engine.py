@@ -14,6 +14,7 @@ from pathlib import Path
 
 from longshore import datapath
 from longshore.controllers.ports import (
+    Allowance,
     BackupRequest,
     BackupResult,
     Job,
@@ -128,6 +129,9 @@ class _EngineRepository:
             workers=request.workers,
             memory_limit_bytes=request.memory_limit_bytes,
             restore_owner=request.restore_owner,
+            allow_setuid=Allowance.SETUID in request.allow,
+            allow_devices=Allowance.DEVICES in request.allow,
+            allow_capabilities=Allowance.CAPABILITIES in request.allow,
         )
         return self._opened.restore(options)
 

@@ -2,7 +2,7 @@
 
 Promises
 - A terminal patch always carries `completionTimestamp`, and `startTimestamp` where there was none.
-- Messages name thing, cause and next step, hold no secret that can be recognised, and are bounded; lists of items show the first hundred and how many more.
+- Messages name thing, cause and next step, hold no secret that can be recognised, and are bounded.
 - The finalizer that another agent left is taken off together with the terminal phase, so that a deletion never waits for us. We put none on.
 
 It does not know who may write (:mod:`longshore.controllers.claims`), nor clients.
@@ -10,7 +10,7 @@ It does not know who may write (:mod:`longshore.controllers.claims`), nor client
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -18,15 +18,13 @@ from typing import Any, Final
 from longshore.api.model import JsonObject
 from longshore.api.names import FINALIZER_POD_VOLUME
 from longshore.api.pod_volume import PodVolumePhase
-from longshore.controllers.ports import LostItem, Progress
+from longshore.controllers.ports import Progress
 from longshore.errors import LongshoreError
 from longshore.kube.clock import format_time
 from longshore.logs import redact
 
 __all__ = [
     "Ending",
-    "describe_changed",
-    "describe_lost",
     "failed",
     "progress_patch",
     "terminal_patch",
@@ -34,8 +32,6 @@ __all__ = [
 ]
 
 _MESSAGE_CHARS_MAX: Final = 16_000
-_NAMED_MAX: Final = 100
-_NAME_CHARS_MAX: Final = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,35 +109,10 @@ def done_progress(*, files: int, size_bytes: int, seconds: float) -> JsonObject:
     return fields
 
 
-def describe_lost(what: str, items: Sequence[LostItem], *, count: int, counted: str = "items_lost") -> str:
-    """Name items that were not captured or restored: the first hundred, and how many there are."""
-    named = [f"{_path(item.path)} ({item.message})" for item in items[:_NAMED_MAX]]
-    return _listed(f"{what}: {counted}={count}", named, count=count)
-
-
-def describe_changed(paths: Sequence[bytes], *, count: int) -> str:
-    """Name files that were written to while they were read; empty when there were none."""
-    if not count:
-        return ""
-    head = f"files changed while they were read; they were stored as found and will be read again next time: items_changed={count}"
-    return _listed(head, [_path(path) for path in paths[:_NAMED_MAX]], count=count)
-
-
 def bounded(text: str) -> str:
     """Cut a message to what a status may hold, with what looks like a secret blotted out."""
     clean = str(redact(text))
     return clean if len(clean) <= _MESSAGE_CHARS_MAX else clean[: _MESSAGE_CHARS_MAX - 1] + "…"
-
-
-def _listed(head: str, named: Sequence[str], *, count: int) -> str:
-    text = f"{head}, items=[{'; '.join(named)}]" if named else head
-    return text if count <= len(named) else f"{text} and {count - len(named)} more"
-
-
-def _path(path: bytes) -> str:
-    text = path.decode("utf-8", errors="backslashreplace")
-    safe = "".join(one if one.isprintable() else f"\\x{ord(one):02x}" for one in text)
-    return safe if len(safe) <= _NAME_CHARS_MAX else safe[: _NAME_CHARS_MAX - 1] + "…"
 
 
 def _status(obj: JsonObject) -> JsonObject:

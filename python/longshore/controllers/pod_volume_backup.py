@@ -26,7 +26,8 @@ from typing import Any, ClassVar, Final, Protocol
 from longshore.api.model import JsonObject
 from longshore.api.pod_volume import PodVolumeBackup, PodVolumePhase
 from longshore.controllers.cluster import ClusterReader, resource_of
-from longshore.controllers.phases import Ending, describe_changed, describe_lost, done_progress
+from longshore.controllers.items import describe_changed, describe_lost, log_items
+from longshore.controllers.phases import Ending, done_progress
 from longshore.controllers.pod_volume import AgentContext, PodVolumeController
 from longshore.controllers.ports import BackupRequest, BackupResult, Repository, Snapshot
 from longshore.controllers.snapshot_ids import is_ours
@@ -200,7 +201,9 @@ class PodVolumeBackupController(PodVolumeController):
                 if snapshot.tags.get(TAG_OBJECT_UID) == plan.uid:
                     _log.info("Found the snapshot of an earlier attempt", snapshot=snapshot.id, uid=plan.uid)
                     return BackupOutcome(str(plan.path), found=snapshot)
-        return BackupOutcome(str(plan.path), result=task.run(lambda: repository.backup(plan.request)))
+        result = task.run(lambda: repository.backup(plan.request))
+        log_items("not captured", result.lost, count=result.items_lost, kind=self.kind, key=task.key)
+        return BackupOutcome(str(plan.path), result=result)
 
     def ending(self, obj: JsonObject, outcome: BackupOutcome) -> Ending:  # noqa: ARG002 - the table's shape
         """Completed, or Failed with what is kept."""

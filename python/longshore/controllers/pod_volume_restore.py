@@ -13,6 +13,8 @@ What the table of :mod:`longshore.controllers.pod_volume` does not say:
   others, so that whoever finds the object later can set it.
 - *The end*: items that could not be restored, or data that did not verify, make it Failed, and no done-file is written: the pod does not start over half a
   volume.
+- *setuid, devices, file capabilities* lend rights that a tenant could have planted in a volume: they are left out, and named, unless the object or the
+  agent's default allows them.
 
 It does not know keys, credentials or stores.
 """
@@ -31,10 +33,11 @@ from longshore.api.pod_volume import PodVolumePhase, PodVolumeRestore
 from longshore.controllers import restore_wait
 from longshore.controllers.claims import node_of
 from longshore.controllers.cluster import ClusterReader, resource_of
-from longshore.controllers.phases import Ending, describe_lost, done_progress
+from longshore.controllers.items import describe_lost, log_items
+from longshore.controllers.phases import Ending, done_progress
 from longshore.controllers.pod_volume import AgentContext, PodVolumeController
 from longshore.controllers.pod_volume_backup import RepositoryOpener, find_volume, forgetting, workers_of
-from longshore.controllers.ports import RestoreRequest, RestoreResult
+from longshore.controllers.ports import Allowance, RestoreRequest, RestoreResult, allowances
 from longshore.controllers.restore_wait import Waiting
 from longshore.controllers.snapshot_ids import check_ours
 from longshore.controllers.tasks import Task
@@ -45,12 +48,24 @@ from longshore.objectstore.settings import repository_prefix
 from longshore.runtime.controller import Requeue
 from longshore.volumes import VolumePath, filled_by_kubernetes
 
-__all__ = ["ANNOTATION_ROOT_MODE", "PodVolumeRestoreController", "PodsOfNode", "source_namespace"]
+__all__ = [
+    "ANNOTATION_ALLOW",
+    "ANNOTATION_ROOT_MODE",
+    "SETTING_ALLOW",
+    "PodVolumeRestoreController",
+    "PodsOfNode",
+    "allowed_by",
+    "source_namespace",
+]
 
 _log = get_logger(__name__)
 
 ANNOTATION_ROOT_MODE: Final = "longshore.io/root-mode"
 """On a PVR: mode, in octal, that the volume's root gets when the waiting container has ended."""
+ANNOTATION_ALLOW: Final = "longshore.io/restore-allow"
+"""On a PVR: what of setuid, devices and capabilities is brought back, with commas between; `none` for nothing, whatever the agent's default is."""
+SETTING_ALLOW: Final = "RestoreAllow"
+"""The same in `spec.uploaderSettings`, for whoever writes those; the annotation goes before it."""
 _WAIT_SECONDS: Final = 30.0
 """Events of the pod come sooner; this is for the one that was missed."""
 _CLOSE_SECONDS: Final = 5.0
@@ -107,10 +122,12 @@ class PodVolumeRestoreController(PodVolumeController):
         host_root: Path,
         memory_limit_bytes: int | None = None,
         restore_owner: bool = True,
+        allow: frozenset[Allowance] = frozenset(),
     ) -> None:
         """Prepare.
 
         Args:
+            allow: what a restore that says nothing itself may bring back.
             pods: the node's pods.
             host_root: where the kubelet's folder of pods is mounted.
             memory_limit_bytes: for one job.
@@ -123,6 +140,7 @@ class PodVolumeRestoreController(PodVolumeController):
         self._host_root = host_root
         self._memory_limit_bytes = memory_limit_bytes
         self._restore_owner = restore_owner
+        self._allow = allow
 
     def is_ours(self, obj: JsonObject) -> bool:
         """Whether its pod is on our node, or we had it before."""
@@ -192,6 +210,7 @@ class PodVolumeRestoreController(PodVolumeController):
                 workers=workers_of(spec.uploader_settings, "ParallelFilesDownload"),
                 memory_limit_bytes=self._memory_limit_bytes,
                 restore_owner=self._restore_owner,
+                allow=allowed_by(parsed, default=self._allow),
             ),
         )
 
@@ -204,6 +223,8 @@ class PodVolumeRestoreController(PodVolumeController):
             _log.info("Removed what an earlier restore had left", path=str(plan.path))
         with forgetting(self._repositories, location=plan.location, namespace=plan.namespace):
             result = task.run(lambda: repository.restore(plan.request))
+        log_items("not restored", result.lost, count=result.items_lost, kind=self.kind, key=task.key)
+        log_items("left out by policy", result.dropped, count=result.items_dropped, kind=self.kind, key=task.key)
         hidden = restore_wait.true_mode_if_hidden(plan.path, plan.waiter) if result.exit_code == 0 else None
         return RestoreOutcome(plan, result, hidden)
 
@@ -223,7 +244,9 @@ class PodVolumeRestoreController(PodVolumeController):
         annotations: dict[str, str | None] = {}
         left_out = ""
         if result.items_dropped:
-            head = "left out because they lend rights beyond owner and mode"
+            head = (
+                f"left out because they lend rights beyond owner and mode (annotation {ANNOTATION_ALLOW} lets them in)"
+            )
             left_out = describe_lost(head, result.dropped, count=result.items_dropped, counted="items_left_out")
         message = ""
         if outcome.true_mode is not None:
@@ -315,6 +338,21 @@ def restore_uid_of(parsed: PodVolumeRestore) -> str:
     owner = parsed.metadata.controller_owner
     found = owner.uid if owner is not None and owner.uid else parsed.metadata.labels.get(LABEL_RESTORE_UID, "")
     return restore_wait.check_restore_uid(found)
+
+
+def allowed_by(parsed: PodVolumeRestore, *, default: frozenset[Allowance]) -> frozenset[Allowance]:
+    """Tell what of a snapshot may lend rights beyond owner and mode.
+
+    Raises:
+        UsageError: the object asks for something that there is not.
+    """
+    for where, values in (
+        (f"metadata.annotations.{ANNOTATION_ALLOW}", parsed.metadata.annotations.get(ANNOTATION_ALLOW)),
+        (f"spec.uploaderSettings.{SETTING_ALLOW}", parsed.spec.uploader_settings.get(SETTING_ALLOW)),
+    ):
+        if values:
+            return allowances(values, field=where)
+    return default
 
 
 def parsed_name(obj: Any) -> str:

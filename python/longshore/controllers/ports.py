@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from longshore.errors import UsageError
 from longshore.objectstore.credentials import Credentials
 from longshore.objectstore.settings import StoreSettings
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from longshore.datapath import RepositoryStatus
 
 __all__ = [
+    "Allowance",
     "BackupRequest",
     "BackupResult",
     "DataPath",
@@ -37,9 +39,39 @@ __all__ = [
     "RootKey",
     "RootKeyKind",
     "Snapshot",
+    "allowances",
 ]
 
 Result_co = TypeVar("Result_co", covariant=True)
+
+
+class Allowance(StrEnum):
+    """What a restore leaves out unless it is allowed, because it lends rights beyond owner and mode."""
+
+    SETUID = "setuid"
+    DEVICES = "devices"
+    CAPABILITIES = "capabilities"
+
+
+def allowances(text: str, *, field: str) -> frozenset[Allowance]:
+    """Read a list of them, with commas between; `none` is the empty one.
+
+    Args:
+        field: where it stands, for messages.
+
+    Raises:
+        UsageError: a word is none of them.
+    """
+    words = [word.strip() for word in text.split(",")]
+    if words == ["none"]:
+        return frozenset()
+    try:
+        return frozenset(Allowance(word) for word in words)
+    except ValueError as err:
+        raise UsageError(
+            f"not what a restore may be allowed: field={field}, value={text[:80]!r}",
+            f"write none, or some of {', '.join(Allowance)} with commas between",
+        ) from err
 
 
 class RootKeyKind(StrEnum):
@@ -105,6 +137,7 @@ class RestoreRequest:
     workers: int | None = None
     memory_limit_bytes: int | None = None
     restore_owner: bool = True
+    allow: frozenset[Allowance] = frozenset()
 
 
 class Progress(Protocol):

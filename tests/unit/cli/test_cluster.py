@@ -88,6 +88,26 @@ def test_server_takes_its_flags_and_veleros(started: list[Any]) -> None:
     assert main(["server", "--namespace", "v", "--default-backup-storage-location", "nas", *VELERO]) == 0
     (settings,) = started
     assert (settings.namespace, settings.default_backup_storage_location) == ("v", "nas")
+    assert settings.store_validation_frequency_seconds == 60.0
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("0s", 0.0), ("1h30m", 5400.0), ("soon", None), ("-1m", None), ("5", None)]
+)
+def test_server_reads_spans_as_velero_writes_them(started: list[Any], text: str, seconds: float | None) -> None:
+    assert main(["server", f"--store-validation-frequency={text}"]) == (2 if seconds is None else 0)
+    assert [one.store_validation_frequency_seconds for one in started] == ([] if seconds is None else [seconds])
+
+
+def test_switches_of_velero_swallow_no_word(started: list[Any]) -> None:
+    assert main(["server", "--default-snapshot-move-data", "--restore-only", "--namespace", "v"]) == 0
+    assert started[0].namespace == "v"
+
+
+@pytest.mark.parametrize(("text", "code"), [("setuid,devices", 0), ("none", 0), ("everything", 2)])
+def test_agent_reads_what_restores_may_bring_back(started: list[Any], text: str, code: int) -> None:
+    assert main(["node-agent", "--node-name", "n", "--restore-allow", text]) == code
+    assert [set(one.restore_allow) for one in started] == ([] if code else [set(text.split(",")) - {"none"}])
 
 
 @pytest.mark.parametrize("words", [["node-agent", "--node-name", "n"], ["server"]])

@@ -6,6 +6,7 @@ import pytest
 from tests.unit.controllers.fake_datapath import Lost, wait_for
 from tests.unit.controllers.rig import BSL, NAMESPACE, PVB, PVR, RESTORE_UID
 
+from longshore.controllers.ports import allowances
 from longshore.errors import CorruptError, NewerFormatError, NoSpaceError, StoreDeniedError
 from longshore.kube.fake import Answer
 from longshore.kube.resource import EVENTS, PERSISTENT_VOLUMES, PODS, SECRETS
@@ -130,7 +131,9 @@ def test_items_that_could_not_be_read_are_named(rig):
     rig.agent()
     status = rig.done_backup(pod)
     assert status["phase"] == "Failed" and status["snapshotID"] == rig.snapshots()[0].id
-    assert "bad\\x0a\\xff99 (permission denied)" in status["message"] and "and 50 more" in status["message"]
+    message = status["message"]
+    assert "items=[permission denied: bad\\x0a\\xff0, bad\\x0a\\xff1, " in message and "and 140 more]" in message
+    assert message.count("permission denied") == 1 and "the agent's log names them all" in message
 
 
 def test_restore_that_is_not_whole_lets_no_pod_go(rig):
@@ -143,6 +146,34 @@ def test_restore_that_is_not_whole_lets_no_pod_go(rig):
     status = rig.wait_phase(PVR, rig.restore(back, snapshot))
     assert status["phase"] == "Failed" and "no such user" in status["message"]
     assert not (target / ".velero").exists()
+
+
+@pytest.mark.parametrize(
+    ("default", "annotation", "setting", "allowed"),
+    [
+        ("none", None, None, set()),
+        ("none", "setuid, capabilities", None, {"setuid", "capabilities"}),
+        ("none", None, "devices", {"devices"}),
+        ("setuid", None, None, {"setuid"}),
+        ("setuid,devices", "none", "devices", set()),
+        ("setuid", "devices", "capabilities", {"devices"}),
+        ("none", "all", None, None),
+        ("none", None, "setuid,", None),
+    ],
+)
+def test_rights_come_back_only_where_that_is_allowed(rig, default, annotation, setting, allowed):
+    pod, _path = rig.pod()
+    rig.agent(restore_allow=allowances(default, field="x"))
+    snapshot = rig.done_backup(pod)["snapshotID"]
+    back, _target = rig.waiting_pod()
+    metadata = {} if annotation is None else {"annotations": {"longshore.io/restore-allow": annotation}}
+    spec = {} if setting is None else {"uploaderSettings": {"RestoreAllow": setting}}
+    status = rig.wait_phase(PVR, rig.restore(back, snapshot, metadata=metadata, **spec))
+    asked = [set(request.allow) for kind, request in rig.world.calls if kind == "restore"]
+    if allowed is None:
+        assert status["phase"] == "Failed" and "restore may be allowed" in status["message"] and asked == []
+    else:
+        assert status["phase"] == "Completed" and asked == [allowed]
 
 
 @pytest.mark.parametrize(
