@@ -32,7 +32,7 @@ export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .PHONY: help venv build tools demo test test-rust test-unit test-engine test-scale test-cluster bench bench-quick bench-micro bench-tools gate \
-	lint lint-rust lint-python lint-types lint-seam lint-house format crds ci lock clean
+	lint lint-rust lint-python lint-types lint-seam lint-house format crds manifests ci lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -152,6 +152,9 @@ format: venv ## Rewrite sources in the house's format
 
 crds: build ## Write daemonset/crds/ from the models in python/longshore/api
 	$(BIN)/python -m longshore.api.crdgen --output daemonset/crds
+
+manifests: build ## Write daemonset/chart, base and kustomization.yaml from python/longshore/install
+	$(BIN)/python -m longshore.install.write --output daemonset
 
 lock: venv ## Resolve requirements.in and Cargo.toml anew into their lock files
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links \

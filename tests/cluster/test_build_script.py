@@ -86,7 +86,7 @@ def test_no_name_means_what_make_test_needs(room: Room) -> None:
     code, out = room.run()
     assert code == 0, out
     names = [name.rpartition("-")[0] for name in room.built()]
-    assert names == ["etcd", "kube-apiserver", "kubectl", "restic", "velero", "velero", "versitygw"]
+    assert names == ["etcd", "helm", "kube-apiserver", "kubectl", "promtool", "restic", "velero", "velero", "versitygw"]
 
 
 def test_one_failure_is_named_and_the_others_are_built(room: Room) -> None:

@@ -85,6 +85,12 @@ velero_build() {
   go_build "$out" $m "$version" $m/cmd/velero "-X $m/pkg/buildinfo.Version=v$version" ${replaces[@]+"${replaces[@]}"}
 }
 
+# The service discoveries, which promtool links and no rule needs, are most of its code: the tag leaves them out.
+promtool_build() {
+  local out=$1 version=$2 p=github.com/prometheus
+  GOFLAGS="$GOFLAGS -tags=remove_all_sd" go_build "$out" $p/prometheus "$version" $p/prometheus/cmd/promtool "-X $p/common/version.Version=$version"
+}
+
 rustic_build() {
   local out=$1 version=$2
   run cargo install rustic-rs --version "$version" --locked --jobs "$jobs" --root "$PWD/root" --target-dir "$PWD/target" || return
@@ -141,12 +147,14 @@ build() {
     rustic)     rustic_build "$out" "$version" ;;
     borg)       borg_build "$out" "$version" ;;
     valgrind)   valgrind_build "$out" "$version" ;;
+    helm)       go_build "$out" helm.sh/helm/v4 "$version" helm.sh/helm/v4/cmd/helm "" ;;
+    promtool)   promtool_build "$out" "$version" ;;
     *)          echo "versions.txt names it, but build.sh has no recipe for it: $name" >&2; return 1 ;;
   esac || return
   case $name in
     kubectl)    run timeout 60 "$out" version --client ;;
     velero)     run timeout 60 "$out" version --client-only ;;
-    restic)     run timeout 60 "$out" version ;;
+    restic|helm) run timeout 60 "$out" version ;;
     *)          run timeout 60 "$out" --version ;;
   esac
 }

@@ -26,6 +26,11 @@ COMMANDS: Final = {
     "repo": ("longshore.cli.repo:group", "Make, look at and check repositories, and their keys."),
     "node-agent": ("longshore.cli.node_agent:command", "Serve PodVolumeBackups and PodVolumeRestores of one node."),
     "server": ("longshore.cli.server:command", "Serve repositories and storage locations of a cluster."),
+    "install": ("longshore.cli.install:command", "Install or update Longshore in a cluster."),
+    "uninstall": (
+        "longshore.cli.install:uninstall_command",
+        "Remove server, agents and their rights from a cluster; keys, locations and backups stay.",
+    ),
     "version": ("longshore.cli.version:command", "Show the versions of this program."),
     "completion": ("longshore.cli.completion:command", "Print a script that completes commands in a shell."),
 }

@@ -410,13 +410,13 @@ class PodVolumeController(abc.ABC):
         context = self.context
         key = _key(obj)
         try:
-            written = self.patch(obj, terminal_patch(obj, ending, now=context.clock.now()))
+            written = self.patch(obj, self._terminal(obj, ending))
         except InvalidObjectError:
             if ending.phase is not PodVolumePhase.CANCELED:
                 raise
             # Nor this one, and an object that cannot end would hold up its own deletion.
             ending = replace(ending, phase=PodVolumePhase.FAILED)
-            written = self.patch(obj, terminal_patch(obj, ending, now=context.clock.now()))
+            written = self.patch(obj, self._terminal(obj, ending))
         context.tasks.drop(self.kind, key)
         self._memory.pop(key, None)
         seconds = 0.0 if task is None else context.clock.monotonic() - task.began_at
@@ -431,6 +431,12 @@ class PodVolumeController(abc.ABC):
         outcome = None if task is None else task.result
         context.observer.ended(self.kind, written, phase=str(ending.phase), seconds=seconds, outcome=outcome)
         return self.final(written)
+
+    def _terminal(self, obj: JsonObject, ending: Ending) -> JsonObject:
+        # The node stands in every object that we end, also where no work was begun: the admission policy lets us write no other.
+        change = terminal_patch(obj, ending, now=self.context.clock.now())
+        change["status"].setdefault("node", self.context.node)
+        return change
 
     def _gone(self, key: str, task: Task | None) -> None:
         if task is None:

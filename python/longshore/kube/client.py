@@ -355,6 +355,39 @@ class KubeClient:
             timeout_seconds=timeout_seconds,
         )
 
+    def apply(
+        self,
+        resource: Resource,
+        body: JsonObject,
+        *,
+        field_manager: str,
+        namespace: str | None = None,
+        dry_run: bool = False,
+        timeout_seconds: float | None = None,
+    ) -> JsonObject:
+        """Lay an object over whatever is there, server-side: fields of ours are set, those that we set before and no longer name go, others' stay.
+
+        Args:
+            field_manager: under whose name; a field that another manager holds is taken over.
+
+        Raises:
+            InvalidObjectError: the result is refused.
+            NotFoundError: the server has no such kind, or no such namespace.
+        """
+        metadata = body.get("metadata") or {}
+        name = str(metadata.get("name") or "")
+        return self._json(
+            "patch",
+            "PATCH",
+            path_of(resource, namespace=_namespace(resource, namespace, metadata), name=name),
+            query={"fieldManager": field_manager, "force": True, **_dry(dry_run=dry_run)},
+            body=_typed(resource, body),
+            content_type="application/apply-patch+yaml",
+            resource=resource,
+            name=name,
+            timeout_seconds=timeout_seconds,
+        )
+
     def delete(
         self,
         resource: Resource,

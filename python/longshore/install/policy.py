@@ -1,0 +1,141 @@
+"""What RBAC cannot say of the agent: an admission policy for its service account alone.
+
+RBAC grants a verb on a kind, so with it alone the token of one node could write the objects of every other. The API server knows a pod's node from its bound
+token; the policy compares.
+
+- *PodVolumeBackup*: `spec.node` is the caller's node, and the spec is left as it is.
+- *PodVolumeRestore*: it names no node at first. The claim writes the caller's own into an empty `status.node`; every later write needs it there. Before the
+  claim only metadata may change.
+- *Lease*: the caller's node's own. One agent cannot make another one stop.
+- *Secret*: only the one that holds the root key may be made. A Secret of type service-account-token would be filled by Kubernetes with another account's token,
+  and the agent may read Secrets.
+
+Promises: nobody but the agent's account is judged; a token without a node is refused; where the policy cannot be evaluated the write is refused.
+
+What it cannot do: see on which node a restore's pod is. An agent whose node was taken over can claim any restore that nobody has claimed yet.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from longshore.install.labels import AGENT, CLUSTER_NAME, Part, metadata
+from longshore.install.template import NAMESPACE, Text, Value
+
+__all__ = ["PARTS"]
+
+_NODE: Final = "authentication.kubernetes.io/node-name"
+_LEASE: Final = "longshore-node-agent-"
+_LEASE_NODE_CHARS_MAX: Final = 253 - len(_LEASE)
+"""A longer node's Lease ends in a hash, which an expression cannot compute: only its beginning is compared."""
+_SECRET: Final = "longshore-repo-credentials"  # noqa: S105 - the name of an object
+
+
+def _validation(resource: str, expression: str, message: str) -> dict[str, Any]:
+    return {
+        "expression": f"request.resource.resource != '{resource}' || ({expression})",
+        "message": message,
+        "reason": "Forbidden",
+    }
+
+
+_POLICY: Final[dict[str, Any]] = {
+    "apiVersion": "admissionregistration.k8s.io/v1",
+    "kind": "ValidatingAdmissionPolicy",
+    "metadata": metadata(CLUSTER_NAME, component=AGENT, namespaced=False),
+    "spec": {
+        "failurePolicy": "Fail",
+        "matchConstraints": {
+            "resourceRules": [
+                {
+                    "apiGroups": ["velero.io"],
+                    "apiVersions": ["*"],
+                    "operations": ["CREATE", "UPDATE"],
+                    "resources": ["podvolumebackups", "podvolumerestores"],
+                    "scope": "Namespaced",
+                },
+                {
+                    "apiGroups": ["coordination.k8s.io"],
+                    "apiVersions": ["*"],
+                    "operations": ["CREATE", "UPDATE"],
+                    "resources": ["leases"],
+                    "scope": "Namespaced",
+                },
+                {
+                    "apiGroups": [""],
+                    "apiVersions": ["*"],
+                    "operations": ["CREATE"],
+                    "resources": ["secrets"],
+                    "scope": "Namespaced",
+                },
+            ]
+        },
+        "matchConditions": [
+            {
+                "name": "the-agents-account",
+                "expression": Text(f"request.userInfo.username == 'system:serviceaccount:%v:{AGENT}'", (NAMESPACE,)),
+            }
+        ],
+        "variables": [
+            {
+                "name": "node",
+                "expression": f"has(request.userInfo.extra) && '{_NODE}' in request.userInfo.extra ? request.userInfo.extra['{_NODE}'][0] : ''",
+            },
+            {
+                "name": "before",
+                "expression": "oldObject != null && has(oldObject.status) && has(oldObject.status.node) ? oldObject.status.node : ''",
+            },
+            {
+                "name": "after",
+                "expression": "has(object.status) && has(object.status.node) ? object.status.node : ''",
+            },
+            {
+                "name": "sameStatus",
+                "expression": (
+                    "oldObject != null && has(object.status) == has(oldObject.status) && "
+                    "(!has(object.status) || object.status == oldObject.status)"
+                ),
+            },
+        ],
+        "validations": [
+            {
+                "expression": "variables.node != ''",
+                "message": "the token is bound to no pod on a node: run the agent in the DaemonSet, on Kubernetes 1.30 or later",
+                "reason": "Forbidden",
+            },
+            _validation(
+                "podvolumebackups",
+                "request.operation == 'UPDATE' && object.spec == oldObject.spec && object.spec.node == variables.node",
+                "a node agent writes only the status of PodVolumeBackups of its own node",
+            ),
+            _validation(
+                "podvolumerestores",
+                "request.operation == 'UPDATE' && object.spec == oldObject.spec && "
+                "((variables.before == '' && (variables.after == variables.node || variables.sameStatus)) || "
+                "(variables.before == variables.node && variables.after == variables.node))",
+                "a node agent claims a PodVolumeRestore for its own node, and writes only what it has claimed",
+            ),
+            _validation(
+                "leases",
+                f"size(variables.node) > {_LEASE_NODE_CHARS_MAX} ? object.metadata.name.startsWith('{_LEASE}') : "
+                f"object.metadata.name == '{_LEASE}' + variables.node",
+                "a node agent holds the Lease of its own node alone",
+            ),
+            _validation(
+                "secrets",
+                f"object.metadata.name == '{_SECRET}' && has(object.type) && object.type == 'Opaque'",
+                f"a node agent makes no Secret but {_SECRET}",
+            ),
+        ],
+    },
+}
+_BINDING: Final[dict[str, Any]] = {
+    "apiVersion": "admissionregistration.k8s.io/v1",
+    "kind": "ValidatingAdmissionPolicyBinding",
+    "metadata": metadata(CLUSTER_NAME, component=AGENT, namespaced=False),
+    "spec": {"policyName": CLUSTER_NAME, "validationActions": ["Deny"]},
+}
+_ENABLED: Final = Value("policy.enabled")
+PARTS: Final = (
+    Part("agent-policy", "What the node agent may write, beyond RBAC.", ((_ENABLED, _POLICY), (_ENABLED, _BINDING))),
+)

@@ -1,0 +1,366 @@
+"""The settings of an installation: names, defaults, what they mean, what they may be. values.yaml, values.schema.json and the page of docs come from here.
+
+A setting is there because a cluster was met or is described that needs it. Docstrings below fields are what values.yaml and the schema say.
+
+It does not know the objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from longshore.errors import UsageError
+
+__all__ = ["VERSION", "Values", "merged", "schema", "values_yaml"]
+
+VERSION: Final = "0.1.0"
+"""Of the chart and of the image that it names; a test holds it equal to the package's."""
+
+_NAME: Final = r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"
+Tree = dict[str, Any]
+Texts = dict[str, str]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(
+        strict=True,
+        frozen=True,
+        extra="forbid",
+        alias_generator=to_camel,
+        validate_by_alias=True,
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+
+
+class Image(_Settings):
+    """The image of server and agent."""
+
+    repository: str = "longshore"
+    """Registry and name."""
+    tag: str = VERSION
+    """Its tag."""
+    digest: str = Field("", pattern=r"^(sha256:[0-9a-f]{64})?$")
+    """Goes before the tag: `sha256:` and 64 hexadecimal digits."""
+    pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    """When a node fetches it."""
+
+
+class Seccomp(_Settings):
+    """A pod's seccomp profile."""
+
+    type: Literal["RuntimeDefault", "Unconfined", "Localhost"] = "RuntimeDefault"
+    """RuntimeDefault, or Localhost for a profile of your own on every node."""
+    localhost_profile: str = ""
+    """With Localhost: its file, below the kubelet's seccomp folder."""
+
+
+class Agent(_Settings):
+    """The node agent: DaemonSet node-agent."""
+
+    restores: bool = True
+    """false: an agent that only backs up. It loses the rights to write: the pods folder is mounted read-only, and four capabilities go."""
+    extra_capabilities: list[str] = []
+    """More Linux capabilities, for volumes that need them."""
+    kubelet_root_dir: str = Field("/var/lib/kubelet", pattern=r"^/[^\s]*[^/\s]$")
+    """The kubelet's folder on the nodes; some distributions have another."""
+    concurrency: int = Field(2, ge=1, le=256)
+    """Volumes that one node works on at once."""
+    buffer_memory: str = Field("256MiB", pattern=r"^[0-9]+(KiB|MiB|GiB)$")
+    """For the buffers of all jobs of a node together. The process needs about 128 MiB beside them: keep it below resources.limits.memory by that."""
+    cache_size_limit: str = Field("6Gi", pattern=r"^[0-9]+(Mi|Gi)$")
+    """sizeLimit of the cache's emptyDir; above the cache's own limit of 5 GiB, so that the kubelet never evicts the agent for it."""
+    cache_host_path: str = Field("", pattern=r"^(/[^\s]*)?$")
+    """A folder of the node for the cache instead of an emptyDir: it outlives the pod, and saves the first backup after an update a full read."""
+    log_level: LogLevel = "info"
+    """Log records from this level on."""
+    resources: Tree = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "512Mi"}}
+    """Requests and limits. No CPU limit by default: it slows backups without protecting anybody whom requests do not."""
+    max_unavailable: str = Field("10%", pattern=r"^[0-9]+%?$")
+    """How many nodes may be without an agent during an update."""
+    termination_grace_period_seconds: int = Field(60, ge=30)
+    """How long a stopped agent has; it stops its jobs in 25 s."""
+    priority_class_name: str = ""
+    """PriorityClass of the pods."""
+    seccomp_profile: Seccomp = Seccomp()
+    """Which system calls are let through."""
+    app_armor_profile: Tree = {}
+    """The container's appArmorProfile (Kubernetes 1.30 and later), such as {type: RuntimeDefault}."""
+    se_linux_options: Tree = {}
+    """The pod's seLinuxOptions; on nodes that enforce SELinux the files of pods need {type: spc_t}."""
+    node_selector: Texts = {"kubernetes.io/os": "linux"}
+    """Nodes that get an agent."""
+    tolerations: list[Tree] = []
+    """Taints that it bears; [{operator: Exists}] for every node."""
+    affinity: Tree = {}
+    """The pods' affinity."""
+    pod_labels: Texts = Field({}, json_schema_extra={"propertyNames": {"not": {"enum": ["name", "role"]}}})
+    """More labels of the pods."""
+    pod_annotations: Texts = {}
+    """Annotations of the pods."""
+    extra_env: list[Tree] = []
+    """More environment of the container."""
+    extra_volumes: list[Tree] = []
+    """More volumes of the pods; for a location of provider filesystem, the mounted share."""
+    extra_volume_mounts: list[Tree] = []
+    """Where they are mounted."""
+
+
+class Server(_Settings):
+    """The server: Deployment longshore-server."""
+
+    enabled: bool = True
+    """false beneath Velero's own server: then only the agent is installed."""
+    replicas: int = Field(1, ge=1, le=5)
+    """One leads, the others stand by."""
+    log_level: LogLevel = "info"
+    """Log records from this level on."""
+    resources: Tree = {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}}
+    """Requests and limits."""
+    node_selector: Texts = {"kubernetes.io/os": "linux"}
+    """Nodes on which it may run."""
+    tolerations: list[Tree] = []
+    """Taints that it bears."""
+    affinity: Tree = {}
+    """The pods' affinity."""
+    priority_class_name: str = ""
+    """PriorityClass of the pods."""
+    pod_labels: Texts = Field({}, json_schema_extra={"propertyNames": {"not": {"enum": ["component"]}}})
+    """More labels of the pods."""
+    pod_annotations: Texts = {}
+    """Annotations of the pods."""
+    extra_env: list[Tree] = []
+    """More environment of the container."""
+    extra_volumes: list[Tree] = []
+    """More volumes of the pods."""
+    extra_volume_mounts: list[Tree] = []
+    """Where they are mounted."""
+
+
+class Location(_Settings):
+    """The first BackupStorageLocation; more are made with kubectl."""
+
+    enabled: bool = False
+    """Whether it is made."""
+    name: str = Field("default", pattern=_NAME)
+    """Its name; the one called default is meant where none is named."""
+    provider: Literal["aws", "filesystem"] = "aws"
+    """`aws` for everything behind the S3 protocol, `filesystem` for a mounted share."""
+    bucket: str = ""
+    """Bucket; for filesystem a folder below config.path, or empty."""
+    prefix: str = ""
+    """Folder in the bucket."""
+    ca_cert: str = ""
+    """Certificates trusted for the store, PEM in base64."""
+    access_mode: Literal["ReadWrite", "ReadOnly"] = "ReadWrite"
+    """ReadOnly for a cluster that only restores from it."""
+    config: Texts = {}
+    """As Velero's plugin has it: region, s3Url, s3ForcePathStyle, …; for filesystem path."""
+
+
+class Credentials(_Settings):
+    """How the store is entered. Leave both empty for a role of the service account or the node."""
+
+    existing_secret: str = ""
+    """A Secret that is there already."""
+    secret_contents: str = ""
+    """A credentials file, written into Secret cloud-credentials. Helm keeps values in the cluster too: a Secret of your own is better."""
+    key: str = "cloud"
+    """The Secret's key."""
+
+
+class Account(_Settings):
+    """A service account."""
+
+    annotations: Texts = {}
+    """Annotations: for a cloud role, say."""
+
+
+class Accounts(_Settings):
+    """Service accounts: node-agent and longshore-server."""
+
+    agent: Account = Account()
+    """Of the agent."""
+    server: Account = Account()
+    """Of the server."""
+
+
+class NamespaceSettings(_Settings):
+    """The namespace itself."""
+
+    create: bool = False
+    """Whether the chart holds it, with its pod-security labels. Helm makes a namespace by --create-namespace, without labels; see the notes that it prints."""
+
+
+class Policy(_Settings):
+    """ValidatingAdmissionPolicy: an agent writes what is its own node's alone."""
+
+    enabled: bool = True
+    """Needs Kubernetes 1.30 or later, and our definitions (crds.install), for those of Velero before 1.17 drop what it compares. Without it an agent's
+    token may write PodVolumeBackups and PodVolumeRestores of every node."""
+
+
+class Definitions(_Settings):
+    """Custom resource definitions."""
+
+    install: bool = True
+    """Whether they are installed and updated. They are never removed by an uninstall, for with them every backup's record would go."""
+
+
+class PodMonitor(_Settings):
+    """Prometheus operator's PodMonitor."""
+
+    enabled: bool = False
+    """Whether it is made."""
+    interval: str = Field("30s", pattern=r"^[0-9]+(s|m)$")
+    """How often pods are asked."""
+    labels: Texts = {}
+    """Labels by which your Prometheus selects it."""
+
+
+class Rules(_Settings):
+    """Prometheus operator's PrometheusRule with the alerts."""
+
+    enabled: bool = False
+    """Whether it is made."""
+    labels: Texts = {}
+    """Labels by which your Prometheus selects it."""
+    stale_hours: int = Field(26, ge=1)
+    """After how many hours without a success a volume counts as stale: a bit more than the time between backups."""
+    slow_hours: int = Field(8, ge=1)
+    """For how long one job may work before it counts as slow."""
+
+
+class Dashboard(_Settings):
+    """A ConfigMap with the Grafana dashboard."""
+
+    enabled: bool = False
+    """Whether it is made."""
+    labels: Texts = {"grafana_dashboard": "1"}
+    """Labels by which Grafana's sidecar selects it."""
+
+
+class Monitoring(_Settings):
+    """What is seen from outside. /metrics itself is always served."""
+
+    pod_monitor: PodMonitor = PodMonitor()
+    """Scraping."""
+    rules: Rules = Rules()
+    """Alerts."""
+    dashboard: Dashboard = Dashboard()
+    """Dashboard."""
+
+
+class Values(_Settings):
+    """Settings of Longshore in a cluster."""
+
+    global_: Tree = Field({}, alias="global")
+    """Helm's own; not used."""
+    image: Image = Image()
+    """The image of server and agent."""
+    image_pull_secrets: list[Tree] = []
+    """Secrets for the image's registry: [{name: …}]."""
+    namespace: NamespaceSettings = NamespaceSettings()
+    """The namespace itself."""
+    crds: Definitions = Definitions()
+    """Custom resource definitions."""
+    agent: Agent = Agent()
+    """The node agent: DaemonSet node-agent."""
+    server: Server = Server()
+    """The server: Deployment longshore-server."""
+    location: Location = Location()
+    """The first BackupStorageLocation."""
+    credentials: Credentials = Credentials()
+    """How the store is entered."""
+    service_accounts: Accounts = Accounts()
+    """Service accounts."""
+    policy: Policy = Policy()
+    """An agent writes what is its own node's alone."""
+    monitoring: Monitoring = Monitoring()
+    """What is seen from outside."""
+
+    def tree(self) -> Tree:
+        """All settings as values.yaml lays them out."""
+        return self.model_dump(by_alias=True)
+
+
+def merged(*layers: Mapping[str, Any]) -> Values:
+    """Lay settings over the defaults, the last one on top: mappings are merged, everything else is replaced, as Helm does it.
+
+    Raises:
+        UsageError: a name or a value is none of ours.
+    """
+    tree: Tree = Values().tree()
+    for layer in layers:
+        tree = _merge(tree, layer)
+    try:
+        return Values.model_validate(tree)
+    except ValidationError as err:
+        first = err.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageError(
+            f"a setting cannot be used: setting={where}, cause={first['msg'].lower().rstrip('.')}",
+            "see the names and what they mean with longshore install --show-values",
+        ) from err
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
+    made = dict(below)
+    for key, value in above.items():
+        found = made.get(key)
+        made[key] = _merge(found, value) if isinstance(found, Mapping) and isinstance(value, Mapping) else value
+    return made
+
+
+def schema() -> Tree:
+    """Make values.schema.json."""
+    made = Values.model_json_schema(by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_without_titles(made)}
+
+
+def _without_titles(node: Any) -> Any:
+    if isinstance(node, Mapping):
+        kept: Tree = {}
+        for key, inner in node.items():
+            if key == "title" and isinstance(inner, str):
+                continue
+            if key == "description" and isinstance(inner, str):
+                kept[key] = _one_line(inner)
+                continue
+            kept[key] = (
+                {n: _without_titles(i) for n, i in inner.items()} if key == "properties" else _without_titles(inner)
+            )
+        return kept
+    return [_without_titles(inner) for inner in node] if isinstance(node, list) else node
+
+
+def _one_line(text: str | None) -> str:
+    return " ".join((text or "").split())
+
+
+def values_yaml() -> str:
+    """Write values.yaml: every setting with its meaning and its default."""
+    head = "# Settings of Longshore, with their defaults. Written by `make manifests` from python/longshore/install/values.py.\n"
+    return head + "\n".join(_lines(Values(), 0)) + "\n"
+
+
+def _lines(settings: _Settings, indent: int) -> Iterator[str]:
+    blank = " " * indent
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        key = field.alias or name
+        if indent == 0:
+            yield ""
+        yield f"{blank}# {_one_line(field.description)}"
+        if isinstance(value, _Settings):
+            yield f"{blank}{key}:"
+            yield from _lines(value, indent + 2)
+        else:
+            text = yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False)
+            yield f"{blank}{key}: {text.removesuffix('...' + chr(10)).strip()}"
