@@ -374,11 +374,8 @@ impl Packer {
         if self.sink.options.compression == CompressionChoice::None {
             return Ok(true);
         }
-        let out = &mut self.scratch.0;
         for at in [0, bytes.len() / 2 - SAMPLE_BYTES / 2, bytes.len() - SAMPLE_BYTES] {
-            out.clear();
-            let sample = &bytes[at..at + SAMPLE_BYTES];
-            if self.codec.wrap(sample, Compression::Zstd(-5), out)? < SAMPLE_BYTES - SAMPLE_BYTES / 32 {
+            if self.codec.estimate(&bytes[at..at + SAMPLE_BYTES])? < SAMPLE_BYTES - SAMPLE_BYTES / 32 {
                 return Ok(false);
             }
         }

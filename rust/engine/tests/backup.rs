@@ -229,3 +229,26 @@ fn pages_changed_in_place_store_little_of_a_database_and_more_of_an_unknown_file
     assert!(known < (64 << 20) / 5, "{known}");
     assert!(unknown > 2 * known, "{unknown} beside {known}");
 }
+
+#[test]
+fn where_a_large_file_is_cut_does_not_depend_on_who_takes_part() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut content = noise(23, 40 << 20);
+    content.extend(vec![0; 3 << 20]);
+    content.extend(b"the same line again and again\n".repeat(1 << 18));
+    std::fs::write(folder.path().join("large"), &content).unwrap();
+    std::fs::write(folder.path().join("another"), noise(24, 30 << 20)).unwrap();
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let repository = init(&store);
+    let roots: Vec<_> = [0, 1, 2, 7]
+        .into_iter()
+        .map(|workers| {
+            let options = BackupOptions { parent: ParentChoice::None, ..options(folder.path(), workers) };
+            let done = run(&repository, &LinuxFs, &Arc::new(Job::new()), &options).unwrap();
+            assert_eq!(done.counts.bytes_read, content.len() as u64 + (30 << 20));
+            assert!(workers == 0 || done.counts.bytes_stored == 0, "workers {workers}: {}", done.counts.bytes_stored);
+            repository.snapshots().unwrap().0.pop().unwrap().snapshot.root
+        })
+        .collect();
+    assert!(roots.iter().all(|root| root.node == roots[0].node), "one content, whoever made it");
+}

@@ -14,6 +14,8 @@ const ZSTD: u8 = 1;
 pub const LEVEL_MAX: i32 = 19;
 /// Faster levels gain nothing over storing raw.
 pub const LEVEL_MIN: i32 = -7;
+/// A level that only tells noise from the rest.
+const LEVEL_SAMPLE: i32 = -5;
 
 /// How to compress one payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +31,10 @@ pub struct Codec {
     compress: CCtx<'static>,
     decompress: DCtx<'static>,
     level: i32,
+    /// Its own context for samples: a change of level costs a context its tables.
+    sample: CCtx<'static>,
+    /// What a compression wrote, before it is known to pay.
+    compressed: Vec<u8>,
 }
 
 impl std::fmt::Debug for Codec {
@@ -43,14 +49,25 @@ impl Codec {
     /// # Errors
     /// `Library` when memory is short.
     pub fn new() -> Result<Self> {
-        let mut compress = CCtx::try_create().ok_or(FormatError::Library("create a compression context"))?;
-        let set = |c: &mut CCtx<'static>, p| {
-            c.set_parameter(p).map(|_| ()).map_err(|_| FormatError::Library("set a compression parameter"))
+        let context = |level| {
+            let mut context = CCtx::try_create().ok_or(FormatError::Library("create a compression context"))?;
+            for parameter in [CParameter::ContentSizeFlag(false), CParameter::CompressionLevel(level)] {
+                context.set_parameter(parameter).map_err(|_| FormatError::Library("set a compression parameter"))?;
+            }
+            Ok(context)
         };
-        set(&mut compress, CParameter::ContentSizeFlag(false))?;
-        set(&mut compress, CParameter::CompressionLevel(1))?;
         let decompress = DCtx::try_create().ok_or(FormatError::Library("create a decompression context"))?;
-        Ok(Self { compress, decompress, level: 1 })
+        Ok(Self { compress: context(1)?, decompress, level: 1, sample: context(LEVEL_SAMPLE)?, compressed: Vec::new() })
+    }
+
+    /// About how many bytes `payload` would take: a quick look at the fastest level.
+    ///
+    /// # Errors
+    /// `Library` when memory is short.
+    pub fn estimate(&mut self, payload: &[u8]) -> Result<usize> {
+        self.compressed.clear();
+        self.compressed.reserve(zstd_safe::compress_bound(payload.len()));
+        self.sample.compress2(&mut self.compressed, payload).map_err(|_| FormatError::Library("compress a sample"))
     }
 
     /// Appends an envelope with `payload`; falls back to raw when compression does not pay. Returns its length in bytes.
@@ -66,7 +83,6 @@ impl Codec {
         let start = out.len();
         out.push(RAW);
         out.extend_from_slice(&length.to_le_bytes());
-        let body = out.len();
         if let Compression::Zstd(level) = compression {
             let level = level.clamp(LEVEL_MIN, LEVEL_MAX);
             if level != self.level {
@@ -75,14 +91,14 @@ impl Codec {
                     .map_err(|_| FormatError::Library("set a compression level"))?;
                 self.level = level;
             }
-            // One spare byte below the payload's length is the most that is worth keeping.
-            out.resize(body + payload.len().saturating_sub(1), 0);
-            if let Ok(written) = self.compress.compress2(&mut out[body..], payload) {
-                out.truncate(body + written);
+            // With room for the worst case zstd writes without looking for the end, and into memory that nobody had to clear.
+            self.compressed.clear();
+            self.compressed.reserve(zstd_safe::compress_bound(payload.len()));
+            if self.compress.compress2(&mut self.compressed, payload).is_ok_and(|written| written < payload.len()) {
+                out.extend_from_slice(&self.compressed);
                 out[start] = ZSTD;
                 return Ok(out.len() - start);
             }
-            out.truncate(body);
         }
         out.extend_from_slice(payload);
         Ok(out.len() - start)
@@ -93,7 +109,32 @@ impl Codec {
     /// # Errors
     /// Corrupt when the declared length does not hold, `TooLarge` beyond `limit`.
     pub fn unwrap(&mut self, envelope: &[u8], limit: usize, what: &'static str, out: &mut Vec<u8>) -> Result<()> {
-        out.clear();
+        let raw = self.open(envelope, limit, what, out).map(|payload| payload.len()).map(|length| (envelope[0] == RAW, length));
+        match raw {
+            Ok((true, length)) => {
+                out.clear();
+                out.extend_from_slice(&envelope[ENVELOPE_BYTES..ENVELOPE_BYTES + length]);
+                Ok(())
+            }
+            Ok((false, _)) => Ok(()),
+            Err(error) => {
+                out.clear();
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes an envelope apart without copying: a raw payload is a part of the envelope, a compressed one is put into `scratch`.
+    ///
+    /// # Errors
+    /// Corrupt when the declared length does not hold, `TooLarge` beyond `limit`.
+    pub fn open<'a>(
+        &mut self,
+        envelope: &'a [u8],
+        limit: usize,
+        what: &'static str,
+        scratch: &'a mut Vec<u8>,
+    ) -> Result<&'a [u8]> {
         let Some((head, body)) = envelope.split_first_chunk::<ENVELOPE_BYTES>() else {
             return Err(FormatError::corrupt(what, "envelope ends too early"));
         };
@@ -102,25 +143,22 @@ impl Codec {
             return Err(FormatError::TooLarge { what, size: length as u64, limit: limit as u64 });
         }
         match head[0] {
-            RAW if body.len() == length => out.extend_from_slice(body),
-            RAW => return Err(FormatError::corrupt(what, "payload has another length than declared")),
+            RAW if body.len() == length => Ok(body),
+            RAW => Err(FormatError::corrupt(what, "payload has another length than declared")),
             ZSTD => {
                 // Exactly one frame, nothing behind it: the one-shot call would accept several.
                 if zstd_safe::find_frame_compressed_size(body).ok() != Some(body.len()) {
                     return Err(FormatError::corrupt(what, "compressed payload is not one zstd frame"));
                 }
-                out.resize(length, 0);
-                match self.decompress.decompress(&mut out[..], body) {
-                    Ok(written) if written == length => {}
-                    _ => {
-                        out.clear();
-                        return Err(FormatError::corrupt(what, "payload does not decompress to the declared length"));
-                    }
+                // What is there is overwritten, so only what is missing has to be cleared.
+                scratch.resize(length, 0);
+                match self.decompress.decompress(&mut scratch[..], body) {
+                    Ok(written) if written == length => Ok(scratch),
+                    _ => Err(FormatError::corrupt(what, "payload does not decompress to the declared length")),
                 }
             }
-            other => return Err(FormatError::Newer(format!("{what} has an unknown codec: codec={other}"))),
+            other => Err(FormatError::Newer(format!("{what} has an unknown codec: codec={other}"))),
         }
-        Ok(())
     }
 }
 

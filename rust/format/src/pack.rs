@@ -478,10 +478,10 @@ pub fn verify(
     }
     for frame in frames.iter().filter(|f| f.birth.pack == pack.name) {
         let start = frame.offset_bytes as usize;
-        stored.clear();
-        stored.extend_from_slice(&pack.bytes[start..start + frame.stored_bytes as usize]);
-        key.open_frame(frame.birth.ordinal, stored, codec, payload)?;
-        check_chunks(keys, frame, payload)?;
+        let sealed = &pack.bytes[start..start + frame.stored_bytes as usize];
+        let aad = key.frame_aad(frame.birth.ordinal);
+        seal::open_into(&key.cipher, nonce(frame.birth.ordinal), &aad, sealed, stored, "frame")?;
+        check_chunks(keys, frame, codec.open(stored, limits::FRAME_PAYLOAD_BYTES_MAX, "frame", payload)?)?;
     }
     Ok(())
 }

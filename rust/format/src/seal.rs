@@ -42,6 +42,22 @@ pub(crate) fn open_in_place<'a>(
         .map_err(|_| FormatError::corrupt(what, "seal does not hold"))
 }
 
+/// Decrypts `sealed` (ciphertext and tag) into `plain`, which is replaced.
+pub(crate) fn open_into(
+    key: &LessSafeKey,
+    nonce: [u8; 12],
+    aad: &[u8],
+    sealed: &[u8],
+    plain: &mut Vec<u8>,
+    what: &'static str,
+) -> Result<()> {
+    let broken = || FormatError::corrupt(what, "seal does not hold");
+    let (body, tag) = sealed.split_last_chunk::<TAG_BYTES>().ok_or_else(broken)?;
+    // What is there is overwritten, so only what is missing has to be cleared.
+    plain.resize(body.len(), 0);
+    key.open_separate_gather(Nonce::assume_unique_for_key(nonce), Aad::from(aad), body, tag, plain).map_err(|_| broken())
+}
+
 /// Reads magic, type, version and the two zero bytes.
 pub(crate) fn read_head(reader: &mut Reader<'_>, object_type: u8) -> Result<()> {
     if reader.take(8)? != MAGIC {

@@ -1,8 +1,11 @@
 //! The threads of a backup and the queue between them.
 //!
 //! One walker (the calling thread) puts tasks in; workers take them. The queue is short, so the walker waits for the workers and
-//! memory stays bounded; a worker never waits for the queue: what it cannot hand on it does itself. With no workers each task runs
-//! when it is put in.
+//! memory stays bounded. With no workers each task runs when it is put in.
+//!
+//! Chunks of large files go from the worker that reads to whoever is free, by a second queue that workers look at first. Nobody
+//! waits for it: what does not fit into it the reader does itself, and before a reader waits for what others took it empties the
+//! queue. So each chunk that is waited for is in the hands of a running worker, which waits for nothing but the store.
 
 use super::file::{FileBatch, FileReader};
 use super::tree::{DirNode, close_directory, rely_on_content};
@@ -18,7 +21,7 @@ use longshore_format::ChunkId;
 use longshore_format::id::ChunkKind;
 use longshore_format::tree::{Entry, Item, Owner};
 use longshore_format::usage::Usage;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 /// A piece of work.
 #[derive(Debug)]
@@ -27,10 +30,53 @@ pub(crate) enum Task {
     Files(FileBatch),
     /// A directory whose entries are all known.
     Close(Arc<DirNode>),
-    /// A chunk that this session has taken on.
-    Chunk(ChunkId, Vec<u8>),
     /// No more: one for each worker, behind everything else.
     Stop,
+}
+
+/// A chunk of a large file, on its way to another thread. However it ends, its file hears of it.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    place: usize,
+    bytes: Vec<u8>,
+    id: Option<ChunkId>,
+    file: Arc<Pieces>,
+}
+
+/// The chunks of one large file that were handed on.
+#[derive(Debug, Default)]
+pub(crate) struct Pieces {
+    state: Mutex<Handed>,
+    ended: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Handed {
+    waiting: usize,
+    /// Ids by place; none where a thread failed.
+    ids: Vec<(usize, Option<ChunkId>)>,
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        let mut state = lock(&self.file.state);
+        state.waiting -= 1;
+        state.ids.push((self.place, self.id));
+        self.file.ended.notify_all();
+    }
+}
+
+/// The queue of pieces, and buffers that were used.
+#[derive(Clone, Debug)]
+pub(crate) struct Handing {
+    pieces: (Sender<Piece>, Receiver<Piece>),
+    buffers: (Sender<Vec<u8>>, Receiver<Vec<u8>>),
+}
+
+impl Handing {
+    fn new(workers: usize) -> Self {
+        Self { pieces: crossbeam_channel::bounded(workers), buffers: crossbeam_channel::bounded(2 * workers) }
+    }
 }
 
 /// What one thread works with.
@@ -39,7 +85,7 @@ pub(crate) struct Worker {
     pub files: FileReader,
     pub shared: Arc<Shared>,
     /// Where chunks may be handed on; none in a crew without threads.
-    pub queue: Option<Sender<Task>>,
+    handing: Option<Handing>,
 }
 
 /// What all threads share.
@@ -70,31 +116,75 @@ impl Worker {
         match task {
             Task::Files(batch) => super::file::read_batch(self, batch),
             Task::Close(node) => close_directory(self, node),
-            Task::Chunk(id, bytes) => self.packer.write(ChunkKind::Data, id, &bytes),
             Task::Stop => Ok(()),
         }
     }
 
-    /// Hands a chunk to another thread when one is free to take it, else writes it here.
-    pub fn hand_on(&mut self, id: ChunkId, bytes: &[u8]) -> Result<()> {
-        if let Some(queue) = &self.queue
-            && queue.is_empty()
-            && queue.try_send(Task::Chunk(id, bytes.to_vec())).is_ok()
-        {
-            return Ok(());
+    /// Hands a chunk to another thread when there is room in the queue. Whether it did.
+    pub fn hand_on(&self, place: usize, bytes: &[u8], file: &Arc<Pieces>) -> bool {
+        let Some(handing) = self.handing.as_ref().filter(|handing| !handing.pieces.0.is_full()) else { return false };
+        let mut buffer = handing.buffers.1.try_recv().unwrap_or_default();
+        buffer.clear();
+        buffer.extend_from_slice(bytes);
+        lock(&file.state).waiting += 1;
+        // Another reader may have filled the queue meanwhile.
+        match handing.pieces.0.try_send(Piece { place, bytes: buffer, id: None, file: Arc::clone(file) }) {
+            Ok(()) => true,
+            Err(refused) => {
+                let piece = refused.into_inner();
+                drop(piece);
+                lock(&file.state).ids.retain(|(at, _)| *at != place);
+                false
+            }
         }
-        self.packer.write(ChunkKind::Data, id, bytes)
     }
 
-    fn serve(&mut self, receiver: &Receiver<Task>) {
-        for task in receiver {
-            if matches!(task, Task::Stop) {
-                break;
-            }
-            // After a failure the queue is drained so that the walker never waits for a worker that has given up.
-            if self.packer.sink().check().is_ok()
-                && let Err(error) = self.run(task)
-            {
+    /// Waits for what was handed on of a file and gives ids by place.
+    pub fn collect(&mut self, file: &Pieces) -> Result<Vec<(usize, ChunkId)>> {
+        while let Some(handing) = &self.handing
+            && lock(&file.state).waiting > 0
+            && let Ok(piece) = handing.pieces.1.try_recv()
+        {
+            self.take(piece)?;
+        }
+        let mut state = lock(&file.state);
+        while state.waiting > 0 {
+            state = file.ended.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        let ids = std::mem::take(&mut state.ids);
+        drop(state);
+        self.packer.sink().check()?;
+        let whole = ids.into_iter().map(|(place, id)| id.map(|id| (place, id))).collect::<Option<Vec<_>>>();
+        whole.ok_or_else(|| Error::internal("a thread of the backup lost a chunk"))
+    }
+
+    fn take(&mut self, mut piece: Piece) -> Result<()> {
+        let id = self.packer.sink().chunk_id(ChunkKind::Data, &piece.bytes);
+        if self.packer.take_on(&id) {
+            self.packer.write(ChunkKind::Data, id, &piece.bytes)?;
+        }
+        piece.id = Some(id);
+        if let Some(handing) = &self.handing {
+            let _ = handing.buffers.0.try_send(std::mem::take(&mut piece.bytes));
+        }
+        Ok(())
+    }
+
+    fn serve(&mut self, tasks: &Receiver<Task>, pieces: &Receiver<Piece>) {
+        loop {
+            // After a failure the queues are drained so that nobody waits for a worker that has given up.
+            let done = crossbeam_channel::select_biased! {
+                recv(pieces) -> piece => match piece {
+                    Ok(piece) if self.packer.sink().check().is_ok() => self.take(piece),
+                    _ => Ok(()),
+                },
+                recv(tasks) -> task => match task {
+                    Ok(Task::Stop) | Err(_) => break,
+                    Ok(task) if self.packer.sink().check().is_ok() => self.run(task),
+                    Ok(_) => Ok(()),
+                },
+            };
+            if let Err(error) = done {
                 self.packer.sink().fail(error);
             }
         }
@@ -134,17 +224,16 @@ impl Crew {
             return Ok(crew);
         }
         let (sender, receiver) = crossbeam_channel::bounded(2 * options.workers);
-        crew.sender = Some(sender.clone());
+        crew.sender = Some(sender);
+        let handing = Handing::new(options.workers);
         let spawn = &repository.world.spawn;
         for n in 0..options.workers {
-            // Workers hold senders of their own queue, so its end is told by `Stop`, not by the last sender's end. A worker hands a chunk
-            // on only while the queue is empty, so none ever stands behind the stops.
-            let mut worker = crew.worker(writer, Some(sender.clone()))?;
-            let receiver = receiver.clone();
+            let mut worker = crew.worker(writer, Some(handing.clone()))?;
+            let (receiver, pieces) = (receiver.clone(), handing.pieces.1.clone());
             crew.workers.push(spawn.spawn(
                 &format!("backup-{n}"),
                 Box::new(move || {
-                    worker.serve(&receiver);
+                    worker.serve(&receiver, &pieces);
                     worker.finish();
                 }),
             )?);
@@ -158,13 +247,13 @@ impl Crew {
         Ok(crew)
     }
 
-    fn worker(&self, writer: &Writer, queue: Option<Sender<Task>>) -> Result<Worker> {
+    fn worker(&self, writer: &Writer, handing: Option<Handing>) -> Result<Worker> {
         let repository = writer.repository();
         Ok(Worker {
             packer: Packer::new(Arc::clone(&self.sink))?,
             files: FileReader::new(&repository.keys, repository.config.cut)?,
             shared: Arc::clone(&self.shared),
-            queue,
+            handing,
         })
     }
 

@@ -1,16 +1,16 @@
 //! One file's bytes: read, cut, compared with what is known.
 //!
 //! Holes are not read, runs of zeros not stored. A file that changed while it was read is read again up to three times, then kept
-//! and marked. Small files come in batches of one directory; a large one is read and cut by one thread, which hands new chunks on
-//! to others to be compressed and sealed.
+//! and marked. Small files come in batches of one directory; a large one is read and cut by one thread, which hands its chunks to
+//! others that are free to hash, compress and seal them: its cuts are the same whoever takes part.
 
-use super::crew::Worker;
+use super::crew::{Pieces, Worker};
 use super::tree::{DirNode, fold_content, settle};
 use crate::chunker::{Cutter, ZERO_BLOCK_BYTES, is_zero, pages};
 use crate::error::Result;
 use crate::volume::{ReadFile, Stat, VolumeError, VolumeErrorKind};
 use longshore_format::config::Cut;
-use longshore_format::id::ChunkKind;
+use longshore_format::id::{ChunkId, ChunkKind};
 use longshore_format::snapshot::LostReason;
 use longshore_format::tree::{Entry, Item, Node};
 use longshore_format::{Keys, limits};
@@ -18,9 +18,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 const READ_BYTES: usize = 2 << 20;
-/// Files beyond this leave the page cache behind them as they are read; smaller ones are likely to be wanted by their owner.
-const DROP_CACHE_FROM_BYTES: u64 = 4 << 20;
+/// Runs of a file beyond this are shared among threads.
+const SHARE_FROM_BYTES: u64 = 4 << 20;
 const ATTEMPTS: usize = 3;
+/// Stands where another thread is still to say the id.
+const NOT_YET_KNOWN: ChunkId = ChunkId([0; 32]);
 
 /// Files of one directory, to be read by one worker.
 #[derive(Debug)]
@@ -68,7 +70,7 @@ impl FileReader {
             self.buffer.resize(pages::BLOCK_BYTES, 0);
         }
         let head = &mut self.buffer[..pages::BLOCK_BYTES];
-        let got = file.read_at(0, head)?;
+        let got = file.read_once(0, head)?;
         Ok(pages::is_paged(&head[..got]))
     }
 }
@@ -179,6 +181,7 @@ fn read_content(worker: &mut Worker, file: &dyn ReadFile, stat: &Stat) -> Result
         Ok(paged) => paged,
         Err(error) => return Ok(Err(error)),
     };
+    let pieces = Arc::new(Pieces::default());
     let sparse = stat.allocated_bytes < stat.size_bytes;
     let mut at = 0u64;
     while at < stat.size_bytes {
@@ -200,7 +203,7 @@ fn read_content(worker: &mut Worker, file: &dyn ReadFile, stat: &Stat) -> Result
             at = end;
             continue;
         }
-        match read_run(worker, file, at, end, &mut items)? {
+        match read_run(worker, file, at, end, &mut items, &pieces)? {
             Ok(reached) => {
                 let short = reached < end;
                 at = reached;
@@ -209,6 +212,11 @@ fn read_content(worker: &mut Worker, file: &dyn ReadFile, stat: &Stat) -> Result
                 }
             }
             Err(error) => return Ok(Err(error)),
+        }
+    }
+    for (place, found) in worker.collect(&pieces)? {
+        if let Some(Item::Data { id, .. }) = items.get_mut(place) {
+            *id = found;
         }
     }
     Ok(Ok(items))
@@ -231,9 +239,10 @@ fn read_run(
     start: u64,
     end: u64,
     items: &mut Vec<Item>,
+    pieces: &Arc<Pieces>,
 ) -> Result<std::result::Result<u64, VolumeError>> {
     let mut buffer = std::mem::take(&mut worker.files.buffer);
-    let result = read_run_into(worker, file, start, end, items, &mut buffer);
+    let result = read_run_into(worker, file, start, end, items, pieces, &mut buffer);
     worker.files.buffer = buffer;
     result
 }
@@ -244,10 +253,11 @@ fn read_run_into(
     start: u64,
     end: u64,
     items: &mut Vec<Item>,
+    pieces: &Arc<Pieces>,
     buffer: &mut Vec<u8>,
 ) -> Result<std::result::Result<u64, VolumeError>> {
     let longest = worker.files.cutter.size_bytes_max();
-    let large = end - start > DROP_CACHE_FROM_BYTES;
+    let large = end - start > SHARE_FROM_BYTES;
     // `buffer[head..fill]` is read and not yet cut; it begins at file offset `at`.
     let (mut head, mut fill, mut at, mut next) = (0usize, 0usize, start, start);
     let wanted = usize::try_from(end - start).unwrap_or(usize::MAX).min(READ_BYTES + longest);
@@ -261,14 +271,13 @@ fn read_run_into(
             fill -= head;
             head = 0;
             let room = usize::try_from(end - next).unwrap_or(usize::MAX).min(buffer.len() - fill);
-            let got = match file.read_at(next, &mut buffer[fill..fill + room]) {
+            let got = match file.read_once(next, &mut buffer[fill..fill + room]) {
                 Ok(got) => got,
                 Err(error) => return Ok(Err(error)),
             };
             worker.shared.notes.bytes_read.fetch_add(got as u64, Relaxed);
             worker.shared.job.bytes_moved.fetch_add(got as u64, Relaxed);
             if large {
-                file.drop_cache(next, got as u64);
                 worker.packer.sink().check()?;
             }
             next += got as u64;
@@ -295,10 +304,15 @@ fn read_run_into(
                 None => worker.files.cutter.first(window, window_ends),
             };
             let chunk = &window[..length];
-            let id = worker.packer.sink().chunk_id(ChunkKind::Data, chunk);
-            if worker.packer.take_on(&id) {
-                if large { worker.hand_on(id, chunk)? } else { worker.packer.write(ChunkKind::Data, id, chunk)? }
-            }
+            let id = if large && worker.hand_on(items.len(), chunk, pieces) {
+                NOT_YET_KNOWN
+            } else {
+                let id = worker.packer.sink().chunk_id(ChunkKind::Data, chunk);
+                if worker.packer.take_on(&id) {
+                    worker.packer.write(ChunkKind::Data, id, chunk)?;
+                }
+                id
+            };
             items.push(Item::Data { id, span: length as u64 });
             length
         };

@@ -448,7 +448,9 @@ impl ReadFile for MadeUpFile {
         self.with("list xattrs", 0, |node, _| node.xattrs())
     }
 
-    fn drop_cache(&self, _offset_bytes: u64, _length_bytes: u64) {}
+    fn read_once(&self, offset_bytes: u64, buf: &mut [u8]) -> Result<usize, VolumeError> {
+        ReadFile::read_at(self, offset_bytes, buf)
+    }
 }
 
 impl WriteFile for MadeUpFile {

@@ -232,8 +232,9 @@ pub trait ReadFile: Send + Sync + fmt::Debug {
     fn next_extent(&self, offset_bytes: u64) -> Result<Option<Extent>, VolumeError>;
     /// Extended attributes through the open descriptor, ascending by name.
     fn xattrs(&self) -> Result<Vec<(Name, Vec<u8>)>, VolumeError>;
-    /// Tells the kernel that the pages in this range are not needed again.
-    fn drop_cache(&self, offset_bytes: u64, length_bytes: u64);
+    /// The same as `read_at`, and leaves the page cache as it found it where the system can: what was in memory stays, what
+    /// was not is gone again.
+    fn read_once(&self, offset_bytes: u64, buf: &mut [u8]) -> Result<usize, VolumeError>;
 }
 
 /// A regular file, open to write.

@@ -4,15 +4,23 @@
 //! whose opening has no effect on a FIFO's writer or a device's driver, its kind is checked, and only then is that very inode opened.
 //! Does not know whether the content changed meanwhile.
 
+use std::io::IoSliceMut;
 use std::num::NonZeroU64;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use rustix::fs::{Advice, Mode, OFlags, SeekFrom};
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags};
 
 use super::meta;
 use super::sys::{error, handle, open_beneath, proc_path, refusal, retry, stat_fd};
 use crate::volume::{Extent, Kind, Name, ReadFile, Stat, VolumeError, VolumeErrorKind};
+
+/// Shorter reads are not dropped from memory: the calls cost more than their few pages.
+const DROP_FROM_BYTES: usize = 128 << 10;
+/// In `LinuxReadFile::ahead`: nothing was read once yet; nothing was asked for.
+const NOT_BEGUN: u64 = u64::MAX;
+const NOT_ASKED: u64 = u64::MAX - 1;
 
 /// How often `next_extent` looks again when a file's holes move between its two questions.
 const EXTENT_ATTEMPTS_MAX: u32 = 8;
@@ -67,12 +75,24 @@ fn open_without_proc(
 
 /// Fills `buf` from an offset; less than `buf` only at the file's end.
 pub(super) fn read_at(fd: BorrowedFd<'_>, offset_bytes: u64, buf: &mut [u8]) -> Result<usize, VolumeError> {
+    fill(fd, offset_bytes, buf, ReadWriteFlags::empty())
+}
+
+/// The same with flags; with `NOWAIT` it ends early where it would wait.
+fn fill(fd: BorrowedFd<'_>, offset_bytes: u64, buf: &mut [u8], flags: ReadWriteFlags) -> Result<usize, VolumeError> {
     let mut filled = 0;
     while let Some(rest) = buf.get_mut(filled..).filter(|rest| !rest.is_empty()) {
         let at = offset_bytes.checked_add(filled as u64).ok_or_else(|| refusal("read file", VolumeErrorKind::Unsupported))?;
-        match retry(|| rustix::io::pread(fd, &mut *rest, at)).map_err(|errno| error("read file", errno))? {
-            0 => break,
-            read => filled += read,
+        let read = if flags.is_empty() {
+            retry(|| rustix::io::pread(fd, &mut *rest, at))
+        } else {
+            retry(|| rustix::io::preadv2(fd, &mut [IoSliceMut::new(rest)], at, flags))
+        };
+        match read {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(Errno::AGAIN) if flags == ReadWriteFlags::NOWAIT => break,
+            Err(errno) => return Err(error("read file", errno)),
         }
     }
     Ok(filled)
@@ -82,11 +102,13 @@ pub(super) fn read_at(fd: BorrowedFd<'_>, offset_bytes: u64, buf: &mut [u8]) -> 
 #[derive(Debug)]
 pub(super) struct LinuxReadFile {
     fd: OwnedFd,
+    /// Where the window begins that `read_once` has asked the kernel to read ahead.
+    ahead: AtomicU64,
 }
 
 impl LinuxReadFile {
     pub(super) fn new(fd: OwnedFd) -> Self {
-        Self { fd }
+        Self { fd, ahead: AtomicU64::new(NOT_BEGUN) }
     }
 
     fn data_to_end(&self, offset_bytes: u64, hole: bool) -> Result<Option<Extent>, VolumeError> {
@@ -132,10 +154,33 @@ impl ReadFile for LinuxReadFile {
         meta::xattrs(meta::Access::Fd(self.fd.as_fd()))
     }
 
-    fn drop_cache(&self, offset_bytes: u64, length_bytes: u64) {
-        // A length of 0 would mean "to the end of the file".
-        if let Some(length) = NonZeroU64::new(length_bytes) {
-            let _ = rustix::fs::fadvise(&self.fd, offset_bytes, Some(length), Advice::DontNeed);
+    fn read_once(&self, offset_bytes: u64, buf: &mut [u8]) -> Result<usize, VolumeError> {
+        // RWF_DONTCACHE would say it in one call, but ext4 of Linux 6.18 takes the flag and keeps the pages.
+        let fd = self.fd.as_fd();
+        let window = buf.len() as u64;
+        if buf.len() < DROP_FROM_BYTES {
+            return read_at(fd, offset_bytes, buf);
         }
+        let asked = self.ahead.swap(NOT_ASKED, Relaxed);
+        if asked == NOT_BEGUN {
+            // The kernel's own reading ahead would bring in what nobody could tell from the owner's pages.
+            let _ = rustix::fs::fadvise(fd, 0, None, Advice::Random);
+        }
+        // What can be read without waiting was in memory before, and stays.
+        let cached = if asked == offset_bytes { 0 } else { fill(fd, offset_bytes, buf, ReadWriteFlags::NOWAIT).unwrap_or(0) };
+        let rest = buf.get_mut(cached..).unwrap_or_default();
+        let read = if rest.is_empty() { 0 } else { read_at(fd, offset_bytes + cached as u64, rest)? };
+        if let (Some(next), Some(length)) = (offset_bytes.checked_add(window), NonZeroU64::new(window))
+            && (cached + read) as u64 == window
+            && fill(fd, next, &mut [0], ReadWriteFlags::NOWAIT).is_ok_and(|there| there == 0)
+        {
+            // The first page of the next window speaks for all of it.
+            let _ = rustix::fs::fadvise(fd, next, Some(length), Advice::WillNeed);
+            self.ahead.store(next, Relaxed);
+        }
+        if let Some(length) = NonZeroU64::new(read as u64) {
+            let _ = rustix::fs::fadvise(fd, offset_bytes + cached as u64, Some(length), Advice::DontNeed);
+        }
+        Ok(cached + read)
     }
 }

@@ -466,9 +466,9 @@ fn content_holes_zeros_and_links() {
     assert_eq!(root.stat(b"f").unwrap().size_bytes, 3 << 20);
     file.allocate_zeros(3 << 20, 10).unwrap();
     assert_eq!(root.stat(b"f").unwrap().size_bytes, (3 << 20) + 10);
-    reader.drop_cache(0, 0);
-    reader.drop_cache(0, 1 << 20);
     assert_eq!(reader.read_at((3 << 20) + 5, &mut buf).unwrap(), 5);
+    assert_eq!(reader.read_once((3 << 20) + 5, &mut buf).unwrap(), 5);
+    assert_eq!(reader.read_once(4 << 20, &mut buf).unwrap(), 0);
 
     let sub = root.create_dir(b"d").unwrap();
     root.hard_link(b"f", sub.as_ref(), b"second").unwrap();
@@ -529,4 +529,42 @@ fn an_ordinary_user_keeps_what_they_may_and_hears_the_rest() {
         assert!(!content(others.as_ref(), b"passwd").is_empty());
     };
     std::thread::spawn(work).join().unwrap();
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a test makes its own files")]
+fn reading_once_leaves_the_page_cache_as_it_was() {
+    const BYTES: usize = 1 << 20;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("f");
+    std::fs::write(&path, vec![7; BYTES]).unwrap();
+    let file = std::fs::File::open(&path).unwrap();
+    file.sync_all().unwrap();
+    let in_memory = || {
+        let mut buf = vec![0; BYTES];
+        let mut whole = [std::io::IoSliceMut::new(&mut buf)];
+        rustix::io::preadv2(&file, &mut whole, 0, rustix::io::ReadWriteFlags::NOWAIT).unwrap_or(0)
+    };
+    let reader = open(folder.path()).open_file(b"f").unwrap();
+    let mut buf = vec![0; BYTES];
+    assert_eq!(reader.read_at(0, &mut buf).unwrap(), BYTES);
+    assert_eq!(in_memory(), BYTES);
+    assert_eq!(reader.read_once(0, &mut buf).unwrap(), BYTES);
+    assert!(buf.iter().all(|byte| *byte == 7));
+    assert_eq!(in_memory(), BYTES, "what was in memory stays");
+
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    if in_memory() > 0 {
+        eprintln!("left out: this filesystem keeps everything in memory");
+        return;
+    }
+    buf.fill(0);
+    for part in 0..4 {
+        assert_eq!(
+            reader.read_once(part * BYTES as u64 / 4, &mut buf[part as usize * BYTES / 4..][..BYTES / 4]).unwrap(),
+            BYTES / 4
+        );
+    }
+    assert!(buf.iter().all(|byte| *byte == 7));
+    assert_eq!(in_memory(), 0, "what was not is gone again");
 }
