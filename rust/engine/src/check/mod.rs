@@ -179,7 +179,7 @@ pub fn run(repository: &Repository, job: &Arc<Job>, options: &CheckOptions) -> R
     job.bytes_expected.store(all.iter().map(|(_, size)| *size).sum(), std::sync::atomic::Ordering::Relaxed);
     let depth = |_: &PackName| if draw(repository) < options.read_percent { Depth::Ids } else { Depth::Header };
     let todo = all.into_iter().map(|(name, size)| (name, size, depth(&name))).collect();
-    let good = packs::read(repository, &index, job, &notes, None, todo, options)?;
+    let mut good = packs::read(repository, &index, job, &notes, None, todo, options)?;
     if !unindexed.is_empty() {
         let message = format!("in no index: a session that died, or one that runs now: packs={}", unindexed.len());
         notes.find(Severity::Warning, format!("packs/{}", unindexed[0]), message, vec![]);
@@ -187,6 +187,18 @@ pub fn run(repository: &Repository, job: &Arc<Job>, options: &CheckOptions) -> R
     // Removed while we looked: no longer ours to judge.
     let still: BTreeSet<SessionId> = repository.snapshot_names()?;
     let rows: Vec<SnapshotRow> = rows.into_iter().filter(|row| still.contains(&row.session)).collect();
+    let index = if repository.index_changed(&index)? {
+        let mut lost = Usage::new();
+        for row in &rows {
+            job.check()?;
+            // What is wrong with a table is said below.
+            let (needed, _) = usage_tables(repository, row, &Notes::default())?;
+            needed.frames().filter(|frame| !good.contains(*frame)).for_each(|frame| lost.insert(frame));
+        }
+        moved(repository, index, &lost, &mut good, Depth::Header, job, &notes, options)?
+    } else {
+        index
+    };
     let mut complete = true;
     let mut unlisted: BTreeSet<PackName> = BTreeSet::new();
     for row in &rows {
@@ -236,7 +248,8 @@ pub fn verify_snapshot(
     let todo = todo.into_iter().map(|(name, size)| (name, size, depth)).collect();
     // Without all tables nobody knows what is needed: then everything in these packs, and the walk finds what else.
     let only = tables_read.then(|| Arc::new(needed.clone()));
-    let good = packs::read(repository, &index, job, &notes, only, todo, options)?;
+    let mut good = packs::read(repository, &index, job, &notes, only, todo, options)?;
+    let index = moved(repository, index, &needed, &mut good, depth, job, &notes, options)?;
     let complete = missing(&row, &needed, &good, &notes);
     let reader = reader(repository, &index, job, options);
     let clean = complete && tables_read && notes.with(|r| r.errors) == 0;
@@ -247,6 +260,37 @@ pub fn verify_snapshot(
     notes.with(|report| report.snapshots = 1);
     job.enter(Stage::Finished);
     Ok(notes.finish(clock.monotonic().saturating_sub(started).as_secs_f64()))
+}
+
+/// Looks for needed frames that were not good where the index said: a prune may have moved them meanwhile. Gives the index in which
+/// they were found at last. What is in a pack that was read already is lost.
+#[allow(clippy::too_many_arguments, reason = "all of it is what a check is made of")]
+fn moved(
+    repository: &Repository,
+    mut index: Arc<Index>,
+    needed: &Usage,
+    good: &mut Usage,
+    depth: Depth,
+    job: &Arc<Job>,
+    notes: &Arc<Notes>,
+    options: &CheckOptions,
+) -> Result<Arc<Index>> {
+    loop {
+        let mut lost = Usage::new();
+        needed.frames().filter(|frame| !good.contains(*frame)).for_each(|frame| lost.insert(frame));
+        if lost.is_empty() || !repository.index_changed(&index)? {
+            return Ok(index);
+        }
+        let fresh = Arc::new(repository.load_index_and_headers(job)?);
+        let mut todo = packs_with(&fresh, &lost).0;
+        todo.retain(|name, _| !index.pack_sizes().contains_key(name));
+        index = fresh;
+        if todo.is_empty() {
+            return Ok(index);
+        }
+        let todo = todo.into_iter().map(|(name, size)| (name, size, depth)).collect();
+        good.merge(&packs::read(repository, &index, job, notes, Some(Arc::new(lost)), todo, options)?);
+    }
 }
 
 fn reader(repository: &Repository, index: &Arc<Index>, job: &Arc<Job>, options: &CheckOptions) -> ChunkReader {

@@ -236,6 +236,9 @@ impl Shared {
                 match outcome {
                     Ok(()) => lock(&self.good).insert(frame.birth),
                     Err(error) if is_damage(&error) => {
+                        if range.is_err() && self.is_gone(name)? {
+                            return Ok(());
+                        }
                         let message = format!("frame {} at {}: {error}", frame.birth.ordinal, frame.offset_bytes);
                         self.notes.find(Severity::Error, name.key(), message, vec![]);
                     }

@@ -59,6 +59,8 @@ pub struct Index {
     names: HashMap<usize, RandomName>,
     usable: RwLock<HashSet<PackName>>,
     sizes: HashMap<PackName, u64>,
+    /// Segments that were listed.
+    listed: BTreeSet<RandomName>,
     dead_tables: HashSet<UsageName>,
     /// Why a tombstone could not be read. Nothing may be relied on then by who writes; a reader need not mind.
     pub(crate) unknown_dead: Option<Error>,
@@ -133,11 +135,7 @@ impl Repository {
 
     /// None: a segment vanished between listing and reading.
     fn read_segments(&self, job: &Job, codec: &mut Codec) -> Result<Option<Index>> {
-        let mut names = Vec::new();
-        list(&*self.store, "index/", |entry| {
-            names.extend(entry.key.as_str().strip_prefix("index/").and_then(|n| RandomName::from_hex(n).ok()));
-            Ok(())
-        })?;
+        let names = self.segment_names()?;
         let (mut segments, mut stored, mut damaged) = (Vec::with_capacity(names.len()), Vec::new(), Vec::new());
         for name in &names {
             job.check()?;
@@ -164,8 +162,25 @@ impl Repository {
             segments: RwLock::new(segments),
             names: stored.into_iter().enumerate().collect(),
             damaged,
+            listed: names,
             ..Index::default()
         }))
+    }
+
+    /// Names of the segments that there are now.
+    fn segment_names(&self) -> Result<BTreeSet<RandomName>> {
+        let mut names = BTreeSet::new();
+        list(&*self.store, "index/", |entry| {
+            names.extend(entry.key.as_str().strip_prefix("index/").and_then(|n| RandomName::from_hex(n).ok()));
+            Ok(())
+        })?;
+        Ok(names)
+    }
+
+    /// Whether there are other segments now than when `index` was loaded. A prune that moves frames puts segments before it deletes
+    /// packs, so of a pack that is gone while this says no, nothing is anywhere else.
+    pub(crate) fn index_changed(&self, index: &Index) -> Result<bool> {
+        Ok(self.segment_names()? != index.listed)
     }
 
     fn tombstoned(&self, codec: &mut Codec) -> Result<(HashSet<PackName>, HashSet<UsageName>, Option<Error>)> {

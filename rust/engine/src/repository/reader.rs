@@ -33,6 +33,9 @@ pub(super) const FRAME_STORED_BYTES_MAX: usize = limits::FRAME_PAYLOAD_BYTES_MAX
 /// How long an index is good enough for one more chunk that is nowhere.
 const RELOAD_PAUSE: Duration = Duration::from_secs(60);
 
+/// How often one chunk is followed into another pack.
+const MOVES_MAX: usize = 20;
+
 fn regions_of(place: &FramePlace) -> RangeInclusive<u64> {
     let last = (place.offset_bytes.saturating_add(u64::from(place.stored_bytes))).saturating_sub(1).max(place.offset_bytes);
     place.offset_bytes / REGION_BYTES..=last / REGION_BYTES
@@ -52,6 +55,8 @@ pub struct ChunkReader {
     pack_keys: Mutex<HashMap<PackName, Arc<PackKey>>>,
     codecs: Mutex<Vec<(Codec, Vec<u8>)>>,
     reloaded: Mutex<Option<Duration>>,
+    /// Packs that were not there, and whether one was found so since the index was last looked at.
+    gone: Mutex<(HashSet<PackName>, bool)>,
 }
 
 /// A cache from which several threads never fetch the same thing at once: who comes second waits for the first.
@@ -140,14 +145,6 @@ impl<K: Copy + Eq + std::hash::Hash, V: Clone> ByteCache<K, V> {
     }
 }
 
-fn gone(error: longshore_store::StoreError, pack: PackName) -> Error {
-    if error.kind() == StoreErrorKind::NotFound {
-        return Error::corrupt(format!("pack is gone: pack={pack}"))
-            .with_next_step("find what it hurts with: longshore repo check");
-    }
-    Error::from(error)
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -167,6 +164,7 @@ impl ChunkReader {
             pack_keys: Mutex::new(HashMap::new()),
             codecs: Mutex::new(Vec::new()),
             reloaded: Mutex::new(None),
+            gone: Mutex::default(),
         }
     }
 
@@ -195,18 +193,20 @@ impl ChunkReader {
     /// # Errors
     /// Corrupt when no place of it opens, or what the store says.
     pub fn chunk(&self, kind: ChunkKind, id: &ChunkId) -> Result<Bytes> {
-        let used = self.index();
-        let first = match self.try_places(kind, id, &used)? {
-            Ok(bytes) => return Ok(bytes),
-            Err(first) => first,
-        };
-        // It may have moved since the index was read.
-        let Some(fresh) = self.reload(&used)? else { return Err(first) };
-        self.try_places(kind, id, &fresh)?
+        let mut used = self.index();
+        for _ in 0..MOVES_MAX {
+            let why = match self.try_places(kind, id, &used)? {
+                Ok(bytes) => return Ok(bytes),
+                Err(why) => why,
+            };
+            // It may have moved since the index was read.
+            used = self.reload(&used)?.ok_or(why)?;
+        }
+        self.try_places(kind, id, &used)?
     }
 
-    /// A younger index than `used`; none when the last one was loaded so lately that a damaged repository would be listed for each
-    /// of its lost chunks.
+    /// A younger index than `used`. None when the last one was loaded so lately that a damaged repository would be listed for each
+    /// of its lost chunks; a pack that is gone is looked into whenever that was, once: a prune may have moved its frames.
     fn reload(&self, used: &Arc<Index>) -> Result<Option<Arc<Index>>> {
         let mut reloaded = lock(&self.reloaded);
         let now = self.index();
@@ -214,7 +214,10 @@ impl ChunkReader {
             return Ok(Some(now));
         }
         let time = self.repository.world.clock.monotonic();
-        if reloaded.is_some_and(|last| time.saturating_sub(last) < RELOAD_PAUSE) {
+        let news = std::mem::take(&mut lock(&self.gone).1);
+        if reloaded.is_some_and(|last| time.saturating_sub(last) < RELOAD_PAUSE)
+            && !(news && self.repository.index_changed(used)?)
+        {
             return Ok(None);
         }
         let fresh = Arc::new(self.repository.load_index_and_headers(&self.job)?);
@@ -318,6 +321,16 @@ impl ChunkReader {
         opened
     }
 
+    /// What a refused range means: of a pack that is gone, damage, which may be healed by a younger index.
+    fn gone(&self, error: longshore_store::StoreError, pack: PackName) -> Error {
+        if error.kind() != StoreErrorKind::NotFound {
+            return Error::from(error);
+        }
+        let mut gone = lock(&self.gone);
+        gone.1 |= gone.0.insert(pack);
+        Error::corrupt(format!("pack is gone: pack={pack}")).with_next_step("find what it hurts with: longshore repo check")
+    }
+
     /// Bytes of a pack.
     ///
     /// # Errors
@@ -330,7 +343,7 @@ impl ChunkReader {
                 self.job.bytes_stored.fetch_add(length, Relaxed);
                 Ok(())
             }
-            Err(error) => Err(gone(error, pack)),
+            Err(error) => Err(self.gone(error, pack)),
         }
     }
 
@@ -384,7 +397,7 @@ impl ChunkReader {
                 self.job.bytes_stored.fetch_add(bytes.len() as u64, Relaxed);
                 Ok(bytes)
             }
-            Err(error) => Err(gone(error, place.pack)),
+            Err(error) => Err(self.gone(error, place.pack)),
         }
     }
 

@@ -152,6 +152,9 @@ fn xattr_label(name: &[u8]) -> String {
 pub(super) fn set(access: Access<'_>, metadata: &Metadata) -> Result<Vec<Loss>, VolumeError> {
     let mut losses = Vec::new();
     let before = stat_fd("set metadata", access.fd())?;
+    if is_as_wanted(access, &before, metadata) {
+        return Ok(losses);
+    }
 
     let owner_given = set_owner(access, &before, metadata, &mut losses);
     let mut mode = metadata.mode & 0o7777;
@@ -185,6 +188,21 @@ pub(super) fn set(access: Access<'_>, metadata: &Metadata) -> Result<Vec<Loss>, 
     let after = stat_fd("set metadata", access.fd())?;
     name_silent_differences(&after, metadata, mode, &mut losses);
     Ok(losses)
+}
+
+/// Whether nothing needs to be set: what is equal already is not written, not even to the inode.
+fn is_as_wanted(access: Access<'_>, now: &Stat, metadata: &Metadata) -> bool {
+    let owner = |wanted: u32, has: u32| wanted == OWNER_UNCHANGED || wanted == has;
+    now.mtime == metadata.mtime
+        && owner(metadata.uid, now.uid)
+        && owner(metadata.gid, now.gid)
+        && (now.kind == Kind::Symlink || now.mode == metadata.mode & 0o7777)
+        && xattrs(access).is_ok_and(|current| {
+            metadata.xattrs.iter().all(|wanted| current.contains(wanted))
+                && current
+                    .iter()
+                    .all(|(name, _)| !is_ours_to_remove(name) || metadata.xattrs.iter().any(|(wanted, _)| wanted == name))
+        })
 }
 
 fn has_acl(metadata: &Metadata) -> bool {
