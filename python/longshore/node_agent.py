@@ -35,10 +35,9 @@ from longshore.controllers.ports import Allowance, DataPath
 from longshore.controllers.repositories import Repositories
 from longshore.controllers.repository_keys import KEY_AT_RISK, SECRET_ROOT, RepositoryKeys
 from longshore.controllers.tasks import Interruption, Tasks
-from longshore.errors import LeaseLostError, LongshoreError, UsageError
+from longshore.errors import LeaseLostError, UsageError
 from longshore.kube.client import KubeClient
 from longshore.kube.clock import SYSTEM_CLOCK, Clock
-from longshore.kube.connection import find_connector
 from longshore.kube.events import EventRecorder, EventType
 from longshore.kube.informer import Informer
 from longshore.kube.leases import LeaseElector, LeaseTimes
@@ -48,6 +47,7 @@ from longshore.metrics import AgentMetrics, HttpFace
 from longshore.runtime.controller import Controller, EnqueueKeys
 from longshore.runtime.manager import Manager
 from longshore.runtime.metrics import ManagerMetrics, PrometheusQueueMetrics
+from longshore.runtime.process import run_in_cluster
 from longshore.runtime.queue import Queue
 
 __all__ = ["AgentSettings", "NodeAgent", "lease_name", "run"]
@@ -309,17 +309,10 @@ def run(settings: AgentSettings, stop: threading.Event) -> int:
     """
     from longshore.controllers.engine import EngineDataPath
 
-    connector = find_connector(settings.kubeconfig)
-    # Before anything is started: settings that cannot be read stay so, unlike a server that is away, and informers would retry for ever.
-    connector.connect(user_agent="longshore-node-agent").close()
-    with KubeClient(connector, user_agent="longshore-node-agent") as client:
-        agent = NodeAgent(settings, client=client, datapath=EngineDataPath(cache_dir=settings.cache_dir), stop=stop)
-        try:
-            agent.run()
-        except LongshoreError as err:
-            _log.error("Node agent failed", error=err, next_step=err.next_step)
-            return err.exit_code
-    return 0
+    def make(client: KubeClient) -> NodeAgent:
+        return NodeAgent(settings, client=client, datapath=EngineDataPath(cache_dir=settings.cache_dir), stop=stop)
+
+    return run_in_cluster(make, kubeconfig=settings.kubeconfig, name="longshore-node-agent")
 
 
 def lease_name(node: str) -> str:

@@ -28,10 +28,8 @@ from longshore.controllers.cluster import ClusterReader, resource_of
 from longshore.controllers.ports import DataPath
 from longshore.controllers.repositories import Repositories
 from longshore.controllers.repository_keys import RepositoryKeys
-from longshore.errors import LongshoreError
 from longshore.kube.client import KubeClient
 from longshore.kube.clock import SYSTEM_CLOCK, Clock
-from longshore.kube.connection import find_connector
 from longshore.kube.events import EventRecorder
 from longshore.kube.informer import Informer
 from longshore.kube.leases import LeaseElector, LeaseTimes
@@ -40,6 +38,7 @@ from longshore.metrics import HttpFace, ServerMetrics
 from longshore.runtime.controller import Controller, EnqueueKeys, SyncHandler
 from longshore.runtime.manager import Manager
 from longshore.runtime.metrics import ManagerMetrics, PrometheusQueueMetrics
+from longshore.runtime.process import run_in_cluster
 from longshore.runtime.queue import Queue
 
 __all__ = ["Server", "ServerSettings", "run"]
@@ -233,14 +232,7 @@ def run(settings: ServerSettings, stop: threading.Event) -> int:
     """
     from longshore.controllers.engine import EngineDataPath
 
-    connector = find_connector(settings.kubeconfig)
-    # Before anything is started: settings that cannot be read stay so, unlike a server that is away, and informers would retry for ever.
-    connector.connect(user_agent="longshore-server").close()
-    with KubeClient(connector, user_agent="longshore-server") as client:
-        server = Server(settings, client=client, datapath=EngineDataPath(cache_dir=settings.cache_dir), stop=stop)
-        try:
-            server.run()
-        except LongshoreError as err:
-            _log.error("Server failed", error=err, next_step=err.next_step)
-            return err.exit_code
-    return 0
+    def make(client: KubeClient) -> Server:
+        return Server(settings, client=client, datapath=EngineDataPath(cache_dir=settings.cache_dir), stop=stop)
+
+    return run_in_cluster(make, kubeconfig=settings.kubeconfig, name="longshore-server")

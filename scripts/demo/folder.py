@@ -1,11 +1,13 @@
 """`demo-data/`: all that the demo writes, and what stays of it.
 
-Promises: it is wiped only when it is empty or the demo made it, which a marker file tells. Nothing outside it is written. Sizes are counted from the
-files themselves, so that what the demo says of the repository does not rest on the program that wrote it.
+Promises: it is wiped only when it is empty or the demo made it, which a marker file tells, and while no other demo is at work in it: each holds a lock on
+that file for as long as it lives. Nothing outside it is written. Sizes are counted from the files themselves, so that what the demo says of the repository
+does not rest on the program that wrote it.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import stat
@@ -45,6 +47,7 @@ class Folder:
         self.store = self.path / "store"
         self.recovery_key = self.path / "recovery.key"
         self.reference = self.path / "reference"
+        self._lock = -1
 
     def holds_something(self) -> bool:
         """Whether an earlier run left anything.
@@ -66,11 +69,37 @@ class Folder:
             )
         return True
 
+    def take(self) -> None:
+        """Keep every other demo out of it until this process ends; makes it when it is not there.
+
+        Raises:
+            DemoError: another one is at work in it.
+        """
+        self.path.mkdir(mode=0o700, exist_ok=True)
+        self._lock = os.open(self.path / _MARKER, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as err:
+            holder = os.pread(self._lock, 20, 0).decode("ascii", "replace").strip() or "unknown"
+            raise DemoError(
+                f"another demo is at work in this folder: folder={self.path}, process={holder}",
+                "wait for its end, or end it with Ctrl-C, then say it again; a second clone has a folder of its own",
+                exit_code=2,
+            ) from err
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+
     def wipe(self) -> None:
-        """Make it empty, with a store in it."""
-        remove_tree(self.path)
-        self.path.mkdir(mode=0o700)
-        (self.path / _MARKER).touch()
+        """Make it empty, with a store in it; it has to be taken."""
+        assert self._lock >= 0
+        for one in self.path.iterdir():
+            # The marker is the lock: another file of that name would be another lock.
+            if one.name == _MARKER:
+                continue
+            if one.is_dir() and not one.is_symlink():
+                remove_tree(one)
+            else:
+                one.unlink()
         self.store.mkdir(mode=0o700)
 
     def repository(self, namespace: str) -> Path:

@@ -74,7 +74,9 @@ def tell(screen: Screen, folder: Folder, *, source: Path | None, real: bool) -> 
         "more in a new, empty cluster that has nothing but the exported key. Each time every byte and every attribute is compared by a "
         "program that shares no code with the one that made the backup.",
     )
-    if folder.holds_something():
+    held = folder.holds_something()
+    folder.take()
+    if held:
         screen.say(f"{folder.path} holds an earlier run of this demo: wiped.", style="dim")
     folder.wipe()
     told = _Told()

@@ -14,14 +14,13 @@ Does not know: longshore.
 import base64
 import http.client
 import json
-import shutil
 import ssl
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from tests.support.held_folder import HeldFolder
 from tests.support.pki import Authority, Pair, new_key_pem, write_private
 from tests.support.processes import ChildProcess, ReservedPort
 from tests.support.tools import require_tool
@@ -41,8 +40,8 @@ class ApiServer:
             folder: where everything lives; it is kept afterwards. A temporary one, removed by `stop`, when not given.
             extra_args: further flags of kube-apiserver.
         """
-        self._keep = folder is not None
-        self.folder = folder if folder is not None else Path(tempfile.mkdtemp(prefix="longshore-apiserver-"))
+        self._own = HeldFolder("apiserver") if folder is None else None
+        self.folder = folder if self._own is None else self._own.path
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._extra_args = tuple(extra_args)
         self._port = ReservedPort()
@@ -151,8 +150,8 @@ class ApiServer:
                 child.stop()
         self._apiserver = self._etcd = None
         self._port.close()
-        if not self._keep:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        if self._own is not None:
+            self._own.remove()
 
     def issue_kubeconfig(self, user: str, *, groups: Sequence[str] = (), path: Path | None = None) -> Path:
         """Write a kubeconfig for a user, who may do what RBAC grants them: at first nothing.

@@ -12,12 +12,11 @@ import contextlib
 import http.client
 import os
 import secrets
-import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 from typing import Any, Self
 
+from tests.support.held_folder import HeldFolder
 from tests.support.processes import ChildProcess, ComponentFailedError, ReservedPort
 from tests.support.tools import require_tool
 
@@ -37,8 +36,8 @@ class S3Server:
                 filesystem must know extended attributes of users: the server keeps ETags and metadata there.
             access_log: a line for each request is written there.
         """
-        self._keep = folder is not None
-        self.folder = folder if folder is not None else Path(tempfile.mkdtemp(prefix="longshore-s3-"))
+        self._own = HeldFolder("s3") if folder is None else None
+        self.folder = folder if self._own is None else self._own.path
         self.data_dir = self.folder / "data"
         self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._accounts_dir = self.folder / "accounts"
@@ -110,8 +109,8 @@ class S3Server:
         """End it for good, and remove the folder if it was a temporary one. A second call does nothing."""
         self.halt(crash=True)
         self._port.close()
-        if not self._keep:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        if self._own is not None:
+            self._own.remove()
 
     def bucket(self, name: str) -> str:
         """Make a bucket unless it is there, and return its name."""

@@ -8,7 +8,7 @@ What the table of :mod:`longshore.controllers.pod_volume` does not say:
   write. A pod whose container has ended is not restored into: Failed.
 - *A takeover* looks first whether the earlier attempt had come to its end (done-file there, or the container is over). Then the volume belongs to the pod, and
   the object is Completed without touching a byte of it.
-- *The work*: remove a `.velero` left from before, restore, the root's own metadata last, then the done-file.
+- *The work*: remove a `.velero` left from before and what a killed attempt had not finished, restore, the root's own metadata last, then the done-file.
 - *A root that the container cannot search* keeps o+x until the container has ended. Its true mode stands in an annotation before the root is opened to
   others, so that whoever finds the object later can set it.
 - *The end*: items that could not be restored, or data that did not verify, make it Failed, and no done-file is written: the pod does not start over half a
@@ -90,6 +90,8 @@ class RestorePlan:
     request: RestoreRequest
     waiter: restore_wait.WaiterUser
     waiter_name: str
+    may_have_begun: bool
+    """Whether an earlier attempt may have left unfinished files."""
 
 
 @dataclass(slots=True)
@@ -203,6 +205,7 @@ class PodVolumeRestoreController(PodVolumeController):
             restore_uid=restore_uid,
             waiter=restore_wait.waiter_user(found.pod),
             waiter_name="" if waiter is None else waiter.name,
+            may_have_begun=not claimed_here,
             request=RestoreRequest(
                 snapshot_id=spec.snapshot_id,
                 target=str(path),
@@ -221,6 +224,8 @@ class PodVolumeRestoreController(PodVolumeController):
         task.check()
         if restore_wait.remove_leftovers(plan.path):
             _log.info("Removed what an earlier restore had left", path=str(plan.path))
+        if plan.may_have_begun and (unfinished := restore_wait.remove_unfinished(plan.path, check=task.check)):
+            _log.info("Removed unfinished files of an earlier attempt", path=str(plan.path), files=unfinished)
         with forgetting(self._repositories, location=plan.location, namespace=plan.namespace):
             result = task.run(lambda: repository.restore(plan.request))
         log_items("not restored", result.lost, count=result.items_lost, kind=self.kind, key=task.key)

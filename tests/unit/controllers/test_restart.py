@@ -1,5 +1,6 @@
 """What becomes of an object when its agent dies, is stopped, loses its lease or its answers: finished, begun again or failed, and nothing twice."""
 
+import os
 import threading
 
 import pytest
@@ -212,6 +213,23 @@ def test_process_lives_on_when_the_lease_is_had_again_before_the_old_job_stopped
     assert not agent.died.wait(3.0)
     rig.world.gate.set()
     wait_for(lambda: len(rig.snapshots()) == 2)
+
+
+def test_restore_that_was_killed_leaves_no_unfinished_file(rig):
+    pod, path = rig.pod()
+    (path / "a").write_bytes(b"x")
+    first = rig.agent()
+    snapshot = rig.done_backup(pod)["snapshotID"]
+    rig.world.gate.clear()
+    back, target = rig.waiting_pod()
+    name = rig.restore(back, snapshot)
+    wait_for(lambda: rig.world.running == 1)
+    first.kill()
+    (target / ".longshore-restore-0123456789ab-0").write_bytes(b"half")
+    rig.world.gate.set()
+    rig.agent()
+    assert rig.wait_phase(PVR, name)["phase"] == "Completed"
+    assert sorted(os.listdir(target)) == [".velero", "a"]
 
 
 @pytest.mark.parametrize("skip", range(4))
