@@ -59,14 +59,14 @@ class Verdict:
         """How it is judged."""
         if self.baseline is None:
             return "NO BASELINE"
-        if self.change > self.tolerance:
+        if self.failed:
             return "SLOWER"
         return "fewer: renew to hold it" if self.change < -self.tolerance else "ok"
 
     @property
     def failed(self) -> bool:
         """Whether the gate stays shut."""
-        return self.baseline is None or self.change > self.tolerance
+        return self.baseline is None or self.counted > self.baseline * (1 + self.tolerance)
 
 
 def program() -> Path:

@@ -18,12 +18,14 @@ from pathlib import Path
 
 from tests.support.components import interrupt_on_sigterm
 
-from benches.volume import render, rows
+from benches.volume import absolute, plots, render, rows
 from benches.volume.keep import FOLDER, Keep
 from benches.volume.peers import PEERS
-from benches.volume.scenarios import CannotMeasureError, Options, measure
+from benches.volume.scenarios import LIMIT, CannotMeasureError, Options, measure
 
 PAGE = Path(__file__).with_name("results.md")
+# What keeps a figure from being reached, with the measurement: written by hand.
+BOUNDS = PAGE.with_name("bounds.md")
 ROOM_BYTES = 20 * 10**9
 
 
@@ -54,11 +56,15 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.list:
         for row in rows.ROWS:
-            print(f"{row.name:20} {row.expected_minutes:4} min  {row.title}")
+            print(f"{row.name:28} {row.expected_minutes:4} min  {row.title}")
+        for figure in absolute.FIGURES:
+            if figure.measure is not None:
+                print(f"{figure.name:28}           {figure.title}")
         return 0
-    names = [row.name for row in rows.ROWS] if options.only == "all" else [n for n in options.only.split(",") if n]
-    if unknown := [name for name in names if name not in {row.name for row in rows.ROWS}]:
-        parser.error(f"no such row: {', '.join(unknown)}; known are: {', '.join(row.name for row in rows.ROWS)}")
+    known = [row.name for row in rows.ROWS] + [figure.name for figure in absolute.FIGURES]
+    names = known if options.only == "all" else [name for name in options.only.split(",") if name]
+    if unknown := [name for name in names if name not in known]:
+        parser.error(f"no such row: {', '.join(unknown)}; known are: {', '.join(known)}")
     interrupt_on_sigterm()
     two_cores()
     base = options.work or Path(".cache/bench").resolve()
@@ -80,17 +86,23 @@ def main(arguments: list[str] | None = None) -> int:
         )
         for name in names:
             try:
-                measure(rows.row(name), asked)
-            except CannotMeasureError as error:
+                if (figure := absolute.named(name)) is not None:
+                    absolute.measure(figure, work, options.scale, keep_folder)
+                else:
+                    measure(rows.row(name), asked)
+            except (CannotMeasureError, absolute.NotHereError) as error:
                 print(f"{name}: not measured: {error}", file=sys.stderr)
                 failed.append(name)
-        kept = [(row, Keep(row.name, keep_folder).newest()) for row in rows.ROWS]
+        kept = [(row, [r for r in Keep(row.name, keep_folder).newest() if r.tool != LIMIT]) for row in rows.ROWS]
+        if options.scratch and any(name.startswith("absolute-") for name in names):
+            print("\n".join(absolute.lines(keep_folder)))
     if options.scratch:
         kept = [(row, runs) for row, runs in kept if runs]
         for row, runs in kept:
             print("\n".join(render.details(row, runs)))
     else:
-        PAGE.write_text(render.page(kept, [], [], []))
+        bounds = BOUNDS.read_text().splitlines() if BOUNDS.exists() else []
+        PAGE.write_text(render.page(kept, absolute.lines(), bounds, plots.draw()))
     print("\n".join(render.table(kept)))
     return 1 if failed else 0
 

@@ -38,14 +38,13 @@ class Data:
     size_bytes: int
 
 
-def maker() -> list[str]:
-    """Path of the program that writes data; built by `make bench`."""
-    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-    return [str(target / "release/make-data")]
+def program(name: str) -> list[str]:
+    """A program of benches/micro, as the start of a command; built by `make bench-tools`."""
+    return [str(Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / name)]
 
 
 def _make(*words: object) -> None:
-    subprocess.run([*maker(), *map(str, words)], check=True)
+    subprocess.run([*program("make-data"), *map(str, words)], check=True)
 
 
 def real_roots() -> list[Path]:

@@ -9,9 +9,11 @@ Does not know what is measured (rows.py) nor any program's commands (peers.py).
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -30,6 +32,7 @@ from benches.volume.rows import Row
 from benches.volume.s3 import SlowBucket
 
 OURS = "longshore"
+LIMIT = "limit"
 # ext4 passes over inodes that were freed less than a minute ago, one by one: what is restored right after a large tree was removed would pay
 # for the removal.
 REST_SECONDS = 65
@@ -189,7 +192,7 @@ def rounds(bench: Bench, group: str, contenders: list[Contender], prepare: Calla
         prepare: called with the round's number before it.
         timed: does the work of one contender; returns what was timed, step by step.
     """
-    done = [run for run in bench.kept.of(bench.setting) if run.group == group]
+    done = [run for run in bench.kept.of(bench.setting) if run.group == group and run.tool != LIMIT]
     round_ = 1 + max((run.round for run in done), default=-1)
     while round_ < 1 or round_ < pairs_wanted(bench, done):
         if round_ > 0:
@@ -221,6 +224,20 @@ def checked(bench: Bench, contender: Contender, round_: int, *, last: bool = Fal
     return {"differences": float(len(differences))}
 
 
+def limits(bench: Bench) -> list[Run]:
+    """Time the stages of a first backup alone, on the same data, on one core and on two."""
+    data.warm(bench.source)
+    settle()
+    runs = []
+    for threads, step in ((1, "1 core"), (2, "2 cores")):
+        command = [*data.program("limit"), str(bench.source), str(bench.options.work), str(threads)]
+        answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        figures = {name: float(value) for name, value in json.loads(answer).items()}
+        runs.append(Run(bench.setting, 0, LIMIT, "default", "", step, 0, keep.commit(), figures))
+        bench.say(f"stages alone, {step}: {answer.strip()}")
+    return runs
+
+
 def _restore_and_compare(bench: Bench, contender: Contender, round_: int) -> dict[str, float]:
     if round_ > 0:
         return {}
@@ -236,6 +253,8 @@ def _restore_and_compare(bench: Bench, contender: Contender, round_: int) -> dic
 
 def first(bench: Bench, group: str, contenders: list[Contender]) -> None:
     """Back up into an empty repository."""
+    if not any(run.tool == LIMIT for run in bench.kept.of(bench.setting)):
+        bench.kept.add(limits(bench))
 
     def timed(bench: Bench, one: Contender, round_: int) -> list[tuple[str, Cost, dict[str, float]]]:
         one.fresh()

@@ -71,6 +71,17 @@ class Tracker:
         return "   ".join(parts)
 
 
+def _continued(command: str, width: int) -> list[str]:
+    """Break a command between its words into lines that a shell would put together again."""
+    parts: list[str] = []
+    for word in command.split(" "):
+        if parts and len(parts[-1]) + len(word) + 3 <= width:
+            parts[-1] += f" {word}"
+        else:
+            parts.append(word)
+    return [f"{part} \\" for part in parts[:-1]] + parts[-1:]
+
+
 class Screen:
     """Prints."""
 
@@ -128,7 +139,11 @@ class Screen:
 
     def command(self, text: str) -> None:
         """Show a command to copy, in one line however long it is."""
-        self.show(Text.assemble("   ", ("$ ", "dim"), (text, "bold")), wrap=False)
+        self._console.print(Text.assemble("   ", ("$ ", "dim"), (text, "bold")), soft_wrap=True)
+        if self._picture is not None:
+            for number, line in enumerate(_continued(text, _PICTURE_WIDTH - 8)):
+                head = ("$ ", "dim") if number == 0 else "      "
+                self._picture.print(Text.assemble("   ", head, (line, "bold")))
 
     def output(self, text: str) -> None:
         """Show what a command printed."""

@@ -75,7 +75,7 @@ def test_one_percent_of_files_changes_with_its_round(tmp_path):
 
 
 needs_maker = pytest.mark.skipif(
-    not Path(data.maker()[0]).exists(), reason="make-data is not built, run `make bench-tools`"
+    not Path(data.program("make-data")[0]).exists(), reason="make-data is not built, run `make bench-tools`"
 )
 
 
