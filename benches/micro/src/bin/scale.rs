@@ -243,7 +243,9 @@ impl ReadFile for RuleFile {
         Ok(vec![])
     }
 
-    fn drop_cache(&self, _: u64, _: u64) {}
+    fn read_once(&self, offset_bytes: u64, buf: &mut [u8]) -> Answer<usize> {
+        self.read_at(offset_bytes, buf)
+    }
 }
 
 /// Keeps everything but what packs of data hold: of those, lengths alone.
