@@ -35,6 +35,7 @@ from longshore.controllers.ports import Allowance, DataPath
 from longshore.controllers.repositories import Repositories
 from longshore.controllers.repository_keys import KEY_AT_RISK, SECRET_ROOT, RepositoryKeys
 from longshore.controllers.tasks import Interruption, Tasks
+from longshore.controllers.volume_metrics import VolumeMetrics
 from longshore.errors import LeaseLostError, UsageError
 from longshore.kube.client import KubeClient
 from longshore.kube.clock import SYSTEM_CLOCK, Clock
@@ -224,6 +225,12 @@ class NodeAgent:
         for informer in (pods, backup_informer, restore_informer):
             self.manager.add_informer(informer)
         self.registry.register(ManagerMetrics(self.manager))
+        node = settings.node_name
+        self.registry.register(
+            VolumeMetrics(
+                lambda: [one for one in backup_informer.list() if (one.get("spec") or {}).get("node") == node]
+            )
+        )
 
     def run(self) -> None:
         """Run until stopped.

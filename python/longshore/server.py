@@ -28,6 +28,7 @@ from longshore.controllers.cluster import ClusterReader, resource_of
 from longshore.controllers.ports import DataPath
 from longshore.controllers.repositories import Repositories
 from longshore.controllers.repository_keys import RepositoryKeys
+from longshore.controllers.volume_metrics import VolumeMetrics
 from longshore.kube.client import KubeClient
 from longshore.kube.clock import SYSTEM_CLOCK, Clock
 from longshore.kube.events import EventRecorder
@@ -170,6 +171,7 @@ class Server:
         for one in self._informers.values():
             self.manager.add_informer(one)
         self.registry.register(ManagerMetrics(self.manager))
+        self.registry.register(VolumeMetrics(backups.list))
 
     def run(self) -> None:
         """Run until stopped.

@@ -19,7 +19,7 @@ from longshore.install.access import AGENT_CLUSTER_RULES, AGENT_RULES, SERVER_RU
 from longshore.install.apply import resource_for
 from longshore.install.release import objects
 from longshore.install.values import merged
-from tests.cluster.test_agent import AGENT, Cluster, credentials_of, fill, location_of, tree, wait_for
+from tests.cluster.node_rig import AGENT, LEASES, Cluster, credentials_of, fill, location_of, tree, wait_for
 from tests.support.components import ApiServer
 from tests.support.pki import write_private
 
@@ -294,7 +294,14 @@ def test_agent_does_its_work_with_these_rights(worked, policy):
     fill(path, seed=3, megabytes=8, files=40)
     expected = tree(path)
     worked.backup("out", "db-0", uid)
-    started = worked.agent("-c", AGENT, policy.kubeconfig, worked.namespace, worked.pods_root, worked.cache)
+    started = worked.agent(
+        "-c",
+        AGENT.replace("LEASE_TIMES", LEASES["short"]),
+        policy.kubeconfig,
+        worked.namespace,
+        worked.pods_root,
+        worked.cache,
+    )
     status = worked.wait_phase("podvolumebackups", "out")
     assert status["phase"] == "Completed", (status, worked.logs())
     back, target = worked.pod("back-0", waits=True, user=os.geteuid())

@@ -85,12 +85,6 @@ velero_build() {
   go_build "$out" $m "$version" $m/cmd/velero "-X $m/pkg/buildinfo.Version=v$version" ${replaces[@]+"${replaces[@]}"}
 }
 
-# The service discoveries, which promtool links and no rule needs, are most of its code: the tag leaves them out.
-promtool_build() {
-  local out=$1 version=$2 p=github.com/prometheus
-  GOFLAGS="$GOFLAGS -tags=remove_all_sd" go_build "$out" $p/prometheus "$version" $p/prometheus/cmd/promtool "-X $p/common/version.Version=$version"
-}
-
 rustic_build() {
   local out=$1 version=$2
   run cargo install rustic-rs --version "$version" --locked --jobs "$jobs" --root "$PWD/root" --target-dir "$PWD/target" || return
@@ -131,6 +125,12 @@ END
   chmod +x "$out"
 }
 
+# Of Debian's prometheus package only the program that judges rules is kept.
+promtool_build() {
+  local out=$1 version=$2
+  debian_unpack prometheus "$version" && mv unpacked/usr/bin/promtool "$out" && rm -rf unpacked
+}
+
 # build OUT NAME VERSION, in the component's own folder. The second half asks the new binary for its version: a program that
 # cannot start is a failed build.
 build() {
@@ -166,7 +166,7 @@ component() {
   log=$tools/log/$name-$version.log
   case $name in
     rustic) needs=cargo ;;
-    borg | valgrind) needs=dpkg-deb ;;
+    borg | valgrind | promtool) needs=dpkg-deb ;;
   esac
   if [ ! -x "$final" ]; then
     command -v $needs >/dev/null || { echo "$name $version: failed: $needs is not on PATH; install it, then run this again" >&2; return 1; }

@@ -205,7 +205,7 @@ def _install(output: Output, values: Any, *, kubeconfig: str | None, namespace: 
     if not dry_run:
         if not values.location.enabled:
             output.note("next: make a BackupStorageLocation; backups have no place to go yet")
-        output.note(f"next: see the agents start with kubectl -n {namespace} get pods")
+        output.note(f"next: see whether all is well with longshore status -n {namespace}")
     output.summary({**counts, "dry_run": dry_run, "exit_code": 0}, [])
     return 0
 

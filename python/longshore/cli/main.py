@@ -31,6 +31,7 @@ COMMANDS: Final = {
         "longshore.cli.install:uninstall_command",
         "Remove server, agents and their rights from a cluster; keys, locations and backups stay.",
     ),
+    "status": ("longshore.cli.status:command", "Tell whether every volume of a cluster is safe."),
     "version": ("longshore.cli.version:command", "Show the versions of this program."),
     "completion": ("longshore.cli.completion:command", "Print a script that completes commands in a shell."),
 }

@@ -1,7 +1,8 @@
 """The Helm chart and the kustomize folder, as texts by the name of their file.
 
-Promises: the same bytes from the same source; nothing of a cluster is looked up, so `helm template` and GitOps give what `helm install` gives; definitions are
-templates like the rest, because Helm never updates what lies in a chart's crds/; what holds data is kept by an uninstall.
+Promises: the same bytes from the same source; nothing of a cluster is looked up, so `helm template` and GitOps give what `helm install` gives; what holds data
+is kept by an uninstall. Definitions lie in crds/, for among the templates Helm would ask for them before it has made them, as soon as a storage location is
+there too; the price is that Helm never updates them, which the notes say.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from typing import Any, Final
 
 import yaml
 
+from longshore.api import crdgen
 from longshore.install.labels import Part
 from longshore.install.notes import NOTES
+from longshore.install.probe import PARTS as PROBE
 from longshore.install.release import PARTS, dump, parts
 from longshore.install.template import condition_text, helm_lines
 from longshore.install.values import VERSION, Values, schema, values_yaml
@@ -44,7 +47,10 @@ def chart() -> dict[str, str]:
         "values.schema.json": json.dumps(schema(), indent=2, ensure_ascii=False) + "\n",
         "templates/NOTES.txt": NOTES,
     }
-    for part in PARTS:
+    files |= {f"crds/{name}": text for name, text in crdgen.render().items()}
+    for part in (*PARTS, *PROBE):
+        if part.name == "crds":
+            continue
         files[f"templates/{part.name}.yaml"] = _template(part)
     return files
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from longshore.install.alerts import RULES
+from longshore.install.dashboard import dashboard
 from longshore.install.labels import Part, metadata
 from longshore.install.template import SPLICE, Value
 
@@ -20,6 +22,22 @@ _MONITOR: Final[dict[str, Any]] = {
         ],
     },
 }
+_RULES: Final[dict[str, Any]] = {
+    "apiVersion": "monitoring.coreos.com/v1",
+    "kind": "PrometheusRule",
+    "metadata": metadata("longshore", component="monitoring", labels={SPLICE: Value("monitoring.rules.labels")}),
+    "spec": {"groups": [{"name": "longshore", "rules": RULES}]},
+}
+_DASHBOARD: Final[dict[str, Any]] = {
+    "apiVersion": "v1",
+    "kind": "ConfigMap",
+    "metadata": metadata(
+        "longshore-dashboard", component="monitoring", labels={SPLICE: Value("monitoring.dashboard.labels")}
+    ),
+    "data": {"longshore.json": dashboard()},
+}
 PARTS: Final = (
     Part("monitoring-scrape", "What Prometheus scrapes.", ((Value("monitoring.podMonitor.enabled"), _MONITOR),)),
+    Part("monitoring-alerts", "The alerts.", ((Value("monitoring.rules.enabled"), _RULES),)),
+    Part("monitoring-dashboard", "The Grafana dashboard.", ((Value("monitoring.dashboard.enabled"), _DASHBOARD),)),
 )

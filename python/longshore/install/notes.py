@@ -10,7 +10,8 @@ NOTES: Final = """\
 Longshore {{ .Chart.AppVersion }} is installed in namespace {{ .Release.Namespace }}.
 
 Is everything there?
-  kubectl -n {{ .Release.Namespace }} get daemonset node-agent
+  helm -n {{ .Release.Namespace }} test {{ .Release.Name }}
+  longshore status -n {{ .Release.Namespace }}
 {{- if not .Values.namespace.create }}
 
 The agent mounts a folder of its node; where pod security is enforced the namespace has to say so:
@@ -23,6 +24,12 @@ Before the first backup, a key that outlives this cluster (keep recovery.key els
 {{- if not .Values.location.enabled }}
 
 Backups have no place to go yet. Make a BackupStorageLocation, or upgrade with location.enabled=true, location.bucket and credentials.
+{{- end }}
+
+{{- if .Release.IsUpgrade }}
+
+Helm does not update custom resource definitions. If you have not done so:
+  kubectl apply --server-side --force-conflicts -f crds/
 {{- end }}
 
 Then:

@@ -8,11 +8,12 @@ It does not know the objects.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
 from pydantic.alias_generators import to_camel
+from pydantic_core import CoreSchema, core_schema
 
 from longshore.errors import UsageError
 
@@ -25,6 +26,24 @@ _NAME: Final = r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"
 Tree = dict[str, Any]
 Texts = dict[str, str]
 LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+class _without:  # noqa: N801 - reads as a word where it stands
+    """Labels that are ours: a pod that had them otherwise would not be found."""
+
+    def __init__(self, *names: str) -> None:
+        self._names = ("app.kubernetes.io/name", "app.kubernetes.io/component", *names)
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> Tree:
+        return {**handler(schema), "propertyNames": {"not": {"enum": list(self._names)}}}
+
+    def _check(self, labels: Texts) -> Texts:
+        if taken := sorted(labels.keys() & set(self._names)):
+            raise ValueError(f"the label is taken: label={taken[0]}")
+        return labels
 
 
 class _Settings(BaseModel):
@@ -100,7 +119,7 @@ class Agent(_Settings):
     """Taints that it bears; [{operator: Exists}] for every node."""
     affinity: Tree = {}
     """The pods' affinity."""
-    pod_labels: Texts = Field({}, json_schema_extra={"propertyNames": {"not": {"enum": ["name", "role"]}}})
+    pod_labels: Annotated[Texts, _without("name", "role")] = {}
     """More labels of the pods."""
     pod_annotations: Texts = {}
     """Annotations of the pods."""
@@ -131,7 +150,7 @@ class Server(_Settings):
     """The pods' affinity."""
     priority_class_name: str = ""
     """PriorityClass of the pods."""
-    pod_labels: Texts = Field({}, json_schema_extra={"propertyNames": {"not": {"enum": ["component"]}}})
+    pod_labels: Annotated[Texts, _without("component")] = {}
     """More labels of the pods."""
     pod_annotations: Texts = {}
     """Annotations of the pods."""
@@ -210,7 +229,8 @@ class Definitions(_Settings):
     """Custom resource definitions."""
 
     install: bool = True
-    """Whether they are installed and updated. They are never removed by an uninstall, for with them every backup's record would go."""
+    """Whether longshore install lays them down and updates them. Helm takes them from the chart's crds/ at the first install (unless --skip-crds) and never
+    updates them: before an upgrade, kubectl apply --server-side -f crds/. Neither uninstall removes them, for with them every backup's record would go."""
 
 
 class PodMonitor(_Settings):
