@@ -105,7 +105,7 @@ impl Sink {
             sent: Mutex::default(),
             segment: Mutex::default(),
             queue: RwLock::new(sender),
-            buffers: crossbeam_channel::bounded(options.upload_threads + 4),
+            buffers: crossbeam_channel::bounded(options.upload_threads + 1),
             failure: Mutex::new(None),
             bytes_stored: AtomicU64::new(0),
         };

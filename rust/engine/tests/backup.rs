@@ -252,3 +252,21 @@ fn where_a_large_file_is_cut_does_not_depend_on_who_takes_part() {
         .collect();
     assert!(roots.iter().all(|root| root.node == roots[0].node), "one content, whoever made it");
 }
+
+#[test]
+fn a_backup_ends_in_the_least_memory_however_many_threads_are_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    tree(folder.path());
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let repository = init(&store);
+    for (workers, upload_threads) in [(1, 1), (64, 1), (3, 64), (64, 64)] {
+        let options = BackupOptions {
+            memory_budget_bytes: 1,
+            upload_threads,
+            parent: ParentChoice::None,
+            ..options(folder.path(), workers)
+        };
+        let done = run(&repository, &LinuxFs, &Arc::new(Job::new()), &options).unwrap();
+        assert_eq!((done.exit_code, done.counts.files), (0, 202), "{workers} workers, {upload_threads} uploads");
+    }
+}

@@ -6,12 +6,13 @@
 //! depends only on what it is handed.
 //!
 //! Rooms: `walk` (what is there), `drift` (what of it is unchanged), `crew` (threads and their queue), `file` (one file's bytes), `tree`
-//! (directories, bottom-up), `exclude`.
+//! (directories, bottom-up), `exclude`, `shares` (of memory).
 
 mod crew;
 mod drift;
 mod exclude;
 mod file;
+mod shares;
 mod tree;
 mod walk;
 
@@ -28,6 +29,7 @@ use longshore_format::SessionId;
 use longshore_format::pack::VerifyUpload;
 use longshore_format::snapshot::{Counts, ITEMS_NAMED_MAX, LostItem, LostReason, Snapshot};
 use longshore_format::usage::Usage;
+use shares::Shares;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -273,17 +275,18 @@ fn capture(
         job.files_expected.store(row.snapshot.counts.files, Relaxed);
     }
     job.enter(Stage::Running);
-    let budget = options.memory_budget_bytes.max(64 << 20);
+    let shares = Shares::of(options.memory_budget_bytes, options.workers, options.upload_threads);
+    let options = &BackupOptions { workers: shares.workers, ..options.clone() };
     let pack_options = PackOptions {
-        // Open packs of data and trees by thread, those being sent, and the caches of the parent's trees share the budget.
-        pack_size_bytes: (budget / (8 * options.workers.max(1) + 4 * options.upload_threads + 10)).clamp(4 << 20, 64 << 20),
+        pack_size_bytes: shares.pack_size_bytes,
         compression: options.compression,
         verify: options.verify,
-        upload_threads: if options.workers == 0 { 0 } else { options.upload_threads },
+        upload_threads: shares.upload_threads,
         dry_run: options.dry_run,
     };
     let notes = Arc::new(Notes::default());
-    let reader = Arc::new(ChunkReader::new(writer.repository().clone(), Arc::clone(&writer.index), Arc::clone(job), budget / 8));
+    let reader =
+        Arc::new(ChunkReader::new(writer.repository().clone(), Arc::clone(&writer.index), Arc::clone(job), shares.reader_bytes));
     let crew = crew::Crew::start(writer, job, options, pack_options, Arc::clone(&notes), Arc::clone(&reader))?;
     let walked = walk::walk(&crew, root, excludes, parent, options, started_nanos);
     let (root, sink, usage) = crew.finish(walked)?;

@@ -1,0 +1,86 @@
+//! How the memory of a backup is shared out.
+//!
+//! Everything that grows has a share that is fixed before the first byte is read: buffers and compression of each worker, open packs,
+//! packs on their way to the store, caches. Nothing is asked for later, so nobody ever waits for memory while holding some, and
+//! no order of events can lock up. Where the shares would become too small there are fewer workers and uploads instead. Promises
+//! that the sum stays within the budget. Does not count threads' stacks and what the program had taken before.
+
+/// Whatever is asked for, this is the least that a backup runs in.
+pub(crate) const BUDGET_BYTES_MIN: usize = 64 << 20;
+/// Buffers and contexts of one worker: 3 MiB to read into, up to three chunks handed on, three open frames, contexts of zstd, and
+/// what a frame is compressed, opened and decompressed into.
+const WORKER_BYTES: usize = 12 << 20;
+/// An open pack of trees.
+const TREES_BYTES: usize = 4 << 20;
+/// What the session remembers of chunks until a segment of the index answers for them, and the segment on its way out.
+const SESSION_BYTES: usize = 12 << 20;
+/// Smaller packs are a burden on the store, larger ones on who reads a part of one.
+const PACK_BYTES_MIN: usize = 4 << 20;
+const PACK_BYTES_MAX: usize = 64 << 20;
+
+/// The shares of one backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shares {
+    pub workers: usize,
+    pub upload_threads: usize,
+    pub pack_size_bytes: usize,
+    /// For trees of the parent snapshot.
+    pub reader_bytes: usize,
+}
+
+impl Shares {
+    /// Shares `budget_bytes` out among as many of the wanted threads as fit.
+    pub fn of(budget_bytes: usize, workers: usize, upload_threads: usize) -> Self {
+        let budget = budget_bytes.max(BUDGET_BYTES_MIN);
+        let reader_bytes = budget / 8;
+        let left = budget - reader_bytes - SESSION_BYTES;
+        // Packs beside those that workers have open: one for each upload and one that waits for them.
+        let fits = |workers: usize, uploads: usize| {
+            let busy = workers.max(1);
+            let waiting = if workers == 0 { 0 } else { uploads + 1 };
+            left.saturating_sub(busy * (WORKER_BYTES + TREES_BYTES)) / (busy + waiting)
+        };
+        let (mut workers, mut uploads) = (workers, if workers == 0 { 0 } else { upload_threads.max(1) });
+        while fits(workers, uploads) < PACK_BYTES_MIN && (workers > 1 || uploads > 1) {
+            if uploads > 1 && (uploads >= workers || workers == 1) { uploads -= 1 } else { workers -= 1 }
+        }
+        let pack_size_bytes = fits(workers, uploads).clamp(PACK_BYTES_MIN, PACK_BYTES_MAX);
+        Self { workers, upload_threads: uploads, pack_size_bytes, reader_bytes }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_stay_within_any_budget_and_leave_somebody_to_work() {
+        for budget in [0, 64, 65, 100, 128, 256, 1000, 8000].map(|mib: usize| mib << 20) {
+            for workers in [0, 1, 2, 3, 8, 64, 1000] {
+                for uploads in [0, 1, 2, 16, 100] {
+                    let shares = Shares::of(budget, workers, uploads);
+                    let busy = shares.workers.max(1);
+                    let sum = shares.reader_bytes
+                        + SESSION_BYTES
+                        + busy * (WORKER_BYTES + TREES_BYTES + shares.pack_size_bytes)
+                        + if workers == 0 { 0 } else { (shares.upload_threads + 1) * shares.pack_size_bytes };
+                    assert!(sum <= budget.max(BUDGET_BYTES_MIN), "{budget} {workers} {uploads}: {shares:?} take {sum}");
+                    assert_eq!(shares.workers == 0, workers == 0);
+                    assert!(shares.workers <= workers && shares.upload_threads <= uploads.max(1));
+                    assert!(workers == 0 || shares.upload_threads > 0);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn more_memory_makes_larger_packs_and_keeps_more_threads() {
+        assert_eq!(
+            Shares::of(1 << 30, 2, 2),
+            Shares { workers: 2, upload_threads: 2, pack_size_bytes: 64 << 20, reader_bytes: 128 << 20 }
+        );
+        assert!(Shares::of(128 << 20, 2, 2).pack_size_bytes > 12 << 20);
+        assert!(Shares::of(128 << 20, 64, 4).workers < Shares::of(512 << 20, 64, 4).workers);
+        assert_eq!(Shares::of(128 << 20, 2, 2).workers, 2);
+    }
+}
