@@ -18,16 +18,24 @@ __all__ = ["LazyGroup"]
 class LazyGroup(click.Group):
     """A group whose commands are named by `module:attribute`."""
 
-    def __init__(self, *args: Any, lazy: Mapping[str, tuple[str, str]] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        lazy: Mapping[str, tuple[str, str]] | None = None,
+        aliases: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Keep the table.
 
         Args:
             args: as click's.
             lazy: name → (`module:attribute`, one line of help), in the order in which they are shown.
+            aliases: other names, which are understood and not shown.
             kwargs: as click's.
         """
         super().__init__(*args, **kwargs)
         self.lazy: Mapping[str, tuple[str, str]] = lazy or {}
+        self.aliases: Mapping[str, str] = aliases or {}
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - the same for all
         """Names, in the table's order."""
@@ -35,6 +43,7 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - the same for all
         """Load a command."""
+        cmd_name = self.aliases.get(cmd_name, cmd_name)
         if cmd_name not in self.lazy:
             return None
         module, _, attribute = self.lazy[cmd_name][0].partition(":")

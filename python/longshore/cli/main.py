@@ -35,12 +35,15 @@ COMMANDS: Final = {
     "version": ("longshore.cli.version:command", "Show the versions of this program."),
     "completion": ("longshore.cli.completion:command", "Print a script that completes commands in a shell."),
 }
+# Velero up to 1.9 called its agent so: `velero restic server`.
+ALIASES: Final = {"restic": "node-agent"}
 COMPLETE_VARIABLE: Final = "_LONGSHORE_COMPLETE"
 
 
 @click.group(
     cls=LazyGroup,
     lazy=COMMANDS,
+    aliases=ALIASES,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="Start with: longshore repo init --repository /backups --key-file ~/longshore.key",
 )

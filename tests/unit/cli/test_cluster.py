@@ -134,3 +134,39 @@ def test_a_kubeconfig_without_use_ends_at_once(
     told = capsys.readouterr().err
     assert str(path) in told
     assert "check the path, the context" in told
+
+
+def test_agent_is_called_as_velero_1_9_calls_it(started: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["restic", "server", "--node-name", "n", "--features="]) == 0
+    assert started[0].node_name == "n"
+    main(["--help"])
+    assert "restic" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("kind", "name"), [("DaemonSet", "node-agent"), ("Deployment", "longshore-server")])
+def test_what_the_manifests_say_is_understood(
+    kind: str, name: str, started: list[Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Arguments and environment of the pods, through the command itself, come to the settings that were asked for."""
+    from longshore.install.release import objects
+    from longshore.install.values import merged
+
+    values = merged({"agent": {"concurrency": 7, "bufferMemory": "300MiB"}})
+    (workload,) = [
+        one for one in objects(values, namespace="apart") if (one["kind"], one["metadata"]["name"]) == (kind, name)
+    ]
+    container = workload["spec"]["template"]["spec"]["containers"][0]
+    fields = {"spec.nodeName": "node-9", "metadata.namespace": "apart"}
+    for one in container["env"]:
+        value = one.get("value") or fields[one["valueFrom"]["fieldRef"]["fieldPath"]]
+        monkeypatch.setenv(one["name"], value)
+    assert main(container["args"]) == 0
+    (settings,) = started
+    assert (settings.namespace, settings.cache_dir) == ("apart", Path("/scratch/longshore"))
+    assert settings.metrics_address == f":{container['ports'][0]['containerPort']}"
+    assert "Ignoring flags" not in capsys.readouterr().err
+    if kind == "DaemonSet":
+        assert (settings.node_name, settings.concurrency, settings.memory_limit_bytes) == ("node-9", 7, 300 << 20)
+        assert settings.host_pods_root == Path("/host_pods")
+        grace = workload["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+        assert settings.grace_seconds < grace
