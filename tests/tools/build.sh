@@ -235,5 +235,4 @@ main() {
 }
 
 # All of this file is read before anything runs, so that it may be edited while a build goes on.
-main "$@"
-exit
+main "$@"; exit
