@@ -1,6 +1,7 @@
 //! The data path: where format and store meet.
 //!
-//! Arrows in here point down only: `backup, restore, check, prune → repository → packer → job → error`; `chunker` and `volume` are leaves.
+//! Arrows in here point down only: `backup, restore, check, prune → statcache, packer → repository → job → error`; `chunker`, `system` and `volume`
+//! are leaves.
 //! Clock, randomness, filesystem, store and threads are handed in ([`seams::World`], [`volume::Fs`], `Store`).
 
 pub mod backup;
@@ -15,6 +16,8 @@ pub mod repository;
 pub mod restore;
 pub mod running;
 pub mod seams;
+mod statcache;
+mod system;
 pub mod volume;
 
 pub use error::{Error, ErrorKind, Result};

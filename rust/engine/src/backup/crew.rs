@@ -8,7 +8,7 @@
 //! queue. So each chunk that is waited for is in the hands of a running worker, which waits for nothing but the store.
 
 use super::file::{FileBatch, FileReader};
-use super::tree::{DirNode, close_directory, rely_on_content};
+use super::tree::{DirNode, Place, close_directory, rely_on_content};
 use super::{BackupOptions, Notes, lock};
 use crate::error::{Error, Result};
 use crate::job::Job;
@@ -16,11 +16,13 @@ use crate::packer::{PackOptions, Packer, Sink};
 use crate::repository::reader::ChunkReader;
 use crate::repository::session::Writer;
 use crate::seams::Handle;
+use crate::statcache::{Recorder, StatCache};
 use crossbeam_channel::{Receiver, Sender};
 use longshore_format::ChunkId;
 use longshore_format::id::ChunkKind;
 use longshore_format::tree::{Entry, Item, Owner};
 use longshore_format::usage::Usage;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 /// A piece of work.
@@ -95,8 +97,30 @@ pub(crate) struct Shared {
     pub notes: Arc<Notes>,
     pub reader: Arc<ChunkReader>,
     pub cut_tree: [u8; 32],
-    pub root: Mutex<Option<Entry>>,
+    pub root: Mutex<Option<(Entry, Place)>>,
+    /// The stat cache of the parent, if there is one.
+    pub cache: Option<Arc<StatCache>>,
+    /// The one that is being made, if there is where to keep it.
+    pub recorder: Option<Recorder>,
+    /// Taken back when the stat cache turns out not to be what it says.
+    trust: Arc<AtomicBool>,
     usage: Mutex<Usage>,
+}
+
+impl Shared {
+    /// Ends this attempt: the cache, or the trees that it speaks of, cannot be relied on. The next one does without.
+    pub fn cache_damaged(&self, why: &str) -> Error {
+        self.trust.store(false, Relaxed);
+        Error::corrupt(format!("stat cache does not fit the parent snapshot: {why}"))
+    }
+}
+
+/// What a crew is handed of the stat cache.
+#[derive(Debug)]
+pub(crate) struct Remembered {
+    pub cache: Option<Arc<StatCache>>,
+    pub recorder: Option<Recorder>,
+    pub trust: Arc<AtomicBool>,
 }
 
 /// The threads of one backup.
@@ -199,6 +223,7 @@ impl Crew {
         pack_options: PackOptions,
         notes: Arc<Notes>,
         reader: Arc<ChunkReader>,
+        remembered: Remembered,
     ) -> Result<Self> {
         let repository = writer.repository();
         let (sink, packs) = Sink::new(writer, Arc::clone(job), pack_options);
@@ -208,6 +233,9 @@ impl Crew {
             reader,
             cut_tree: *repository.keys.cut_tree(),
             root: Mutex::new(None),
+            cache: remembered.cache,
+            recorder: remembered.recorder,
+            trust: remembered.trust,
             usage: Mutex::default(),
         });
         let mut crew = Self {
@@ -277,8 +305,13 @@ impl Crew {
         rely_on_content(&mut lock(&self.walk), &self.shared.reader, content, Owner::File)
     }
 
+    /// Adds frames that the walk relied on by their names.
+    pub fn add_usage(&self, usage: &Usage) {
+        lock(&self.walk).usage.merge(usage);
+    }
+
     /// Ends the threads, whatever the walk said, and gives the root, the sink and the frames of older packs that were relied on.
-    pub fn finish(self, walked: Result<()>) -> Result<(Entry, Arc<Sink>, Usage)> {
+    pub fn finish(self, walked: Result<()>) -> Result<(Arc<Shared>, (Entry, Place), Arc<Sink>, Usage)> {
         if let Err(error) = walked {
             self.sink.fail(error);
         }
@@ -308,7 +341,7 @@ impl Crew {
             lock(&self.shared.root).take().ok_or_else(|| Error::internal("the walk ended and its root is not complete"))?;
         let mut usage = std::mem::take(&mut *lock(&self.shared.usage));
         usage.merge(&lock(&self.walk).usage);
-        Ok((root, self.sink, usage))
+        Ok((self.shared, root, self.sink, usage))
     }
 }
 

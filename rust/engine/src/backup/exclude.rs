@@ -44,6 +44,12 @@ impl Excludes {
         Ok(Self { names: build(names)?, paths: build(paths)?, root_names: root_names.to_vec() })
     }
 
+    /// Whether nothing is left out.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty() && self.paths.is_empty() && self.root_names.is_empty()
+    }
+
     /// Whether the entry `name` at `path` (from the root, no leading slash) is left out.
     #[must_use]
     pub fn leaves_out(&self, path: &[u8], name: &[u8]) -> bool {

@@ -6,12 +6,13 @@
 //! depends only on what it is handed.
 //!
 //! Rooms: `walk` (what is there), `drift` (what of it is unchanged), `crew` (threads and their queue), `file` (one file's bytes), `tree`
-//! (directories, bottom-up), `exclude`, `shares` (of memory).
+//! (directories, bottom-up), `proof` (what is still in the repository), `exclude`, `shares` (of memory).
 
 mod crew;
 mod drift;
 mod exclude;
 mod file;
+mod proof;
 mod shares;
 mod tree;
 mod walk;
@@ -23,7 +24,9 @@ use crate::repository::reader::ChunkReader;
 use crate::repository::session::{Aborted, Commit, Writer};
 use crate::repository::snapshots::SnapshotRow;
 use crate::repository::{PROGRAM, Repository};
+use crate::statcache::{Recorder, StatCache};
 use crate::volume::{Fs, RootOptions};
+use crew::Remembered;
 use exclude::Excludes;
 use longshore_format::SessionId;
 use longshore_format::pack::VerifyUpload;
@@ -32,7 +35,7 @@ use longshore_format::usage::Usage;
 use shares::Shares;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Which snapshot to compare with.
@@ -182,10 +185,16 @@ pub fn run(repository: &Repository, fs: &dyn Fs, job: &Arc<Job>, options: &Backu
     let mut adopts = Vec::new();
     // A deep volume holds a descriptor for each directory on the way down.
     crate::volume::raise_descriptor_limit();
+    let trust = Arc::new(AtomicBool::new(!options.paranoid));
     for _ in 0..FENCED_RETRIES {
-        match attempt(repository, fs, job, options, &excludes, &adopts)? {
-            Attempt::Done(summary) => return Ok(*summary),
-            Attempt::Fenced(session) => {
+        let trusted = trust.load(Relaxed);
+        match attempt(repository, fs, job, options, &excludes, &adopts, &trust) {
+            Err(error) if trusted && !trust.load(Relaxed) && !options.paranoid => {
+                tracing::warn!(error = %error, "Beginning again without the stat cache");
+            }
+            Err(error) => return Err(error),
+            Ok(Attempt::Done(summary)) => return Ok(*summary),
+            Ok(Attempt::Fenced(session)) => {
                 tracing::warn!(session = %session, "A prune fenced this backup, beginning again");
                 adopts.push(session);
             }
@@ -207,6 +216,7 @@ fn attempt(
     options: &BackupOptions,
     excludes: &Excludes,
     adopts: &[SessionId],
+    trust: &Arc<AtomicBool>,
 ) -> Result<Attempt> {
     job.enter(Stage::Preparing);
     let started_nanos = repository.world.clock.wall_nanos();
@@ -220,14 +230,19 @@ fn attempt(
     } else {
         repository.open_writer(&options.host, adopts.to_vec(), job)?
     };
-    let result = (|| {
+    let result: Result<Attempt> = (|| {
         let parent = choose_parent(repository, options)?;
-        let (summary, sink, usage) = capture(&writer, root, job, options, excludes, parent.as_ref(), started_nanos)?;
+        let remembered = remember(repository, options, parent.as_ref(), trust);
+        let (summary, sink, usage, learned) =
+            capture(&writer, root, job, options, excludes, parent.as_ref(), started_nanos, remembered)?;
         if options.dry_run {
             return Ok(Attempt::Done(Box::new(summary.0)));
         }
         job.enter(Stage::Committing);
-        commit(&mut writer, job, options, summary, &sink, usage, started_nanos)
+        let root = summary.1.clone();
+        let done = commit(&mut writer, job, options, summary, &sink, usage, started_nanos)?;
+        learned.keep(repository, options, &root);
+        Ok(done)
     })();
     if let Err(error) = &result
         && !options.dry_run
@@ -259,8 +274,48 @@ fn choose_parent(repository: &Repository, options: &BackupOptions) -> Result<Opt
     }
 }
 
+/// The name of a source's stat cache in the cache folder.
+fn stat_cache_name(repository: &Repository, options: &BackupOptions) -> String {
+    let sum = repository.keys.cache_sum(b"stat cache source", options.source.as_bytes());
+    sum[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The stat cache of the parent, and a recorder of the next.
+fn remember(
+    repository: &Repository,
+    options: &BackupOptions,
+    parent: Option<&SnapshotRow>,
+    trust: &Arc<AtomicBool>,
+) -> Remembered {
+    let cache = parent.filter(|_| trust.load(Relaxed)).and_then(|row| {
+        let map = repository.cache.map(&format!("stat/{}", stat_cache_name(repository, options)))?;
+        StatCache::open(map, &repository.keys, &row.snapshot.root).map(Arc::new)
+    });
+    let recorder = if options.dry_run { None } else { repository.cache.draft(&repository.world.name().to_string()) };
+    Remembered { cache, recorder: recorder.map(Recorder::new), trust: Arc::clone(trust) }
+}
+
+/// What this backup has learned of the volume, for the next.
+struct Learned {
+    shared: Arc<crew::Shared>,
+    place: tree::Place,
+}
+
+impl Learned {
+    /// Puts it into the cache; without, the next backup is slower.
+    fn keep(&self, repository: &Repository, options: &BackupOptions, root: &longshore_format::tree::Entry) {
+        let (tree::Place::New(number), Some(recorder)) = (self.place, &self.shared.recorder) else { return };
+        let name = stat_cache_name(repository, options);
+        let Some(file) = repository.cache.replace("stat", &name, &repository.world.name().to_string()) else { return };
+        if let Err(error) = recorder.publish(number, root, &self.shared.reader, file) {
+            tracing::debug!(error = %error, "Cannot keep the stat cache");
+        }
+    }
+}
+
 type Captured = (Summary, longshore_format::tree::Entry);
 
+#[expect(clippy::too_many_arguments, reason = "one caller, and each is a thing of its own")]
 fn capture(
     writer: &Writer,
     root: Box<dyn crate::volume::Dir>,
@@ -269,7 +324,8 @@ fn capture(
     excludes: &Excludes,
     parent: Option<&SnapshotRow>,
     started_nanos: i64,
-) -> Result<(Captured, Arc<Sink>, Usage)> {
+    remembered: Remembered,
+) -> Result<(Captured, Arc<Sink>, Usage, Learned)> {
     if let Some(row) = parent {
         job.bytes_expected.store(row.snapshot.counts.bytes, Relaxed);
         job.files_expected.store(row.snapshot.counts.files, Relaxed);
@@ -287,9 +343,9 @@ fn capture(
     let notes = Arc::new(Notes::default());
     let reader =
         Arc::new(ChunkReader::new(writer.repository().clone(), Arc::clone(&writer.index), Arc::clone(job), shares.reader_bytes));
-    let crew = crew::Crew::start(writer, job, options, pack_options, Arc::clone(&notes), Arc::clone(&reader))?;
+    let crew = crew::Crew::start(writer, job, options, pack_options, Arc::clone(&notes), Arc::clone(&reader), remembered)?;
     let walked = walk::walk(&crew, root, excludes, parent, options, started_nanos);
-    let (root, sink, usage) = crew.finish(walked)?;
+    let (shared, (root, place), sink, usage) = crew.finish(walked)?;
     sink.finish()?;
     let counts = notes.counts(sink.bytes_stored.load(Relaxed));
     let mut lost = std::mem::take(&mut *lock(&notes.lost));
@@ -306,7 +362,7 @@ fn capture(
         changed,
         exit_code: if incomplete { 3 } else { 0 },
     };
-    Ok(((summary, root), sink, usage))
+    Ok(((summary, root), sink, usage, Learned { shared, place }))
 }
 
 fn commit(

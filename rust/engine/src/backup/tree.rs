@@ -4,16 +4,19 @@
 //! it: its entries become pieces, pieces a content, and the content an entry of the directory above. A directory whose entries
 //! are all those of the parent snapshot takes over the parent's content without being encoded again.
 
-use super::crew::Worker;
+use super::crew::{Shared, Worker};
 use super::lock;
 use crate::error::{Error, Result};
 use crate::packer::Packer;
+use crate::repository::cursor::is_damage;
 use crate::repository::reader::ChunkReader;
+use crate::statcache::{Block, DirectoryRecord, NOWHERE, Needs, StatCache};
 use crate::volume::{Dir, Stat};
 use longshore_format::id::ChunkKind;
 use longshore_format::limits;
 use longshore_format::snapshot::LostReason;
 use longshore_format::tree::{Entry, Item, Node, Owner, Time};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -23,6 +26,55 @@ const LIST_ITEMS_MAX: usize = 4096;
 const LIST_CUT: u32 = 256;
 const PIECE_CUT: u32 = 128;
 const PIECE_BYTES_MAX: usize = 128 << 10;
+
+/// A directory's block in the stat cache.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    pub cache: Arc<StatCache>,
+    pub number: u32,
+}
+
+impl Known {
+    /// The block, whose sum was checked when the directory was entered.
+    pub fn block(&self) -> Option<Block<'_>> {
+        self.cache.block_again(self.number)
+    }
+}
+
+/// Where the stat cache has, or will have, what belongs to a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Nowhere.
+    None,
+    /// In the cache that this backup began with, by block.
+    Old(u32),
+    /// In the one that it makes.
+    New(u32),
+}
+
+/// A settled entry.
+#[derive(Debug)]
+pub(crate) struct Settled {
+    pub entry: Entry,
+    /// The row of the directory's block whose content this entry kept.
+    pub kept: Option<usize>,
+    /// Of a directory.
+    pub place: Place,
+}
+
+impl Settled {
+    /// An entry that has nothing in the cache.
+    pub fn new(entry: Entry) -> Self {
+        Self { entry, kept: None, place: Place::None }
+    }
+}
+
+#[derive(Debug)]
+enum Slots {
+    All(Vec<Option<Settled>>),
+    /// Of a quiet directory: only what has changed, and what was an entry and is none.
+    Changed(BTreeMap<usize, Option<Settled>>),
+}
 
 /// A directory on its way to becoming a tree.
 #[derive(Debug)]
@@ -37,7 +89,9 @@ pub(crate) struct DirNode {
     pub previous: Option<Box<Entry>>,
     /// Number of entries that the parent snapshot has, to see whether one is missing now.
     pub previous_entries: usize,
-    slots: Mutex<Vec<Option<Entry>>>,
+    /// What the stat cache has of it.
+    pub known: Option<Known>,
+    slots: Mutex<Slots>,
     /// Entries not settled yet, and one for the walk itself.
     waiting: AtomicUsize,
     /// Whether all that was settled is as it was in the parent snapshot.
@@ -52,6 +106,7 @@ impl DirNode {
         own: Entry,
         entries: usize,
         previous: Option<(Box<Entry>, usize)>,
+        known: Option<Known>,
     ) -> Self {
         let (previous, previous_entries) = previous.map_or((None, 0), |(entry, count)| (Some(entry), count));
         Self {
@@ -62,8 +117,51 @@ impl DirNode {
             same: AtomicBool::new(previous.is_some()),
             previous,
             previous_entries,
-            slots: Mutex::new((0..entries).map(|_| None).collect()),
+            known,
+            slots: Mutex::new(Slots::All((0..entries).map(|_| None).collect())),
             waiting: AtomicUsize::new(entries + 1),
+        }
+    }
+
+    /// A directory that is as its block says, but perhaps for some of its `directories`.
+    pub fn quiet(
+        dir: Box<dyn Dir>,
+        path: Vec<u8>,
+        above: Option<(Arc<Self>, usize)>,
+        previous: Option<Box<Entry>>,
+        known: Known,
+        directories: usize,
+    ) -> Self {
+        Self {
+            dir,
+            path,
+            above,
+            own: Mutex::new(None),
+            same: AtomicBool::new(true),
+            previous,
+            previous_entries: 0,
+            known: Some(known),
+            slots: Mutex::new(Slots::Changed(BTreeMap::new())),
+            waiting: AtomicUsize::new(directories + 1),
+        }
+    }
+
+    /// Whether it was found as its block says.
+    pub fn is_quiet(&self) -> bool {
+        matches!(*lock(&self.slots), Slots::Changed(_))
+    }
+
+    /// Whether nothing in it, nor below, has changed. Only of a complete quiet directory.
+    pub fn is_same(&self) -> bool {
+        self.same.load(Ordering::Acquire)
+    }
+
+    /// Its entry in the parent snapshot, from there or from the cache.
+    pub fn previous_entry(&self) -> Option<Entry> {
+        match (&self.previous, &self.known) {
+            (Some(entry), _) => Some((**entry).clone()),
+            (None, Some(known)) => known.block()?.own(),
+            (None, None) => None,
         }
     }
 
@@ -73,14 +171,21 @@ impl DirNode {
     }
 
     /// Puts an entry into its slot (`None`: it is not part of the snapshot). Whether the directory is now complete.
-    pub fn put(&self, slot: usize, entry: Option<Entry>, same: bool) -> bool {
+    pub fn put(&self, slot: usize, entry: Option<Settled>, same: bool) -> bool {
         if !same {
             self.same.store(false, Ordering::Relaxed);
         }
-        if entry.is_some()
-            && let Some(place) = lock(&self.slots).get_mut(slot)
-        {
-            *place = entry;
+        match &mut *lock(&self.slots) {
+            Slots::All(slots) => {
+                if let Some(place) = slots.get_mut(slot) {
+                    *place = entry;
+                }
+            }
+            Slots::Changed(slots) => {
+                if !same {
+                    slots.insert(slot, entry);
+                }
+            }
         }
         self.release()
     }
@@ -112,39 +217,132 @@ pub(crate) fn entry_of(name: &[u8], stat: &Stat, xattrs: Vec<(Vec<u8>, Vec<u8>)>
 
 /// Settles an entry and closes its directory, and those above, when it was the last.
 pub(crate) fn settle(worker: &mut Worker, node: &Arc<DirNode>, slot: usize, entry: Option<Entry>, same: bool) -> Result<()> {
-    if node.put(slot, entry, same) { close_directory(worker, Arc::clone(node)) } else { Ok(()) }
+    if node.put(slot, entry.map(Settled::new), same) { close_directory(worker, Arc::clone(node)) } else { Ok(()) }
+}
+
+/// Ends a quiet directory in and below which nothing has changed, and those above that it ends; the first that is not such a one
+/// and is complete comes back, to be closed.
+pub(crate) fn close_quiet(shared: &Shared, node: Arc<DirNode>) -> Result<Option<Arc<DirNode>>> {
+    let mut node = node;
+    while node.is_quiet() && node.is_same() {
+        let place = node.known.as_ref().map_or(Place::None, |known| Place::Old(known.number));
+        let damaged = || shared.cache_damaged("a directory's block can no longer be read");
+        let Some((above, slot)) = &node.above else {
+            *lock(&shared.root) = Some((node.previous_entry().ok_or_else(damaged)?, place));
+            return Ok(None);
+        };
+        let entry = if above.is_quiet() { None } else { Some(node.previous_entry().ok_or_else(damaged)?) };
+        if !above.put(*slot, entry.map(|entry| Settled { entry, kept: None, place }), true) {
+            return Ok(None);
+        }
+        let above = Arc::clone(above);
+        node = above;
+    }
+    Ok(Some(node))
 }
 
 /// Closes a complete directory, and those above that it completes.
 pub(crate) fn close_directory(worker: &mut Worker, node: Arc<DirNode>) -> Result<()> {
     let mut node = node;
     loop {
-        let entries: Vec<Entry> = std::mem::take(&mut *lock(&node.slots)).into_iter().flatten().collect();
-        let mut own = lock(&node.own).take().ok_or_else(|| Error::internal("a directory was closed twice"))?;
-        let taken_over = take_over(worker, &node, entries.len())?;
+        let Some(open) = close_quiet(&worker.shared, node)? else { return Ok(()) };
+        let (mut own, mut entries, previous) = entries_of(worker, &open)?;
+        let taken_over = take_over(worker, &open, entries.len())?;
         let content = match taken_over {
             Some(content) => content,
             None => {
-                let pieces = encode_pieces(worker, &node, entries)?;
+                let pieces = encode_pieces(worker, &open, &mut entries)?;
                 fold_content(worker, pieces)?
             }
         };
         own.node = Node::Directory { content };
-        let same = node.previous.as_deref() == Some(&own);
-        match &node.above {
+        let same = previous.as_ref() == Some(&own);
+        if open.above.is_none() {
+            fit(worker, &open, &mut own);
+        }
+        let place = record(worker, &open, &own, &entries);
+        match &open.above {
             None => {
-                fit(worker, &node, &mut own);
-                *lock(&worker.shared.root) = Some(own);
+                *lock(&worker.shared.root) = Some((own, place));
                 return Ok(());
             }
             Some((above, slot)) => {
-                if !above.put(*slot, Some(own), same) {
+                // A quiet directory above keeps only what has changed; what is the same and stands in another block has changed there.
+                if !above.put(*slot, Some(Settled { entry: own, kept: None, place }), same && !above.is_quiet()) {
                     return Ok(());
                 }
-                let above = Arc::clone(above);
-                node = above;
+                node = Arc::clone(above);
             }
         }
+    }
+}
+
+/// A complete directory's own entry, its entries in order, and its entry in the parent.
+fn entries_of(worker: &mut Worker, node: &DirNode) -> Result<(Entry, Vec<Settled>, Option<Entry>)> {
+    let slots = std::mem::replace(&mut *lock(&node.slots), Slots::All(Vec::new()));
+    let mut changed = match slots {
+        Slots::All(slots) => {
+            let own = lock(&node.own).take().ok_or_else(|| Error::internal("a directory was closed twice"))?;
+            let entries = slots.into_iter().flatten().collect();
+            return Ok((own, entries, node.previous.as_deref().cloned()));
+        }
+        Slots::Changed(changed) => changed,
+    };
+    let shared = Arc::clone(&worker.shared);
+    let damaged = |why: &str| shared.cache_damaged(why);
+    let previous = node.previous_entry().ok_or_else(|| damaged("a directory's block can no longer be read"))?;
+    let known = node.known.as_ref().ok_or_else(|| damaged("a quiet directory is not in the cache"))?;
+    let block = known.block().ok_or_else(|| damaged("a directory's block can no longer be read"))?;
+    let (mut entries, mut at) = (Vec::with_capacity(block.len()), 0);
+    let read = shared.reader.for_each_entry(&previous, &mut |entry| {
+        if at >= block.len() || block.name(at) != entry.name {
+            return Err(Error::corrupt("a directory has other entries than the cache says"));
+        }
+        match changed.remove(&at) {
+            Some(other) => entries.extend(other),
+            None => {
+                let child = block.row(at).child();
+                let place = if child == NOWHERE { Place::None } else { Place::Old(child) };
+                entries.push(Settled { entry, kept: Some(at), place });
+            }
+        }
+        at += 1;
+        Ok(true)
+    });
+    match read {
+        Ok(_) if at == block.len() => {
+            Ok((Entry { node: Node::Directory { content: Vec::new() }, ..previous.clone() }, entries, Some(previous)))
+        }
+        Ok(_) => Err(damaged("a directory has fewer entries than the cache says")),
+        Err(error) if is_damage(&error) => Err(damaged(error.message())),
+        Err(error) => Err(error),
+    }
+}
+
+/// Puts a directory into the stat cache that is being made.
+fn record(worker: &Worker, node: &DirNode, own: &Entry, entries: &[Settled]) -> Place {
+    let Some(recorder) = &worker.shared.recorder else { return Place::None };
+    let block = node.known.as_ref().and_then(|known| Some((&*known.cache, known.block()?)));
+    let mut directory = DirectoryRecord::default();
+    for settled in entries {
+        let child = match (settled.place, &worker.shared.cache) {
+            (Place::New(number), _) => number,
+            (Place::Old(number), Some(cache)) => recorder.take_over(cache, number),
+            _ => NOWHERE,
+        };
+        let needs = match (&settled.entry.node, settled.kept, &block) {
+            (Node::File { .. }, Some(row), Some((cache, block))) => Some(Needs::Kept(cache, block, row)),
+            (Node::File { content, .. }, _, _) => Some(Needs::Content(content, Owner::File)),
+            _ => None,
+        };
+        directory.push(&settled.entry, child, needs);
+    }
+    if let Node::Directory { content } = &own.node {
+        directory.need(&Needs::Content(content, Owner::Directory));
+    }
+    match recorder.record(&directory, own) {
+        NOWHERE => Place::None,
+        number => Place::New(number),
     }
 }
 
@@ -208,12 +406,12 @@ fn fit(worker: &Worker, node: &DirNode, entry: &mut Entry) {
     }
 }
 
-fn encode_pieces(worker: &mut Worker, node: &DirNode, mut entries: Vec<Entry>) -> Result<Vec<Item>> {
-    for entry in &mut entries {
-        fit(worker, node, entry);
+fn encode_pieces(worker: &mut Worker, node: &DirNode, entries: &mut [Settled]) -> Result<Vec<Item>> {
+    for settled in &mut *entries {
+        fit(worker, node, &mut settled.entry);
     }
     let (mut pieces, mut piece, mut scratch, mut count) = (Vec::new(), Vec::new(), Vec::new(), 0u64);
-    for (at, entry) in entries.iter().enumerate() {
+    for (at, Settled { entry, .. }) in entries.iter().enumerate() {
         entry.encode(&mut scratch, &mut piece);
         count += 1;
         let cut = first_u32(blake3::keyed_hash(&worker.shared.cut_tree, &entry.name).as_bytes()).is_multiple_of(PIECE_CUT);

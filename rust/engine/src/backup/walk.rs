@@ -1,21 +1,25 @@
 //! What is there, and what of it is as it was.
 //!
 //! The walk goes over the volume without recursion, names ascending, and merges each directory with the same directory of the
-//! parent snapshot. A file whose content stands by the change test (`drift`) is not opened, provided that every chunk of it is in a
+//! parent snapshot. Where the stat cache knows a directory and `statx` says the same of every entry, no entry is made at all: only what
+//! lies below is walked. A file whose content stands by the change test (`drift`) is not opened, provided that every chunk of it is in a
 //! listed pack.
 
 use super::crew::{Crew, Task};
 use super::drift::{ChangeTest, Content, explained};
 use super::exclude::Excludes;
 use super::file::{FileBatch, FileJob};
-use super::tree::{DirNode, entry_of};
+use super::proof::Proof;
+use super::tree::{DirNode, Known, Place, Settled, close_quiet, entry_of};
 use super::{BackupOptions, Notes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::repository::snapshots::SnapshotRow;
+use crate::statcache::{self, Block, NOWHERE};
 use crate::volume::{Dir, Kind, Stat, VolumeError, VolumeErrorKind};
 use longshore_format::limits;
 use longshore_format::snapshot::LostReason;
 use longshore_format::tree::{Entry, Node};
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -27,10 +31,19 @@ const BATCH_BYTES: u64 = 1 << 20;
 /// Extended attributes by name.
 type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
+/// An entry to look at.
+struct Todo {
+    slot: usize,
+    name: Vec<u8>,
+    /// What was seen of it already.
+    stat: Option<Stat>,
+}
+
 struct Level {
     node: Arc<DirNode>,
-    names: std::vec::IntoIter<(usize, Vec<u8>)>,
-    previous: VecDeque<Entry>,
+    todo: std::vec::IntoIter<Todo>,
+    /// Entries of the parent, each with its place among them.
+    previous: VecDeque<(usize, Entry)>,
     /// Its own times are as recorded, so no name in it was given to another file.
     stands: bool,
     batch: Vec<FileJob>,
@@ -43,6 +56,7 @@ struct Walk<'a> {
     options: &'a BackupOptions,
     test: ChangeTest,
     root_device: u64,
+    proof: Option<RefCell<Proof>>,
 }
 
 /// Walks the volume and puts work into the crew. The root's entry is complete when the crew has finished.
@@ -61,18 +75,20 @@ pub(crate) fn walk(
         options,
         test: ChangeTest::new(parent.map(|row| row.snapshot.started_nanos), started_nanos, options.paranoid),
         root_device: stat.device,
+        proof: crew.shared.cache.as_ref().map(|cache| RefCell::new(Proof::new(cache, &crew.sink.index))),
     };
     let previous = parent.map(|row| Box::new(row.snapshot.root.clone()));
-    let first = walk.enter(root, Vec::new(), b"", &stat, None, previous)?.ok_or_else(|| {
+    let known = crew.shared.cache.as_ref().map(|cache| Known { cache: Arc::clone(cache), number: cache.root() });
+    let first = walk.enter(root, Vec::new(), b"", &stat, None, previous, known)?.ok_or_else(|| {
         Error::new(ErrorKind::Volume, format!("volume's root cannot be listed: path={}", options.path.display()))
             .with_next_step("check that the directory may be read")
     })?;
     let mut levels = vec![first];
     while let Some(level) = levels.last_mut() {
         crew.sink.check()?;
-        match level.names.next() {
-            Some((slot, name)) => {
-                if let Some(below) = walk.visit(level, slot, name)? {
+        match level.todo.next() {
+            Some(todo) => {
+                if let Some(below) = walk.visit(level, todo)? {
                     levels.push(below);
                 }
             }
@@ -82,6 +98,9 @@ pub(crate) fn walk(
                 }
             }
         }
+    }
+    if let Some(proof) = &walk.proof {
+        crew.add_usage(&proof.borrow().usage());
     }
     Ok(())
 }
@@ -104,6 +123,7 @@ impl Walk<'_> {
         stat: &Stat,
         above: Option<(Arc<DirNode>, usize)>,
         previous: Option<Box<Entry>>,
+        known: Option<Known>,
     ) -> Result<Option<Level>> {
         self.crew.shared.job.at(&path);
         let names = match dir.names() {
@@ -113,24 +133,123 @@ impl Walk<'_> {
                 return Ok(None);
             }
         };
+        let mut names = names;
+        if !self.excludes.is_empty() {
+            names.retain(|n| !self.excludes.leaves_out(&join(&path, n), n));
+        }
+        let mut stats = Vec::new();
+        let mut known = known;
+        let block = known.as_ref().and_then(|known| known.cache.block(known.number));
+        let mut previous = previous;
+        match (&known, block) {
+            (Some(known), Some(block)) => {
+                // What was not compared by the row of the directory above is compared here.
+                let own_is = previous.as_deref().is_none_or(|before| {
+                    statcache::is_as_recorded(before, stat) && !self.test.is_fresh(times(stat).0, times(stat).1)
+                });
+                if own_is && self.is_quiet(&*dir, &names, &block, &mut stats) {
+                    return Ok(Some(self.enter_quiet(dir, path, names, stats, above, previous, known.clone())));
+                }
+                if previous.is_none() {
+                    previous = Some(Box::new(block.own().ok_or_else(|| self.damaged())?));
+                }
+            }
+            (Some(_), None) if previous.is_none() => return Err(self.damaged()),
+            _ => known = None,
+        }
         let xattrs = dir.xattrs_self().or_else(|error| self.without_xattrs(&path, error));
         let xattrs = xattrs.unwrap_or_default();
-        let names: Vec<Vec<u8>> = names.into_iter().filter(|n| !self.excludes.leaves_out(&join(&path, n), n)).collect();
         let previous_entries = self.previous_entries(previous.as_deref())?;
         let own = entry_of(name, stat, xattrs, false, Node::Directory { content: Vec::new() });
         self.notes().directories.fetch_add(1, Relaxed);
         let stands = previous.as_deref().is_some_and(|before| self.test.directory_stands(before, stat));
-        let known = previous_entries.as_ref().map(VecDeque::len);
-        let node = DirNode::new(dir, path, above, own, names.len(), previous.zip(known));
-        let names: Vec<_> = names.into_iter().enumerate().collect();
+        let count = previous_entries.as_ref().map(VecDeque::len);
+        let node = DirNode::new(dir, path, above, own, names.len(), previous.zip(count), known);
+        let mut stats = stats.into_iter();
+        let todo: Vec<_> = names.into_iter().enumerate().map(|(slot, name)| Todo { slot, name, stat: stats.next() }).collect();
         Ok(Some(Level {
             node: Arc::new(node),
-            names: names.into_iter(),
+            todo: todo.into_iter(),
             previous: previous_entries.unwrap_or_default(),
             stands,
             batch: Vec::new(),
             batch_bytes: 0,
         }))
+    }
+
+    fn damaged(&self) -> Error {
+        self.crew.shared.cache_damaged("a directory's block is damaged")
+    }
+
+    /// Whether every entry is as its row says, and old enough, and all that the directory needs is still in the repository. Leaves in
+    /// `stats` what it saw, in order, as far as it came.
+    fn is_quiet(&self, dir: &dyn Dir, names: &[Vec<u8>], block: &Block<'_>, stats: &mut Vec<Stat>) -> bool {
+        let Some(proof) = &self.proof else { return false };
+        if names.len() != block.len() {
+            return false;
+        }
+        for (at, name) in names.iter().enumerate() {
+            if block.name(at) != name {
+                return false;
+            }
+            let Ok(stat) = dir.stat(name) else { return false };
+            let row = block.row(at);
+            let (mtime, ctime) = times(&stat);
+            let is_directory = stat.kind == Kind::Directory;
+            let as_it_was = row.is(&stat)
+                && !self.test.is_fresh(mtime, ctime)
+                && (!is_directory
+                    || row.child() != NOWHERE && !(self.options.one_file_system && stat.device != self.root_device));
+            stats.push(stat);
+            if !as_it_was {
+                return false;
+            }
+        }
+        proof.borrow_mut().rely_on(block.all_frames())
+    }
+
+    /// Begins a directory that is as its block says; only its directories remain to be looked at.
+    #[expect(clippy::too_many_arguments, reason = "what `enter` has found, handed on")]
+    fn enter_quiet(
+        &self,
+        dir: Box<dyn Dir>,
+        path: Vec<u8>,
+        names: Vec<Vec<u8>>,
+        stats: Vec<Stat>,
+        above: Option<(Arc<DirNode>, usize)>,
+        previous: Option<Box<Entry>>,
+        known: Known,
+    ) -> Level {
+        let (mut files, mut bytes, mut others) = (0, 0, 0);
+        let mut todo = Vec::new();
+        for (slot, (name, stat)) in names.into_iter().zip(stats).enumerate() {
+            match stat.kind {
+                Kind::Directory => todo.push(Todo { slot, name, stat: Some(stat) }),
+                Kind::File => {
+                    files += 1;
+                    bytes += stat.size_bytes;
+                }
+                _ => others += 1,
+            }
+        }
+        let (notes, job) = (self.notes(), &self.crew.shared.job);
+        for counter in [&notes.files, &notes.files_unchanged, &job.files_found, &job.files_done] {
+            counter.fetch_add(files, Relaxed);
+        }
+        for counter in [&notes.bytes, &job.bytes_found, &job.bytes_done] {
+            counter.fetch_add(bytes, Relaxed);
+        }
+        notes.others.fetch_add(others, Relaxed);
+        notes.directories.fetch_add(1, Relaxed);
+        let node = DirNode::quiet(dir, path, above, previous, known, todo.len());
+        Level {
+            node: Arc::new(node),
+            todo: todo.into_iter(),
+            previous: VecDeque::new(),
+            stands: true,
+            batch: Vec::new(),
+            batch_bytes: 0,
+        }
     }
 
     fn without_xattrs(&self, path: &[u8], error: VolumeError) -> std::result::Result<Xattrs, VolumeError> {
@@ -146,11 +265,11 @@ impl Walk<'_> {
     }
 
     /// The entries of a directory in the parent snapshot; none when they cannot be read, and then all below is read afresh.
-    fn previous_entries(&self, previous: Option<&Entry>) -> Result<Option<VecDeque<Entry>>> {
+    fn previous_entries(&self, previous: Option<&Entry>) -> Result<Option<VecDeque<(usize, Entry)>>> {
         let Some(previous) = previous.filter(|e| matches!(e.node, Node::Directory { .. })) else { return Ok(None) };
         let mut entries = VecDeque::new();
         let read = self.crew.shared.reader.for_each_entry(previous, &mut |entry| {
-            entries.push_back(entry);
+            entries.push_back((entries.len(), entry));
             Ok(true)
         });
         match read {
@@ -163,17 +282,19 @@ impl Walk<'_> {
         }
     }
 
-    fn visit(&self, level: &mut Level, slot: usize, name: Vec<u8>) -> Result<Option<Level>> {
-        while level.previous.front().is_some_and(|e| e.name < name) {
+    fn visit(&self, level: &mut Level, todo: Todo) -> Result<Option<Level>> {
+        let Todo { slot, name, stat } = todo;
+        while level.previous.front().is_some_and(|(_, e)| e.name < name) {
             level.previous.pop_front();
         }
-        let previous = if level.previous.front().is_some_and(|e| e.name == name) { level.previous.pop_front() } else { None };
+        let previous =
+            if level.previous.front().is_some_and(|(_, e)| e.name == name) { level.previous.pop_front() } else { None };
         let path = level.node.path_of(&name);
         if name.len() > limits::NAME_BYTES_MAX {
             self.notes().lose(&self.crew.shared.job, LostReason::NameTooLong, &path, "name is longer than the format takes");
             return self.put(level, slot, None, false).map(|()| None);
         }
-        let stat = match level.node.dir.stat(&name) {
+        let stat = match stat.map_or_else(|| level.node.dir.stat(&name), Ok) {
             Ok(stat) => stat,
             Err(error) => {
                 if error.kind == VolumeErrorKind::NotFound {
@@ -184,9 +305,12 @@ impl Walk<'_> {
                 return self.put(level, slot, None, false).map(|()| None);
             }
         };
+        // The row of the entry in the directory's block; a quiet directory's slots are its rows.
+        let row = if level.node.is_quiet() { Some(slot) } else { previous.as_ref().map(|(row, _)| *row) };
+        let previous = previous.map(|(_, entry)| entry);
         match stat.kind {
-            Kind::Directory => self.visit_directory(level, slot, name, path, &stat, previous),
-            Kind::File => self.visit_file(level, slot, name, &path, stat, previous).map(|()| None),
+            Kind::Directory => self.visit_directory(level, (slot, row), name, path, &stat, previous),
+            Kind::File => self.visit_file(level, (slot, row), name, &path, stat, previous).map(|()| None),
             _ => self.visit_other(level, slot, &name, &path, &stat, previous.as_ref()).map(|()| None),
         }
     }
@@ -194,7 +318,7 @@ impl Walk<'_> {
     fn visit_directory(
         &self,
         level: &mut Level,
-        slot: usize,
+        (slot, row): (usize, Option<usize>),
         name: Vec<u8>,
         path: Vec<u8>,
         stat: &Stat,
@@ -205,7 +329,7 @@ impl Walk<'_> {
             let entry = entry_of(&name, stat, Vec::new(), false, Node::Directory { content: Vec::new() });
             let same = previous.as_ref() == Some(&entry);
             self.notes().directories.fetch_add(1, Relaxed);
-            return self.put(level, slot, Some(entry), same).map(|()| None);
+            return self.put(level, slot, Some(Settled::new(entry)), same).map(|()| None);
         }
         let dir = match level.node.dir.open_dir(&name) {
             Ok(dir) => dir,
@@ -220,7 +344,13 @@ impl Walk<'_> {
             }
         };
         let previous = previous.map(Box::new);
-        match self.enter(dir, path, &name, stat, Some((Arc::clone(&level.node), slot)), previous)? {
+        let known = row.and_then(|row| {
+            let known = level.node.known.as_ref()?;
+            let block = known.block()?;
+            let number = block.row(row).child();
+            (block.name(row) == name && number != NOWHERE).then(|| Known { cache: Arc::clone(&known.cache), number })
+        });
+        match self.enter(dir, path, &name, stat, Some((Arc::clone(&level.node), slot)), previous, known)? {
             Some(below) => Ok(Some(below)),
             None => self.put(level, slot, None, false).map(|()| None),
         }
@@ -229,7 +359,7 @@ impl Walk<'_> {
     fn visit_file(
         &self,
         level: &mut Level,
-        slot: usize,
+        (slot, row): (usize, Option<usize>),
         name: Vec<u8>,
         path: &[u8],
         stat: Stat,
@@ -239,7 +369,7 @@ impl Walk<'_> {
         job.files_found.fetch_add(1, Relaxed);
         job.bytes_found.fetch_add(stat.size_bytes, Relaxed);
         if let Some(before) = &previous
-            && let Some(entry) = self.unchanged(level, &name, path, &stat, before)?
+            && let Some(entry) = self.unchanged(level, row, &name, path, &stat, before)?
         {
             let notes = self.notes();
             notes.files.fetch_add(1, Relaxed);
@@ -247,7 +377,7 @@ impl Walk<'_> {
             notes.bytes.fetch_add(stat.size_bytes, Relaxed);
             job.files_done.fetch_add(1, Relaxed);
             job.bytes_done.fetch_add(stat.size_bytes, Relaxed);
-            let same = *before == entry;
+            let same = *before == entry.entry;
             return self.put(level, slot, Some(entry), same);
         }
         level.batch_bytes += stat.size_bytes;
@@ -259,7 +389,15 @@ impl Walk<'_> {
     }
 
     /// The file's entry with the parent's content, when it need not be read.
-    fn unchanged(&self, level: &Level, name: &[u8], path: &[u8], stat: &Stat, before: &Entry) -> Result<Option<Entry>> {
+    fn unchanged(
+        &self,
+        level: &Level,
+        row: Option<usize>,
+        name: &[u8],
+        path: &[u8],
+        stat: &Stat,
+        before: &Entry,
+    ) -> Result<Option<Settled>> {
         let Node::File { size_bytes, content } = &before.node else { return Ok(None) };
         let node = Node::File { size_bytes: *size_bytes, content: content.clone() };
         let entry = match self.test.judge(before, stat, level.stands) {
@@ -277,8 +415,15 @@ impl Walk<'_> {
                 entry_of(name, stat, xattrs, false, node)
             }
         };
+        if let (Some(row), Some(known), Some(proof)) = (row, &level.node.known, &self.proof)
+            && let Some(block) = known.block()
+            && block.name(row) == name
+            && proof.borrow_mut().rely_on(block.frames(row))
+        {
+            return Ok(Some(Settled { entry, kept: Some(row), place: Place::None }));
+        }
         if self.crew.rely_on(content)? {
-            Ok(Some(entry))
+            Ok(Some(Settled::new(entry)))
         } else {
             tracing::info!(path = %String::from_utf8_lossy(path), "A chunk of an unchanged file is not in the repository, reading the file again");
             Ok(None)
@@ -321,11 +466,11 @@ impl Walk<'_> {
         self.notes().others.fetch_add(1, Relaxed);
         let entry = entry_of(name, stat, xattrs, false, node);
         let same = previous == Some(&entry);
-        self.put(level, slot, Some(entry), same)
+        self.put(level, slot, Some(Settled::new(entry)), same)
     }
 
     /// Settles an entry from the walk. The level's own hold keeps the directory from being complete here.
-    fn put(&self, level: &Level, slot: usize, entry: Option<Entry>, same: bool) -> Result<()> {
+    fn put(&self, level: &Level, slot: usize, entry: Option<Settled>, same: bool) -> Result<()> {
         if level.node.put(slot, entry, same) { self.crew.submit(Task::Close(Arc::clone(&level.node))) } else { Ok(()) }
     }
 
@@ -341,8 +486,18 @@ impl Walk<'_> {
 
     fn leave(&self, mut level: Level) -> Result<()> {
         self.send_batch(&mut level)?;
-        if level.node.release() { self.crew.submit(Task::Close(level.node)) } else { Ok(()) }
+        if !level.node.release() {
+            return Ok(());
+        }
+        match close_quiet(&self.crew.shared, level.node)? {
+            Some(node) => self.crew.submit(Task::Close(node)),
+            None => Ok(()),
+        }
     }
+}
+
+fn times(stat: &Stat) -> ((i64, u32), (i64, u32)) {
+    ((stat.mtime.secs, stat.mtime.nanos), (stat.ctime.secs, stat.ctime.nanos))
 }
 
 fn join(path: &[u8], name: &[u8]) -> Vec<u8> {

@@ -4,6 +4,7 @@
 //! only: every reader checks seals, and what exists is always asked of the store. All works with none ([`Cache::none`]). It takes at most
 //! its limit: what no longer fits is not kept, and what the repository no longer lists is forgotten when its index is loaded.
 
+use crate::system::{Draft, Named};
 use longshore_format::id::RepositoryId;
 use longshore_kernels::map::Map;
 use longshore_store::{Key, Store};
@@ -102,6 +103,16 @@ impl Cache {
     pub fn map(&self, key: &str) -> Option<Map> {
         let key = Key::new(key).ok()?;
         Map::open(&self.folder.as_ref()?.join(key.as_str())).ok()
+    }
+
+    /// A file without a name in the cache's folder; none without a cache.
+    pub(crate) fn draft(&self, unique: &str) -> Option<Draft> {
+        Draft::new(self.folder.as_ref()?, unique).ok()
+    }
+
+    /// Begins the file of a key of the form `folder/name`, which takes the place of an older one when it is whole.
+    pub(crate) fn replace(&self, folder: &str, name: &str, unique: &str) -> Option<Named> {
+        Named::new(&self.folder.as_ref()?.join(folder), name, unique).ok()
     }
 
     /// Keys kept under a prefix.

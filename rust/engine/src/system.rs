@@ -1,0 +1,113 @@
+//! Files of the cache folder: drafts without a name, and files that get theirs when they are whole.
+//!
+//! The engine's only writer of local files that are neither a volume's nor a store's. Promises mode 0600, that a draft vanishes with
+//! its process, and that a name never stands for half a file. Nothing is synced: who reads such a file checks its sum.
+
+use rustix::fs::{CWD, Mode, OFlags};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+/// A file without a name.
+#[derive(Debug)]
+pub(crate) struct Draft(File);
+
+/// A file that is given its name by [`Named::publish`], and removed without it.
+#[derive(Debug)]
+pub(crate) struct Named {
+    file: File,
+    temporary: PathBuf,
+    name: PathBuf,
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(CWD, path, flags, Mode::RUSR | Mode::WUSR)?;
+    Ok(File::from(fd))
+}
+
+impl Draft {
+    /// Makes one in a folder; `unique` keeps it apart from others for the moment in which it has a name.
+    pub fn new(folder: &Path, unique: &str) -> io::Result<Self> {
+        let path = folder.join(format!(".draft-{unique}"));
+        let file = create(&path)?;
+        rustix::fs::unlinkat(CWD, &path, rustix::fs::AtFlags::empty())?;
+        Ok(Self(file))
+    }
+}
+
+impl Read for Draft {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buf)
+    }
+}
+
+impl Write for Draft {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.0.write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Seek for Draft {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.0.seek(to)
+    }
+}
+
+impl Named {
+    /// Begins a file that will be `name` in `folder`, which is made when it is absent.
+    pub fn new(folder: &Path, name: &str, unique: &str) -> io::Result<Self> {
+        make_folder(folder)?;
+        // What an earlier writer left when it was killed. One that still lives loses its file, and with it nothing but time.
+        let prefix = format!(".{name}-");
+        for entry in rustix::fs::Dir::new(rustix::fs::openat(
+            CWD,
+            folder,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?)?
+        .flatten()
+        {
+            if entry.file_name().to_bytes().starts_with(prefix.as_bytes()) {
+                let old = folder.join(entry.file_name().to_string_lossy().as_ref());
+                let _ = rustix::fs::unlinkat(CWD, &old, rustix::fs::AtFlags::empty());
+            }
+        }
+        let temporary = folder.join(format!("{prefix}{unique}"));
+        Ok(Self { file: create(&temporary)?, temporary, name: folder.join(name) })
+    }
+
+    /// Gives the file its name in place of what had it.
+    pub fn publish(self) -> io::Result<()> {
+        rustix::fs::renameat(CWD, &self.temporary, CWD, &self.name)?;
+        Ok(())
+    }
+}
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        let _ = rustix::fs::unlinkat(CWD, &self.temporary, rustix::fs::AtFlags::empty());
+    }
+}
+
+impl Write for Named {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.file.write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Makes a folder for this user alone, unless it is there.
+pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
+    match rustix::fs::mkdirat(CWD, folder, Mode::RWXU) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
