@@ -122,25 +122,22 @@ impl Walk<'_> {
         name: &[u8],
         stat: &Stat,
         above: Option<(Arc<DirNode>, usize)>,
-        previous: Option<Box<Entry>>,
-        known: Option<Known>,
+        mut previous: Option<Box<Entry>>,
+        mut known: Option<Known>,
     ) -> Result<Option<Level>> {
         self.crew.shared.job.at(&path);
-        let names = match dir.names() {
+        let mut names = match dir.names() {
             Ok(names) => names,
             Err(error) => {
                 self.lose(&path, &error, "directory cannot be listed");
                 return Ok(None);
             }
         };
-        let mut names = names;
         if !self.excludes.is_empty() {
             names.retain(|n| !self.excludes.leaves_out(&join(&path, n), n));
         }
         let mut stats = Vec::new();
-        let mut known = known;
         let block = known.as_ref().and_then(|known| known.cache.block(known.number));
-        let mut previous = previous;
         match (&known, block) {
             (Some(known), Some(block)) => {
                 // What was not compared by the row of the directory above is compared here.
@@ -157,8 +154,7 @@ impl Walk<'_> {
             (Some(_), None) if previous.is_none() => return Err(self.damaged()),
             _ => known = None,
         }
-        let xattrs = dir.xattrs_self().or_else(|error| self.without_xattrs(&path, error));
-        let xattrs = xattrs.unwrap_or_default();
+        let xattrs = dir.xattrs_self().or_else(|error| self.without_xattrs(&path, error)).unwrap_or_default();
         let previous_entries = self.previous_entries(previous.as_deref())?;
         let own = entry_of(name, stat, xattrs, false, Node::Directory { content: Vec::new() });
         self.notes().directories.fetch_add(1, Relaxed);
@@ -193,8 +189,7 @@ impl Walk<'_> {
                 return false;
             }
             let Ok(stat) = dir.stat(name) else { return false };
-            let row = block.row(at);
-            let (mtime, ctime) = times(&stat);
+            let (row, (mtime, ctime)) = (block.row(at), times(&stat));
             let is_directory = stat.kind == Kind::Directory;
             let as_it_was = row.is(&stat)
                 && !self.test.is_fresh(mtime, ctime)
