@@ -17,6 +17,8 @@ use std::time::Duration;
 
 /// Requests under way at once to one bucket, over all its jobs.
 const S3_REQUESTS_MAX: usize = 32;
+/// With how many of them it begins.
+const S3_REQUESTS_FIRST: usize = 8;
 const CALL_RETRY_BUDGET: Duration = Duration::from_secs(30);
 
 pub type Inner = Arc<dyn longshore_store::Store>;
@@ -200,7 +202,7 @@ impl Store {
             ..S3Settings::default()
         };
         let store = py.detach(|| S3Store::open(settings)).map_err(|error| raise(py, &error.into()))?;
-        let client = protect(Limit::new(store, S3_REQUESTS_MAX), read_only);
+        let client = protect(Limit::adaptive(store, S3_REQUESTS_FIRST, S3_REQUESTS_MAX), read_only);
         Ok(Self(Arc::new(Place::Bucket { client, credentials: cell })))
     }
 

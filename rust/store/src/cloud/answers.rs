@@ -10,6 +10,7 @@ use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
 };
 use std::fmt;
+use std::time::Duration;
 
 /// More of an error's text is not read: it may be a page of HTML, or endless.
 const BODY_BYTES_MAX: usize = 16 << 10;
@@ -26,6 +27,8 @@ pub(super) struct ServerAnswer {
     pub(super) code: String,
     /// S3's message, or empty.
     pub(super) message: String,
+    /// How long it asks to be left alone.
+    pub(super) retry_after: Option<Duration>,
 }
 
 impl ServerAnswer {
@@ -36,7 +39,12 @@ impl ServerAnswer {
             let (text, _) = rest.split_once(&format!("</{name}>"))?;
             Some(text.chars().filter(|c| !c.is_control()).take(MESSAGE_CHARS_MAX).collect::<String>())
         };
-        Self { status, code: element("Code").unwrap_or_default(), message: element("Message").unwrap_or_default() }
+        Self {
+            status,
+            code: element("Code").unwrap_or_default(),
+            message: element("Message").unwrap_or_default(),
+            retry_after: None,
+        }
     }
 }
 
@@ -88,7 +96,11 @@ impl HttpService for TellingService {
         if status.is_success() && is_whole_page(&String::from_utf8_lossy(&body)) {
             return Ok(HttpResponse::from_parts(parts, bytes::Bytes::from(body).into()));
         }
-        Err(HttpError::new(HttpErrorKind::Unknown, ServerAnswer::parse(status.as_u16(), &String::from_utf8_lossy(&body))))
+        // The other form of the header, a date, would need the server's clock.
+        let retry_after = parts.headers.get("retry-after").and_then(|value| value.to_str().ok()?.trim().parse().ok());
+        let mut answer = ServerAnswer::parse(status.as_u16(), &String::from_utf8_lossy(&body));
+        answer.retry_after = retry_after.map(Duration::from_secs);
+        Err(HttpError::new(HttpErrorKind::Unknown, answer))
     }
 }
 

@@ -47,7 +47,8 @@ pub(super) fn sort(error: &object_store::Error, what: What<'_>, renewed: bool, s
             let (kind, advice) = judge(answer, verb, renewed);
             let advice = if advice.is_empty() { String::new() } else { format!("; {advice}") };
             let text = format!("store refused a request{advice}: verb={verb}, key={at}, {answer}, store={store}");
-            return Failure { error: StoreError::new(kind, text), status: Some(answer.status), unclear: false };
+            let error = StoreError::new(kind, text).with_retry_after(answer.retry_after);
+            return Failure { error, status: Some(answer.status), unclear: false };
         }
         if link.is::<NoCredentials>() {
             return StoreError::new(StoreErrorKind::Denied, format!("{link}: verb={verb}, key={at}, store={store}")).into();

@@ -76,7 +76,9 @@ impl<S: Store> Retry<S> {
 
     /// Waits before the next try; false when there is to be none.
     fn wait(&self, began: Duration, failures: u32, verb: Verb, at: &str, error: &StoreError) -> bool {
-        let pause = self.pause(failures);
+        // A store that names a time is believed, within the longest that we would ever wait by ourselves, three times over.
+        let asked = error.retry_after().unwrap_or_default().min(self.settings.longest_pause * 3);
+        let pause = self.pause(failures).max(asked);
         let spent = self.clock.monotonic().saturating_sub(began);
         if spent + pause > self.settings.budget || self.cancelled.load(Ordering::Relaxed) {
             return false;
