@@ -6,6 +6,8 @@
 mod count;
 mod fault;
 mod limit;
+#[cfg(test)]
+mod pressure_tests;
 mod read_only;
 mod retry;
 #[cfg(test)]
