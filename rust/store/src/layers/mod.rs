@@ -6,12 +6,12 @@
 mod count;
 mod fault;
 mod limit;
-#[cfg(test)]
-mod pressure_tests;
 mod read_only;
 mod retry;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_pressure;
 mod throttle;
 
 pub use count::{Count, Counts, VerbCounts};
