@@ -537,6 +537,7 @@ def test_every_json_field_is_documented_and_every_documented_field_is_there(
     look("volume verify", snapshot)
     look("repo status")
     look("repo check", "--read-data")
+    look("repo prune", "--keep-last", "5", "--dry-run")
     look("repo key list")
     look("repo key export", tmp_path / "k1")
     slot = look("repo key add", "--new-key-file", tmp_path / "k2")["slot"]

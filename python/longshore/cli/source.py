@@ -6,12 +6,13 @@ change, but the machine's id. Two paths that lead to one directory are one sourc
 
 from __future__ import annotations
 
+import getpass
 import os
 import re
 import socket
 from pathlib import Path
 
-__all__ = ["default_source", "host_name", "machine_id"]
+__all__ = ["default_source", "host_name", "machine_id", "who"]
 
 _ID = re.compile(r"[0-9a-f]{32}")
 
@@ -44,3 +45,12 @@ def default_source(path: str) -> str:
     """
     real = os.fsencode(os.path.realpath(path))
     return f"{machine_id()}:{real.decode('utf-8', 'backslashreplace')}"
+
+
+def who() -> str:
+    """Who acts, for records that stay in a repository."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return f"{user}@{host_name()}"

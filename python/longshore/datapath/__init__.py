@@ -7,13 +7,13 @@ ended by Ctrl-C; every error is a class of :mod:`longshore.errors` with a next s
 :mod:`longshore.logs` whenever a call of this room returns, so a running job wants to be polled.
 
 It does not know Kubernetes, storage locations or the command line. Rooms: `stores`, `keys`, `options` (what goes in), `results` (what comes out), `jobs`,
-`repository`, `machine` (how much of this machine is ours), `enginelog`.
+`repository`, `retention` (which snapshots a policy keeps), `machine` (how much of this machine is ours), `enginelog`.
 """
 
 from longshore.datapath.enginelog import set_log_level
 from longshore.datapath.jobs import Job
 from longshore.datapath.keys import Key
-from longshore.datapath.options import BackupOptions, RestoreOptions
+from longshore.datapath.options import BackupOptions, PruneOptions, RestoreOptions
 from longshore.datapath.repository import Repository, exists, init, open  # noqa: A004 - the word of the contract: open a repository
 from longshore.datapath.results import (
     BackupResult,
@@ -22,14 +22,18 @@ from longshore.datapath.results import (
     EntryPage,
     Finding,
     HurtItem,
+    KeptPacks,
     KeySlot,
     LostItem,
+    PackFate,
     Progress,
+    PruneResult,
     RepositoryStatus,
     RestoreResult,
     Snapshot,
     SnapshotList,
 )
+from longshore.datapath.retention import Policy, Verdict, judge, parse_span
 from longshore.datapath.stores import Credentials, FolderStore, S3Store, StoreSettings, store_from_url
 
 __all__ = [
@@ -43,10 +47,15 @@ __all__ = [
     "FolderStore",
     "HurtItem",
     "Job",
+    "KeptPacks",
     "Key",
     "KeySlot",
     "LostItem",
+    "PackFate",
+    "Policy",
     "Progress",
+    "PruneOptions",
+    "PruneResult",
     "Repository",
     "RepositoryStatus",
     "RestoreOptions",
@@ -55,9 +64,12 @@ __all__ = [
     "Snapshot",
     "SnapshotList",
     "StoreSettings",
+    "Verdict",
     "exists",
     "init",
+    "judge",
     "open",
+    "parse_span",
     "set_log_level",
     "store_from_url",
 ]

@@ -20,7 +20,7 @@ _SLICE_SECONDS: Final = 0.5
 
 
 class Job(Generic[T]):
-    """A backup, restore or check that runs on threads of the engine."""
+    """A backup, restore, check or prune that runs on threads of the engine."""
 
     __slots__ = ("__weakref__", "_finish", "_native")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 
-__all__ = ["BackupOptions", "RestoreOptions"]
+__all__ = ["BackupOptions", "PruneOptions", "RestoreOptions"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,3 +95,25 @@ class RestoreOptions:
             allow_trusted_xattrs=True,
             allow_selinux=True,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PruneOptions:
+    """What a prune may do."""
+
+    dry_run: bool = False
+    """Say what would be done; write nothing."""
+    forget: Sequence[str] = ()
+    """Ids of snapshots that a dry run takes for deleted."""
+    allow_empty: bool = False
+    """Go on although no snapshot counts: everything is freed."""
+    waste_percent: int = 40
+    """Share of dead bytes from which what is needed of a pack is moved elsewhere."""
+    max_repack_bytes: int | None = None
+    """Most bytes that are moved; None for no bound."""
+    fence_after_seconds: int = 7 * 24 * 3600
+    """How long nothing of a session may have changed, over three prunes, before it is judged dead."""
+    fence_now: bool = False
+    """Judge every open session dead now."""
+    fence: Sequence[str] = ()
+    """Sessions whose process is known to be gone."""

@@ -15,13 +15,14 @@ from longshore.datapath import machine
 from longshore.datapath.enginelog import forward
 from longshore.datapath.jobs import Job
 from longshore.datapath.keys import Key, native_key
-from longshore.datapath.options import BackupOptions, RestoreOptions
+from longshore.datapath.options import BackupOptions, PruneOptions, RestoreOptions
 from longshore.datapath.results import (
     BackupResult,
     CheckResult,
     Entry,
     EntryPage,
     KeySlot,
+    PruneResult,
     RepositoryStatus,
     RestoreResult,
     Snapshot,
@@ -310,6 +311,31 @@ class Repository:
             host="",
         )
         return Job(native, lambda result: adopt(CheckResult, result))
+
+    def prune(self, options: PruneOptions) -> Job[PruneResult]:
+        """Start to free what no snapshot and no reader needs, beside everything else that runs.
+
+        Returns:
+            The job, which runs already.
+
+        Raises:
+            UsageError: an option makes no sense.
+        """
+        if not 0 <= options.waste_percent <= 100:
+            raise UsageError(
+                f"the share of waste is a percentage: waste_percent={options.waste_percent}", "give 0 to 100"
+            )
+        native = self._native.prune(
+            dry_run=options.dry_run,
+            forget=list(options.forget),
+            allow_empty=options.allow_empty,
+            waste_percent=options.waste_percent,
+            max_repack_bytes=options.max_repack_bytes,
+            fence_after_seconds=options.fence_after_seconds,
+            fence_now=options.fence_now,
+            fence=list(options.fence),
+        )
+        return Job(native, lambda result: adopt(PruneResult, result))
 
     def _readers(self, memory_limit_bytes: int) -> int:
         """Give how many threads read: as many as may compute; more for a bucket, where each mostly waits, if memory allows."""

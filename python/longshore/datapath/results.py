@@ -17,9 +17,12 @@ __all__ = [
     "EntryPage",
     "Finding",
     "HurtItem",
+    "KeptPacks",
     "KeySlot",
     "LostItem",
+    "PackFate",
     "Progress",
+    "PruneResult",
     "RepositoryStatus",
     "RestoreResult",
     "Snapshot",
@@ -166,6 +169,66 @@ class CheckResult:
     """0, or 4 when there are errors."""
 
 
+@dataclass(frozen=True, slots=True)
+class KeptPacks:
+    """Packs of which the same becomes, for the same reason."""
+
+    reason: str
+    """Go: `unneeded`, `duplicate`, `repacked`. Stay: `waits-for-writers`, `in-use`, `partly-needed`, `repack-limit`, `damaged`, `refused`, `needed`."""
+    packs: int
+    bytes: int
+    dead_bytes: int
+    """Of these, needed by nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class PackFate:
+    """One pack and what becomes of it."""
+
+    object: str
+    size_bytes: int
+    needed_bytes: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PruneResult:
+    """What a prune did; of a dry run, what it would do."""
+
+    snapshots: int
+    """That count."""
+    readers: int
+    """At work beside it."""
+    packs_before: int
+    bytes_before: int
+    bytes_needed: int
+    packs_deleted: int
+    bytes_freed: int
+    tables_deleted: int
+    segments_deleted: int
+    segments_written: int
+    packs_repacked: int
+    packs_written: int
+    bytes_moved: int
+    generations_done: int
+    generations_waiting: int
+    """Generations that a later prune carries on, because writers are open that were when they began."""
+    waiting_for: list[tuple[str, str]]
+    """Those writers: session and host."""
+    fenced: list[str]
+    """Sessions judged dead."""
+    kept: list[KeptPacks]
+    packs: list[PackFate]
+    """The first ten thousand."""
+    damaged: list[tuple[str, str]]
+    """Object and what does not hold."""
+    used_reserve: bool
+    """The store was full."""
+    seconds: float
+    exit_code: int
+    """0, or 4 when something is damaged."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """An entry of a snapshot."""
@@ -307,6 +370,9 @@ def adopt(make: Callable[..., T], native: object) -> T:
         values["findings"] = [Finding(*finding) for finding in values["findings"]]
     if "hurt" in values:
         values["hurt"] = [HurtItem(*item) for item in values["hurt"]]
+    if "kept" in values:
+        values["kept"] = [KeptPacks(*kept) for kept in values["kept"]]
+        values["packs"] = [PackFate(*pack) for pack in values["packs"]]
     if "tags" in values:
         values["tags"] = dict(values["tags"])
     return make(**values)

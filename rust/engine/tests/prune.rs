@@ -1,4 +1,6 @@
 //! A prune alone: what it frees, what it keeps, what it refuses.
+//!
+//! Over 500 lines because each rule that rare meetings alone show has its meeting staged here, on the same helpers.
 
 #![expect(clippy::unwrap_used, reason = "a test makes its own files and may fail loudly")]
 
@@ -7,9 +9,11 @@ mod common;
 use common::pruned::{back_up_alone, names, orphans, prune, small_packs, whole};
 use common::{init, noise, open, write};
 use longshore_engine::ErrorKind;
-use longshore_engine::prune::{PruneOptions, Why};
+use longshore_engine::prune::{PruneOptions, Rule, Rules, Why};
 use longshore_engine::repository::Repository;
-use longshore_format::id::SessionId;
+use longshore_format::envelope::Codec;
+use longshore_format::generation::{Doomed, OpenWriters, Role, open_key};
+use longshore_format::id::{PackName, RandomName, SessionId};
 use longshore_store::layers::{Call, Effect, Fault, Verb};
 use longshore_store::{Key, MemoryStore, Store, StoreErrorKind};
 use std::path::Path;
@@ -277,11 +281,176 @@ fn an_index_that_lies_about_a_copy_costs_nothing() {
     let bytes =
         longshore_format::index::seal_segment(repository.keys(), name, [1; 32], &lie.payload().unwrap(), &mut codec).unwrap();
     store.put_new(&Key::new(format!("index/{name}")).unwrap(), bytes.into()).unwrap();
-    let report = prune(&repository, &PruneOptions::default());
-    for name in names(&*store, "index/") {
-        store.delete(&Key::new(name).unwrap()).unwrap();
+    for (options, is_safe) in [
+        (PruneOptions::default(), true),
+        (PruneOptions { rules: Rules::without(Rule::HeaderProof), ..PruneOptions::default() }, false),
+    ] {
+        let store = Arc::new(store.fork());
+        let report = prune(&open(Arc::<MemoryStore>::clone(&store)).unwrap(), &options);
+        for name in names(&*store, "index/") {
+            store.delete(&Key::new(name).unwrap()).unwrap();
+        }
+        assert_eq!(whole(&store).is_ok_and(|left| left.len() == 2), is_safe, "{report:?}");
     }
-    assert_eq!(whole(&store).unwrap().len(), 2, "{report:?}");
+}
+
+#[test]
+fn a_prune_that_slept_between_look_and_decision_follows_the_decision_that_was_made_meanwhile() {
+    let folder = tempfile::tempdir().unwrap();
+    let (base, repository) = memory();
+    fill(folder.path(), 0..8);
+    let first = backup(&repository, folder.path());
+    for n in 0..7 {
+        std::fs::remove_file(folder.path().join(format!("f{n}"))).unwrap();
+    }
+    let second = backup(&repository, folder.path());
+    repository.remove_snapshot(first, "test").unwrap();
+    // What is needed lies twice: in a mostly dead pack, and in a copy whose prune died before it marked anything.
+    let old = names(&*base, "packs/");
+    let dies = |call: &Call<'_>| match call.verb == Verb::PutNew && call.key.starts_with("tombstones/") {
+        true => Effect::StopBefore,
+        false => Effect::Pass,
+    };
+    prune(&repository.with_store(Arc::new(Fault::new(Arc::clone(&base), dies))), &small_packs()).unwrap_err();
+    let copy = names(&*base, "packs/").into_iter().find(|name| !old.contains(name)).unwrap();
+    let dead =
+        base.list(&format!("packs/{first}-"), None, 10).unwrap().entries.into_iter().max_by_key(|e| e.size_bytes).unwrap().key;
+    let pack = |key: &str| PackName::from_text(key.strip_prefix("packs/").unwrap()).unwrap();
+    for (rules, is_safe) in [(Rules::default(), true), (Rules::without(Rule::OneDecision), false)] {
+        let store = Arc::new(base.fork());
+        mark(&store, &repository, 1, &Doomed { packs: vec![pack(&copy)], tables: vec![] });
+        let plain = open(Arc::<MemoryStore>::clone(&store)).unwrap();
+        let mut writer = plain.open_writer("beside", vec![], &longshore_engine::job::Job::new()).unwrap();
+        let (beside, other, inner) = (plain.clone(), pack(dead.as_str()), Arc::clone(&store));
+        let first_of_all = std::sync::atomic::AtomicBool::new(true);
+        let made = Arc::new(std::sync::Mutex::new(vec![]));
+        let noted = Arc::clone(&made);
+        let decision = format!("decisions/{}", RandomName([1; 16]));
+        let for_mark = plain.clone();
+        let keep_all = PruneOptions { waste_percent: 100, ..PruneOptions::default() };
+        let plan = move |call: &Call<'_>| {
+            if call.verb == Verb::PutNew && call.key == decision && first_of_all.swap(false, std::sync::atomic::Ordering::SeqCst)
+            {
+                // Asleep between look and decision: another generation names the other copy, and somebody carries both on.
+                mark(&inner, &for_mark, 2, &Doomed { packs: vec![other], tables: vec![] });
+                noted.lock().unwrap().push(prune(&beside, &keep_all).unwrap().generations_waiting);
+            }
+            Effect::Pass
+        };
+        let slow = plain.with_store(Arc::new(Fault::new(Arc::clone(&store), plan)));
+        let outcome = prune(&slow, &PruneOptions { rules, waste_percent: 100, ..PruneOptions::default() });
+        assert_eq!(whole(&store).unwrap(), [second]);
+        // The decision made meanwhile keeps the copy, as the other one may go at any time.
+        assert_eq!(store.head(&Key::new(copy.as_str()).unwrap()).is_ok(), is_safe, "{outcome:?}");
+        assert!(outcome.is_ok());
+        writer.abort("done").unwrap();
+        assert!(!made.lock().unwrap().is_empty(), "it never slept");
+    }
+}
+
+/// What a generation of somebody else's names, with nobody to wait for.
+fn mark(store: &MemoryStore, repository: &Repository, number: u8, doomed: &Doomed) {
+    let (name, mut codec) = (RandomName([number; 16]), Codec::new().unwrap());
+    let bytes = doomed.encode(repository.keys(), Role::Tombstone, name, [number; 32], &mut codec).unwrap();
+    store.put_new(&Key::new(Role::Tombstone.key(name)).unwrap(), bytes.into()).unwrap();
+    let bytes = OpenWriters::default().encode(repository.keys(), name, [number; 32], &mut codec).unwrap();
+    store.put_new(&Key::new(open_key(name)).unwrap(), bytes.into()).unwrap();
+}
+
+#[test]
+fn two_generations_never_take_both_copies_and_a_table_that_is_needed_again_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let (base, repository) = memory();
+    fill(folder.path(), 0..2);
+    backup(&repository, folder.path());
+    // A copy of every pack under another name, as a prune that died leaves it.
+    let dies = |call: &Call<'_>| match call.verb == Verb::PutNew && call.key.starts_with("tombstones/") {
+        true => Effect::StopBefore,
+        false => Effect::Pass,
+    };
+    let old: Vec<PackName> =
+        names(&*base, "packs/").iter().map(|n| PackName::from_text(n.strip_prefix("packs/").unwrap()).unwrap()).collect();
+    std::fs::remove_file(folder.path().join("f0")).unwrap();
+    let first = repository.snapshots().unwrap().0[0].session;
+    let second = backup(&repository, folder.path());
+    repository.remove_snapshot(first, "test").unwrap();
+    prune(&repository.with_store(Arc::new(Fault::new(Arc::clone(&base), dies))), &small_packs()).unwrap_err();
+    let new: Vec<PackName> = names(&*base, "packs/")
+        .iter()
+        .map(|n| PackName::from_text(n.strip_prefix("packs/").unwrap()).unwrap())
+        .filter(|n| !old.contains(n) && n.session != second)
+        .collect();
+    assert!(!new.is_empty());
+    let table = repository.snapshots().unwrap().0[0].snapshot.usage[0];
+    let keep_all = |rules| PruneOptions { waste_percent: 100, rules, ..PruneOptions::default() };
+    for (rule, one, other) in [
+        (Rule::OtherTombstones, Doomed { packs: old, tables: vec![] }, Doomed { packs: new, tables: vec![] }),
+        (Rule::DoomedTables, Doomed { packs: vec![], tables: vec![table] }, Doomed::default()),
+    ] {
+        for (rules, is_safe) in [(Rules::default(), true), (Rules::without(rule), false)] {
+            let store = Arc::new(base.fork());
+            mark(&store, &repository, 1, &one);
+            mark(&store, &repository, 2, &other);
+            let outcome = prune(&open(Arc::<MemoryStore>::clone(&store)).unwrap(), &keep_all(rules));
+            // Without the rule the last look before deleting finds it, and nothing is deleted.
+            assert_eq!(outcome.is_ok(), is_safe, "{rule:?}: {outcome:?}");
+            assert_eq!(whole(&store).unwrap(), [second], "{rule:?}");
+        }
+    }
+}
+
+#[test]
+fn whoever_begins_while_packs_go_does_not_rely_on_them_and_who_began_before_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let again = tempfile::tempdir().unwrap();
+    let (base, repository) = memory();
+    fill(folder.path(), 0..3);
+    fill(again.path(), 0..3);
+    let first = backup(&repository, folder.path());
+    std::fs::remove_file(folder.path().join("f0")).unwrap();
+    std::fs::remove_file(folder.path().join("f1")).unwrap();
+    std::fs::remove_file(folder.path().join("f2")).unwrap();
+    fill(folder.path(), 7..8);
+    backup(&repository, folder.path());
+    repository.remove_snapshot(first, "test").unwrap();
+    for (rules, is_safe) in [(Rules::default(), true), (Rules::without(Rule::PacksGoFirst), false)] {
+        let store = Arc::new(base.fork());
+        let plain = open(Arc::<MemoryStore>::clone(&store)).unwrap();
+        let segments: Vec<_> = base.list("index/", None, 99).unwrap().entries.into_iter().map(|e| e.key).collect();
+        let segments: Vec<_> = segments.into_iter().map(|key| (key.clone(), base.get(&key, 1 << 30).unwrap())).collect();
+        let (beside, path, once) = (plain.clone(), again.path().to_owned(), std::sync::atomic::AtomicBool::new(true));
+        let plan = move |call: &Call<'_>| {
+            let is_first = call.verb == Verb::Delete && call.key.starts_with("packs/");
+            if is_first && once.swap(false, std::sync::atomic::Ordering::SeqCst) {
+                // A slower prune puts index segments that still name what goes: a hint may be old.
+                for (key, bytes) in &segments {
+                    beside.store().put_new(key, bytes.clone()).unwrap();
+                }
+                back_up_alone(&beside, &path).unwrap();
+            }
+            Effect::Pass
+        };
+        let slow = plain.with_store(Arc::new(Fault::new(Arc::clone(&store), plan)));
+        let outcome = prune(&slow, &PruneOptions { rules, ..PruneOptions::default() });
+        assert_eq!(whole(&store).is_ok_and(|left| left.len() == 2), is_safe, "{outcome:?}");
+    }
+    for (rules, is_safe) in [(Rules::default(), true), (Rules::without(Rule::TombstoneFirst), false)] {
+        let store = Arc::new(base.fork());
+        let plain = open(Arc::<MemoryStore>::clone(&store)).unwrap();
+        let (beside, kept) = (plain.clone(), Arc::new(std::sync::Mutex::new(vec![])));
+        let opened = Arc::clone(&kept);
+        // Opened in the moment before the tombstone is there: it has seen none.
+        let plan = move |call: &Call<'_>| {
+            if call.verb == Verb::PutNew && call.key.starts_with("tombstones/") {
+                opened.lock().unwrap().push(beside.open_writer("beside", vec![], &longshore_engine::job::Job::new()).unwrap());
+            }
+            Effect::Pass
+        };
+        let slow = plain.with_store(Arc::new(Fault::new(Arc::clone(&store), plan)));
+        let report = prune(&slow, &PruneOptions { rules, ..PruneOptions::default() }).unwrap();
+        assert_eq!(report.packs_deleted == 0, is_safe, "what an open writer may rely on: {report:?}");
+        assert_eq!(kept.lock().unwrap().len(), 1);
+    }
 }
 
 #[test]

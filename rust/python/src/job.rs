@@ -3,7 +3,7 @@
 //! Whoever waits here lets other Python threads run and looks for Ctrl-C at least ten times a second.
 
 use crate::errors::raise;
-use crate::results::{BackupResult, CheckResult, Progress, RestoreResult};
+use crate::results::{BackupResult, CheckResult, Progress, PruneResult, RestoreResult};
 use longshore_engine::job::Job as Counters;
 use longshore_engine::running::Running;
 use longshore_engine::seams::World;
@@ -24,6 +24,8 @@ pub enum Outcome {
     Restore(Arc<longshore_engine::restore::RestoreSummary>),
     /// Of a check, of everything or of one snapshot.
     Check(Arc<longshore_engine::check::CheckReport>),
+    /// Of a prune.
+    Prune(Arc<longshore_engine::prune::PruneReport>),
 }
 
 /// An outcome and how many seconds it took.
@@ -111,6 +113,7 @@ impl Job {
             Outcome::Backup(summary) => Ok(Py::new(py, BackupResult::new(&summary, seconds))?.into_any()),
             Outcome::Restore(summary) => Ok(Py::new(py, RestoreResult::from(&*summary))?.into_any()),
             Outcome::Check(report) => Ok(Py::new(py, CheckResult::from(&*report))?.into_any()),
+            Outcome::Prune(report) => Ok(Py::new(py, PruneResult::from(&*report))?.into_any()),
         }
     }
 

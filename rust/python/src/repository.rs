@@ -11,19 +11,21 @@ use longshore_engine::browse::{Browser, ListOptions};
 use longshore_engine::check::{self, CheckOptions};
 use longshore_engine::job::Job as Counters;
 use longshore_engine::packer::CompressionChoice;
+use longshore_engine::prune::{self, PruneOptions};
 use longshore_engine::repository as engine;
 use longshore_engine::repository::cache::Cache;
 use longshore_engine::restore::{self, RestoreOptions};
 use longshore_engine::seams::World;
 use longshore_engine::volume::{LinuxFs, RestorePolicy};
 use longshore_engine::{Error, ErrorKind};
-use longshore_format::id::RandomName;
+use longshore_format::id::{RandomName, SNAPSHOT_ID_PREFIX, SessionId};
 use longshore_format::keys::Argon2Cost;
 use longshore_format::pack::VerifyUpload;
 use pyo3::prelude::*;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 /// An open repository.
 #[pyclass(frozen, module = "longshore._native")]
@@ -99,6 +101,15 @@ impl Repository {
         };
         job::start(py, name, body)
     }
+}
+
+fn sessions(py: Python<'_>, names: &[String]) -> PyResult<Vec<SessionId>> {
+    let parse = |name: &String| {
+        SessionId::from_hex(name.strip_prefix(SNAPSHOT_ID_PREFIX).unwrap_or(name)).map_err(|_| {
+            usage(py, format!("a session's name is 32 hexadecimal digits: session={name:?}"), "a prune names those it waits for")
+        })
+    };
+    names.iter().map(parse).collect()
 }
 
 fn compression(py: Python<'_>, text: &str) -> PyResult<CompressionChoice> {
@@ -330,6 +341,37 @@ impl Repository {
         self.start(py, "longshore-verify", move |repository, counters| {
             let session = repository.find_snapshot(&snapshot_id, None)?.session;
             Ok(Outcome::Check(Arc::new(check::verify_snapshot(repository, session, !tags_only, counters, &options)?)))
+        })
+    }
+
+    /// Starts a prune.
+    #[pyo3(signature = (*, dry_run, forget, allow_empty, waste_percent, max_repack_bytes, fence_after_seconds, fence_now, fence))]
+    #[expect(clippy::too_many_arguments, clippy::fn_params_excessive_bools, reason = "named on the Python side")]
+    fn prune(
+        &self,
+        py: Python<'_>,
+        dry_run: bool,
+        forget: Vec<String>,
+        allow_empty: bool,
+        waste_percent: u8,
+        max_repack_bytes: Option<u64>,
+        fence_after_seconds: u64,
+        fence_now: bool,
+        fence: Vec<String>,
+    ) -> PyResult<Job> {
+        let options = PruneOptions {
+            dry_run,
+            forget: sessions(py, &forget)?,
+            allow_empty,
+            waste_percent,
+            max_repack_bytes,
+            fence_after: Duration::from_secs(fence_after_seconds),
+            fence_now,
+            fence: sessions(py, &fence)?,
+            ..PruneOptions::default()
+        };
+        self.start(py, "longshore-prune", move |repository, counters| {
+            Ok(Outcome::Prune(Arc::new(prune::run(repository, counters, &options)?)))
         })
     }
 

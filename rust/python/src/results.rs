@@ -4,6 +4,7 @@ use longshore_engine::backup::Summary;
 use longshore_engine::browse::EntryRow;
 use longshore_engine::check::{CheckReport, Severity};
 use longshore_engine::job::{Job, Stage};
+use longshore_engine::prune::PruneReport;
 use longshore_engine::repository::SlotRow;
 use longshore_engine::repository::snapshots::SnapshotRow;
 use longshore_engine::restore::{LossKind, RestoreSummary};
@@ -319,6 +320,68 @@ impl From<&SnapshotRow> for Snapshot {
     }
 }
 
+/// What a prune did.
+#[pyclass(frozen, get_all, module = "longshore._native")]
+#[allow(missing_docs, reason = "told in _native.pyi")]
+pub struct PruneResult {
+    pub snapshots: u64,
+    pub readers: u64,
+    pub packs_before: u64,
+    pub bytes_before: u64,
+    pub bytes_needed: u64,
+    pub packs_deleted: u64,
+    pub bytes_freed: u64,
+    pub tables_deleted: u64,
+    pub segments_deleted: u64,
+    pub segments_written: u64,
+    pub packs_repacked: u64,
+    pub packs_written: u64,
+    pub bytes_moved: u64,
+    pub generations_done: u64,
+    pub generations_waiting: u64,
+    pub waiting_for: Vec<(String, String)>,
+    pub fenced: Vec<String>,
+    pub kept: Vec<(&'static str, u64, u64, u64)>,
+    pub packs: Vec<(String, u64, u64, &'static str)>,
+    pub damaged: Vec<(String, String)>,
+    pub used_reserve: bool,
+    pub seconds: f64,
+    pub exit_code: i32,
+}
+
+impl From<&PruneReport> for PruneResult {
+    fn from(report: &PruneReport) -> Self {
+        let waiting = report.waiting_for.iter().map(|(session, host)| (session.to_string(), host.clone()));
+        let kept = report.kept.iter().map(|(why, kept)| (why.code(), kept.packs, kept.bytes, kept.dead_bytes));
+        let packs = report.packs.iter().map(|row| (row.name.key(), row.size_bytes, row.live_bytes, row.why.code()));
+        Self {
+            snapshots: report.snapshots,
+            readers: report.readers,
+            packs_before: report.packs_before,
+            bytes_before: report.bytes_before,
+            bytes_needed: report.bytes_needed,
+            packs_deleted: report.packs_deleted,
+            bytes_freed: report.bytes_freed,
+            tables_deleted: report.tables_deleted,
+            segments_deleted: report.segments_deleted,
+            segments_written: report.segments_written,
+            packs_repacked: report.packs_repacked,
+            packs_written: report.packs_written,
+            bytes_moved: report.bytes_moved,
+            generations_done: report.generations_done,
+            generations_waiting: report.generations_waiting,
+            waiting_for: waiting.collect(),
+            fenced: report.fenced.iter().map(ToString::to_string).collect(),
+            kept: kept.collect(),
+            packs: packs.collect(),
+            damaged: report.damaged.clone(),
+            used_reserve: report.used_reserve,
+            seconds: report.seconds,
+            exit_code: report.exit_code,
+        }
+    }
+}
+
 /// A key slot.
 #[pyclass(frozen, get_all, module = "longshore._native")]
 #[allow(missing_docs, reason = "told in _native.pyi")]
@@ -365,6 +428,7 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<BackupResult>()?;
     m.add_class::<RestoreResult>()?;
     m.add_class::<CheckResult>()?;
+    m.add_class::<PruneResult>()?;
     m.add_class::<Entry>()?;
     m.add_class::<Snapshot>()?;
     m.add_class::<KeySlot>()?;

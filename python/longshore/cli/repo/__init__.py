@@ -16,13 +16,17 @@ COMMANDS: Final = {
     "get": ("longshore.cli.repo.get:command", "List the repositories of a cluster."),
     "status": ("longshore.cli.repo.status:command", "Show what a repository holds."),
     "check": ("longshore.cli.repo.check:command", "Check that everything in a repository is there and whole."),
+    "prune": (
+        "longshore.cli.repo.prune:command",
+        "Delete snapshots that a policy does not keep, then free the space that no snapshot needs.",
+    ),
     "key": ("longshore.cli.repo.key:group", "List, add and remove the keys that open a repository."),
 }
 
 
 @click.group("repo", cls=LazyGroup, lazy=COMMANDS)
 def group() -> None:
-    """Make, look at and check repositories, and their keys.
+    """Make, look at, check and prune repositories, and their keys.
 
     With --repository it is that repository, without it the cluster's, where a command has both.
     """

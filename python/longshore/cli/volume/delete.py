@@ -5,16 +5,13 @@ All are looked up before the first is deleted, so that a wrong word deletes noth
 
 from __future__ import annotations
 
-import getpass
-import os
-
 import click
 
 from longshore.cli.asking import confirm
 from longshore.cli.options import with_repository, yes_option
 from longshore.cli.output import human
 from longshore.cli.session import Session
-from longshore.cli.source import host_name
+from longshore.cli.source import who
 from longshore.cli.values import SNAPSHOT_PATH
 from longshore.errors import UsageError
 
@@ -40,17 +37,8 @@ def command(session: Session, *, snapshots: tuple[tuple[str, bytes], ...], sourc
         output.summary({"deleted": 0, "exit_code": 1}, [])
         return 1
     for deleted, snapshot_id in enumerate(found):
-        repository.remove(snapshot_id, by=_who())
+        repository.remove(snapshot_id, by=who())
         output.item({"event": "deleted", "snapshot_id": snapshot_id})
         output.note(f"deleted {snapshot_id} ({deleted + 1} of {len(found)})")
     output.summary({"deleted": len(found), "exit_code": 0}, [])
     return 0
-
-
-def _who() -> str:
-    """Who deletes, for the record that stays in the repository."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = str(os.getuid())
-    return f"{user}@{host_name()}"

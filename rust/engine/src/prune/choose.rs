@@ -52,13 +52,7 @@ pub(super) struct Choice {
 
 impl Places {
     /// Goes through the index once; `distrusted` packs hold nothing but what was born in them.
-    pub(super) fn find(
-        index: &Index,
-        sizes: &HashMap<PackName, u64>,
-        needed: &Usage,
-        distrusted: &HashSet<PackName>,
-        lists_packs: bool,
-    ) -> Self {
+    pub(super) fn find(index: &Index, sizes: &HashMap<PackName, u64>, needed: &Usage, distrusted: &HashSet<PackName>) -> Self {
         let mut rows: Vec<Row> = sizes
             .iter()
             .map(|(name, size)| Row {
@@ -73,24 +67,6 @@ impl Places {
             })
             .collect();
         rows.sort_unstable_by_key(|row| row.name);
-        if !lists_packs {
-            // A mutant of the test build: what the index names is taken for listed.
-            for row in index.segments().iter().flat_map(|s| s.packs()).filter(|row| row.size_bytes != 0) {
-                if let Err(at) = rows.binary_search_by_key(&row.name, |r| r.name) {
-                    let ghost = Row {
-                        name: row.name,
-                        size_bytes: row.size_bytes,
-                        known: false,
-                        is_data: false,
-                        frames_bytes: 0,
-                        live_bytes: 0,
-                        live_frames: 0,
-                        shared_frames: 0,
-                    };
-                    rows.insert(at, ghost);
-                }
-            }
-        }
         let (mut found, mut twice) = (Usage::new(), Usage::new());
         each_frame(index, &mut rows, distrusted, |row, birth, stored_bytes, is_needed_here| {
             row.frames_bytes += stored_bytes;

@@ -311,7 +311,7 @@ impl Prune<'_> {
         let look = self.look(None)?;
         let sizes = self.list_packs()?;
         let needed: &Usage = &look.counted_frames;
-        let places = super::Places::find(&self.index, &sizes, needed, &self.distrusted, self.keeps(Rule::ListedPacks));
+        let places = super::Places::find(&self.index, &sizes, needed, &self.distrusted);
         let lost = places.lost_without(packs);
         let table = tables.iter().find(|table| look.counts_table(table));
         let object = lost.first().map(PackName::key).or_else(|| table.map(|t| usage_key(*t)));

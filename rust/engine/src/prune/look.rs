@@ -138,14 +138,16 @@ impl From<Overtaken> for Seen {
 }
 
 /// How a look is made; a mutant of the test build leaves out what keeps it safe.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct LookRules {
     pub readers_count: bool,
     pub snapshots_first: bool,
+    /// Snapshots that a dry run takes for deleted.
+    pub forget: Vec<SessionId>,
 }
 
 /// Looks once; `last` spares reading the usage tables again when the same ones are named.
-pub(super) fn look(repository: &Repository, job: &Job, rules: LookRules, last: Option<&Look>) -> Result<Look> {
+pub(super) fn look(repository: &Repository, job: &Job, rules: &LookRules, last: Option<&Look>) -> Result<Look> {
     let mut codec = Codec::new()?;
     for _ in 0..ROUNDS {
         job.check()?;
@@ -159,7 +161,7 @@ pub(super) fn look(repository: &Repository, job: &Job, rules: LookRules, last: O
         .with_next_step("nothing was deleted by this prune; run it again later"))
 }
 
-fn try_look(repository: &Repository, job: &Job, rules: LookRules, last: Option<&Look>, codec: &mut Codec) -> Tried<Look> {
+fn try_look(repository: &Repository, job: &Job, rules: &LookRules, last: Option<&Look>, codec: &mut Codec) -> Tried<Look> {
     let mut look = Look::default();
     if rules.snapshots_first {
         look.listed = repository.sessions_under("snapshots/")?;
@@ -170,6 +172,7 @@ fn try_look(repository: &Repository, job: &Job, rules: LookRules, last: Option<&
         look.removed = repository.sessions_under("removed/")?;
         look.listed = repository.sessions_under("snapshots/")?;
     }
+    look.removed.extend(&rules.forget);
     let mut parents = BTreeMap::new();
     let mut tables: BTreeMap<UsageName, SessionId> = BTreeMap::new();
     for session in look.listed.difference(&look.removed) {

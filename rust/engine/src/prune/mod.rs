@@ -48,6 +48,8 @@ pub const RESERVE_BYTES: usize = 4 << 20;
 pub struct PruneOptions {
     /// Look and say what would be done; nothing is written.
     pub dry_run: bool,
+    /// Snapshots that a dry run takes for deleted; without one they count.
+    pub forget: Vec<SessionId>,
     /// Go on although no snapshot counts: everything goes.
     pub allow_empty: bool,
     /// Share of dead bytes from which a pack's needed frames are moved elsewhere.
@@ -72,6 +74,7 @@ impl Default for PruneOptions {
     fn default() -> Self {
         Self {
             dry_run: false,
+            forget: vec![],
             allow_empty: false,
             waste_percent: 40,
             max_repack_bytes: None,
@@ -216,9 +219,12 @@ impl Prune<'_> {
     }
 
     fn look(&self, last: Option<&Look>) -> Result<Look> {
-        let rules =
-            LookRules { readers_count: self.keeps(Rule::ReadersCount), snapshots_first: self.keeps(Rule::SnapshotsFirst) };
-        look(self.repository, self.job, rules, last)
+        let rules = LookRules {
+            readers_count: self.keeps(Rule::ReadersCount),
+            snapshots_first: self.keeps(Rule::SnapshotsFirst),
+            forget: if self.options.dry_run { self.options.forget.clone() } else { vec![] },
+        };
+        look(self.repository, self.job, &rules, last)
     }
 
     /// A look, then tombstones, then packs: in this order.
@@ -243,8 +249,7 @@ impl Prune<'_> {
 
     /// Where needed frames lie; packs that no segment lists are asked for their headers when something is not found without them.
     fn places(&mut self, look: &Look, sizes: &HashMap<PackName, u64>) -> Result<Places> {
-        let find =
-            |prune: &Self| Places::find(&prune.index, sizes, &look.needed, &prune.distrusted, prune.keeps(Rule::ListedPacks));
+        let find = |prune: &Self| Places::find(&prune.index, sizes, &look.needed, &prune.distrusted);
         let mut places = find(self);
         let missing = places.missing(&look.needed);
         if !missing.is_empty() {

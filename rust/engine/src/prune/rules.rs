@@ -21,12 +21,8 @@ pub enum Rule {
     OneDecision,
     /// The tombstone is there before open writers are listed.
     TombstoneFirst,
-    /// What the index says counts only for listed packs.
-    ListedPacks,
     /// A copy counts only when the header of its pack names it.
     HeaderProof,
-    /// A removal is put before its snapshot goes; a session that is fenced gets an abort.
-    Fence,
     /// Usage tables go by the same generations as packs.
     DoomedTables,
 }

@@ -31,7 +31,7 @@ pub fn small_packs() -> PruneOptions {
 }
 
 /// Reads all that a directory holds; the number of files.
-fn read_directory(reader: &ChunkReader, directory: &Entry) -> longshore_engine::Result<u64> {
+pub fn read_directory(reader: &ChunkReader, directory: &Entry) -> longshore_engine::Result<u64> {
     let mut files = 0;
     let mut below = Vec::new();
     reader.for_each_entry(directory, &mut |entry| {
