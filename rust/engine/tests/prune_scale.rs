@@ -1,6 +1,6 @@
 //! A prune of a million chunks and forty snapshots, in bounded memory. A process of its own: what it measures is its own peak.
 
-#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test makes its own files and may fail loudly")]
+#![expect(clippy::unwrap_used, reason = "a test makes its own files and may fail loudly")]
 
 mod common;
 
