@@ -6,6 +6,7 @@ mod common;
 
 use common::{assert_same, back_up, init, look, noise, open, read, restore_with, varied_volume, write};
 use longshore_engine::ErrorKind;
+use longshore_engine::backup;
 use longshore_engine::job::Job;
 use longshore_engine::restore::{self, LossKind, RestoreOptions};
 use longshore_engine::volume::{LinuxFs, RestorePolicy};
@@ -148,7 +149,10 @@ fn what_many_small_files_share_is_fetched_once() {
         }
     }
     let store = Arc::new(MemoryStore::new());
-    let snapshot = back_up(&init(Arc::clone(&store) as _), &source);
+    // On one thread: several share frames out among the files as it happens.
+    let options = common::backup_options(&source, 0);
+    let made = backup::run(&init(Arc::clone(&store) as _), &LinuxFs, &Arc::new(Job::new()), &options).unwrap();
+    let snapshot = made.snapshot.unwrap();
     let packs = store.list("packs/", None, 100).unwrap().entries;
     let stored: u64 = packs.iter().map(|entry| entry.size_bytes).sum();
     for workers in [0, 1, 3] {
