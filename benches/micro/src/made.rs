@@ -22,7 +22,7 @@ impl Chance {
     }
 
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         let mut out = [0; 8];
         self.0.fill(&mut out);
         u64::from_le_bytes(out)
@@ -30,12 +30,12 @@ impl Chance {
 
     /// A number below `limit`.
     pub fn below(&mut self, limit: u64) -> u64 {
-        ((u128::from(self.next()) * u128::from(limit)) >> 64) as u64
+        ((u128::from(self.bits()) * u128::from(limit)) >> 64) as u64
     }
 
     /// A number of at least 0 and less than 1.
     pub fn share(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+        (self.bits() >> 11) as f64 / (1u64 << 53) as f64
     }
 
     /// A number of the normal distribution.
@@ -95,7 +95,7 @@ impl Words {
 
     /// Draws one.
     pub fn draw(&self, chance: &mut Chance) -> &[u8] {
-        &self.words[usize::from(self.picks[(chance.next() >> 48) as usize])]
+        &self.words[usize::from(self.picks[(chance.bits() >> 48) as usize])]
     }
 }
 
@@ -129,13 +129,13 @@ pub fn page(seed: u64, number: u64, version: u64, words: &Words, out: &mut [u8; 
     let mut chance = Chance::new(seed ^ number.wrapping_mul(0x9e37_79b9) ^ version.wrapping_mul(0xc2b2_ae3d_27d4_eb4f));
     out.fill(0);
     out[..8].copy_from_slice(&(version << 40 | number).to_le_bytes());
-    out[8..16].copy_from_slice(&chance.next().to_le_bytes());
+    out[8..16].copy_from_slice(&chance.bits().to_le_bytes());
     let (mut slot, mut end) = (PAGE_HEAD_BYTES, PAGE_BYTES);
     let mut row = Vec::with_capacity(256);
     while end > PAGE_BYTES / 4 {
         row.clear();
         row.extend_from_slice(&(number * 64 + slot as u64).to_be_bytes());
-        row.extend_from_slice(&chance.next().to_le_bytes());
+        row.extend_from_slice(&chance.bits().to_le_bytes());
         row.extend_from_slice(&(1_700_000_000 + chance.below(50_000_000)).to_be_bytes());
         for _ in 0..=chance.below(12) {
             row.extend_from_slice(words.draw(&mut chance));
@@ -185,7 +185,7 @@ impl Log {
         while out.len() < length {
             self.millis += self.chance.below(40);
             let level = LEVELS[self.chance.below(4) as usize];
-            let (pod, id) = (self.chance.below(40), self.chance.next());
+            let (pod, id) = (self.chance.below(40), self.chance.bits());
             let start = format!(
                 "{{\"time\":{},\"level\":\"{level}\",\"pod\":\"worker-{pod}\",\"request\":\"{id:016x}\",\"message\":\"",
                 self.millis

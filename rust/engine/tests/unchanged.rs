@@ -86,6 +86,9 @@ impl Bench {
     }
 }
 
+/// A change of the volume, and what it is called.
+type Step<'a> = (&'static str, Box<dyn Fn() + 'a>);
+
 fn find(below: &Path, name: &str) -> PathBuf {
     let repository = std::fs::read_dir(below).unwrap().map(|e| e.unwrap().path()).find(|p| p.is_dir()).unwrap();
     repository.join(name)
@@ -113,7 +116,7 @@ fn whatever_changes_the_snapshot_is_the_one_that_a_backup_without_a_cache_makes(
         varied_volume(root);
         settle();
         bench.back_up(workers);
-        let steps: Vec<(&str, Box<dyn Fn()>)> = vec![
+        let steps: Vec<Step> = vec![
             ("nothing", Box::new(|| {})),
             ("content", Box::new(|| write(&root.join("d0/e/f3"), b"other"))),
             ("new file", Box::new(|| write(&root.join("d1/e/new"), &noise(77, 9000)))),

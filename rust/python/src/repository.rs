@@ -346,7 +346,7 @@ impl Repository {
 
     /// Starts a prune.
     #[pyo3(signature = (*, dry_run, forget, allow_empty, waste_percent, max_repack_bytes, fence_after_seconds, fence_now, fence))]
-    #[expect(clippy::too_many_arguments, clippy::fn_params_excessive_bools, reason = "named on the Python side")]
+    #[expect(clippy::too_many_arguments, reason = "named on the Python side")]
     fn prune(
         &self,
         py: Python<'_>,

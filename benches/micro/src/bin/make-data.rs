@@ -81,7 +81,7 @@ fn small(folder: &Path, seed: u64, count: u64) -> Result<()> {
         let path = directory.join(format!("{number:08}.txt"));
         // A line of its own, so that no two files are equal.
         let mut file = BufWriter::new(File::create(&path)?);
-        writeln!(file, "{number} {:016x}", chance.next())?;
+        writeln!(file, "{number} {:016x}", chance.bits())?;
         file.write_all(&pool[start..start + length])?;
         let time = SystemTime::UNIX_EPOCH + Duration::new(EPOCH_SECS + number % 10_000_000, 1000);
         file.into_inner().map_err(std::io::IntoInnerError::into_error)?.set_times(FileTimes::new().set_modified(time))?;
@@ -108,7 +108,7 @@ fn inserts(path: &Path, seed: u64, count: u64) -> Result<()> {
     for _ in 0..count {
         let at = chance.below(bytes.len() as u64) as usize;
         let length = 1 + chance.below(64) as usize;
-        let new = made::noise(chance.next(), length);
+        let new = made::noise(chance.bits(), length);
         bytes.splice(at..at, new);
     }
     std::fs::write(path, bytes)?;

@@ -215,6 +215,20 @@ impl Worker {
     }
 }
 
+/// What a crew leaves when it has ended.
+pub(super) struct Harvest {
+    /// What its threads shared.
+    pub shared: Arc<Shared>,
+    /// The root directory.
+    pub root: Entry,
+    /// Where the root stands in the new stat cache.
+    pub place: Place,
+    /// Where the packs went.
+    pub sink: Arc<Sink>,
+    /// Frames of older packs that were relied on.
+    pub usage: Usage,
+}
+
 impl Crew {
     pub fn start(
         writer: &Writer,
@@ -310,8 +324,8 @@ impl Crew {
         lock(&self.walk).usage.merge(usage);
     }
 
-    /// Ends the threads, whatever the walk said, and gives the root, the sink and the frames of older packs that were relied on.
-    pub fn finish(self, walked: Result<()>) -> Result<(Arc<Shared>, (Entry, Place), Arc<Sink>, Usage)> {
+    /// Ends the threads, whatever the walk said.
+    pub fn finish(self, walked: Result<()>) -> Result<Harvest> {
         if let Err(error) = walked {
             self.sink.fail(error);
         }
@@ -337,11 +351,11 @@ impl Crew {
             );
         }
         self.sink.check()?;
-        let root =
+        let (root, place) =
             lock(&self.shared.root).take().ok_or_else(|| Error::internal("the walk ended and its root is not complete"))?;
         let mut usage = std::mem::take(&mut *lock(&self.shared.usage));
         usage.merge(&lock(&self.walk).usage);
-        Ok((self.shared, root, self.sink, usage))
+        Ok(Harvest { shared: self.shared, root, place, sink: self.sink, usage })
     }
 }
 

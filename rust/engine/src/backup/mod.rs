@@ -26,6 +26,7 @@ use crate::repository::snapshots::SnapshotRow;
 use crate::repository::{PROGRAM, Repository};
 use crate::statcache::{Recorder, StatCache};
 use crate::volume::{Fs, RootOptions};
+use crew::Harvest;
 use crew::Remembered;
 use exclude::Excludes;
 use longshore_format::SessionId;
@@ -345,7 +346,7 @@ fn capture(
         Arc::new(ChunkReader::new(writer.repository().clone(), Arc::clone(&writer.index), Arc::clone(job), shares.reader_bytes));
     let crew = crew::Crew::start(writer, job, options, pack_options, Arc::clone(&notes), Arc::clone(&reader), remembered)?;
     let walked = walk::walk(&crew, root, excludes, parent, options, started_nanos);
-    let (shared, (root, place), sink, usage) = crew.finish(walked)?;
+    let Harvest { shared, root, place, sink, usage } = crew.finish(walked)?;
     sink.finish()?;
     let counts = notes.counts(sink.bytes_stored.load(Relaxed));
     let mut lost = std::mem::take(&mut *lock(&notes.lost));

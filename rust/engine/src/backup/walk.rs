@@ -79,7 +79,7 @@ pub(crate) fn walk(
     };
     let previous = parent.map(|row| Box::new(row.snapshot.root.clone()));
     let known = crew.shared.cache.as_ref().map(|cache| Known { cache: Arc::clone(cache), number: cache.root() });
-    let first = walk.enter(root, Vec::new(), b"", &stat, None, previous, known)?.ok_or_else(|| {
+    let first = walk.enter(root, Vec::new(), b"", &stat, None, Before { previous, known })?.ok_or_else(|| {
         Error::new(ErrorKind::Volume, format!("volume's root cannot be listed: path={}", options.path.display()))
             .with_next_step("check that the directory may be read")
     })?;
@@ -105,6 +105,14 @@ pub(crate) fn walk(
     Ok(())
 }
 
+/// What is known of a directory from the last backup.
+struct Before {
+    /// Its entry there.
+    previous: Option<Box<Entry>>,
+    /// Its block in the stat cache.
+    known: Option<Known>,
+}
+
 impl Walk<'_> {
     fn notes(&self) -> &Notes {
         &self.crew.shared.notes
@@ -122,8 +130,7 @@ impl Walk<'_> {
         name: &[u8],
         stat: &Stat,
         above: Option<(Arc<DirNode>, usize)>,
-        mut previous: Option<Box<Entry>>,
-        mut known: Option<Known>,
+        Before { mut previous, mut known }: Before,
     ) -> Result<Option<Level>> {
         self.crew.shared.job.at(&path);
         let mut names = match dir.names() {
@@ -345,7 +352,7 @@ impl Walk<'_> {
             let number = block.row(row).child();
             (block.name(row) == name && number != NOWHERE).then(|| Known { cache: Arc::clone(&known.cache), number })
         });
-        match self.enter(dir, path, &name, stat, Some((Arc::clone(&level.node), slot)), previous, known)? {
+        match self.enter(dir, path, &name, stat, Some((Arc::clone(&level.node), slot)), Before { previous, known })? {
             Some(below) => Ok(Some(below)),
             None => self.put(level, slot, None, false).map(|()| None),
         }

@@ -296,7 +296,7 @@ fn read_table(repository: &Repository, name: UsageName, codec: &mut Codec) -> Re
     });
     table.map_err(|error| match is_damage(&error) {
         true => refuse(as_damage(error).while_doing(format_args!("a usage table cannot be read: table={name}")))
-            .with_next_step("nothing was deleted; usage tables are made again by: longshore repo repair"),
+            .with_next_step("nothing was deleted; bring the table back from a copy of the repository, or delete the snapshots that name it: longshore repo check tells which"),
         false => error,
     })
 }

@@ -280,7 +280,7 @@ impl Prune<'_> {
             missing.len(),
             first.pack
         )))
-        .with_next_step("nothing was deleted; see what it hurts with: longshore repo check; then: longshore repo repair"))
+        .with_next_step("nothing was deleted; see what it hurts with: longshore repo check; then bring the pack back from a copy, or delete those snapshots"))
     }
 
     /// Creates an object; when the store is full, out of the room that is kept back.

@@ -270,7 +270,7 @@ fn row_of(entry: &Entry, name_end: u32, child: u32, frames_end: u32) -> [u8; ROW
     row[0..4].copy_from_slice(&name_end.to_le_bytes());
     row[4..6].copy_from_slice(&(entry.mode as u16).to_le_bytes());
     row[6] = kind_number(kind);
-    row[7] = u8::from(entry.link_device.is_some()) * LINKED | u8::from(entry.changed || entry.incomplete) * UNSTABLE;
+    row[7] = (u8::from(entry.link_device.is_some()) * LINKED) | (u8::from(entry.changed || entry.incomplete) * UNSTABLE);
     row[8..12].copy_from_slice(&entry.uid.to_le_bytes());
     row[12..16].copy_from_slice(&entry.gid.to_le_bytes());
     row[16..24].copy_from_slice(&size.to_le_bytes());
@@ -291,7 +291,7 @@ pub(crate) fn birth(packs: &[PackName], (pack, ordinal): (u32, u32)) -> Option<B
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test makes its own files and may fail loudly")]
+#[expect(clippy::disallowed_methods, reason = "a test makes its own files and may fail loudly")]
 mod tests {
     use super::*;
     use crate::system::{Draft, Named};
