@@ -94,6 +94,11 @@ pub(crate) fn explained(before: &Entry, now: &Stat, xattrs: &[(Vec<u8>, Vec<u8>)
         || before.xattrs != xattrs
 }
 
+/// When content and when anything of an entry was last changed, as (seconds, nanoseconds).
+pub(super) fn times(stat: &Stat) -> ((i64, u32), (i64, u32)) {
+    ((stat.mtime.secs, stat.mtime.nanos), (stat.ctime.secs, stat.ctime.nanos))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -445,3 +445,8 @@ pub(crate) fn fold_content(worker: &mut Worker, mut items: Vec<Item>) -> Result<
     }
     Ok(items)
 }
+
+/// The path of a name in the directory at `path`.
+pub(super) fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
+    if path.is_empty() { name.to_vec() } else { [path, b"/", name].concat() }
+}

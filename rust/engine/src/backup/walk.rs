@@ -6,11 +6,11 @@
 //! listed pack.
 
 use super::crew::{Crew, Task};
-use super::drift::{ChangeTest, Content, explained};
+use super::drift::{ChangeTest, Content, explained, times};
 use super::exclude::Excludes;
 use super::file::{FileBatch, FileJob};
 use super::proof::Proof;
-use super::tree::{DirNode, Known, Place, Settled, close_quiet, entry_of};
+use super::tree::{DirNode, Known, Place, Settled, close_quiet, entry_of, join};
 use super::{BackupOptions, Notes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::repository::snapshots::SnapshotRow;
@@ -496,12 +496,4 @@ impl Walk<'_> {
             None => Ok(()),
         }
     }
-}
-
-fn times(stat: &Stat) -> ((i64, u32), (i64, u32)) {
-    ((stat.mtime.secs, stat.mtime.nanos), (stat.ctime.secs, stat.ctime.nanos))
-}
-
-fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
-    if path.is_empty() { name.to_vec() } else { [path, b"/", name].concat() }
 }
