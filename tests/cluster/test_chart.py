@@ -61,7 +61,8 @@ def keyed(found):
 
 def rendered(helm, values, namespace="apart"):
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-        yaml.safe_dump(values, file)
+        # JSON quotes every string; bare words such as `N` are truths to Helm and none to Python's YAML.
+        json.dump(values, file, ensure_ascii=False)
         file.flush()
         crds = () if values.get("crds") == {"install": False} else ("--include-crds",)
         return keyed(yaml.safe_load_all(helm("template", "rel", str(CHART), "-n", namespace, "-f", file.name, *crds)))

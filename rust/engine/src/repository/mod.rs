@@ -253,11 +253,20 @@ impl Repository {
     /// # Errors
     /// What the store says. A damaged slot is left out, so that it never counts as a way in.
     pub fn slots(&self) -> Result<Vec<SlotRow>> {
-        let objects = slot_objects(&*self.store)?;
-        Ok(objects
-            .into_iter()
-            .filter_map(|(name, bytes)| keys::slot_info(&self.keys, name, &bytes).ok().map(|info| SlotRow { name, info }))
-            .collect())
+        let mut rows = Vec::new();
+        for (name, bytes) in slot_objects(&*self.store)? {
+            let mut info = keys::slot_info(&self.keys, name, &bytes);
+            // Damage on the way is no damage: what looks damaged is fetched once more before it is believed.
+            if info.is_err()
+                && let Ok(again) = self.store.get(&key(keys::slot_key(name))?, SLOT_BYTES_MAX)
+            {
+                info = keys::slot_info(&self.keys, name, &again);
+            }
+            if let Ok(info) = info {
+                rows.push(SlotRow { name, info });
+            }
+        }
+        Ok(rows)
     }
 
     /// Wraps the master key for one more holder.
@@ -303,6 +312,9 @@ impl Repository {
     }
 }
 
+/// No slot is longer.
+const SLOT_BYTES_MAX: u64 = 4096;
+
 fn slot_objects(store: &dyn Store) -> Result<Vec<(RandomName, Bytes)>> {
     let mut names = Vec::new();
     list(store, "keys/", |entry| {
@@ -313,7 +325,7 @@ fn slot_objects(store: &dyn Store) -> Result<Vec<(RandomName, Bytes)>> {
     })?;
     let mut out = Vec::with_capacity(names.len().min(limits::SLOTS_MAX));
     for (name, key) in names.into_iter().take(limits::SLOTS_MAX) {
-        match store.get(&key, 4096) {
+        match store.get(&key, SLOT_BYTES_MAX) {
             Ok(bytes) => out.push((name, bytes)),
             Err(error) if error.kind() == StoreErrorKind::NotFound => {}
             Err(error) => return Err(error.into()),
