@@ -194,14 +194,16 @@ def _install(output: Output, values: Any, *, kubeconfig: str | None, namespace: 
     from longshore.install.apply import apply
     from longshore.kube.client import KubeClient
 
-    counts = {"applied": 0, "removed": 0}
+    counts = {"applied": 0, "removed": 0, "not_judged": 0}
 
     def told(what: str, obj: dict[str, Any]) -> None:
-        counts[what] += 1
+        counts[what.replace(" ", "_")] += 1
         _say(output, what, obj)
 
     with KubeClient.connect(kubeconfig, user_agent="longshore-install") as client:
         apply(client, values, namespace=namespace, told=told, dry_run=dry_run)
+    if counts["not_judged"]:
+        output.note("not judged: what lies in a namespace or is of a kind that only a real install makes")
     if not dry_run:
         if not values.location.enabled:
             output.note("next: make a BackupStorageLocation; backups have no place to go yet")

@@ -3,6 +3,8 @@
 Applying is server-side, under a field manager of our own: who else manages fields of these objects keeps theirs, and what an earlier version of ours set and
 this one does not is taken back by the server itself. Objects that this version no longer has are removed by name.
 
+A kind that was defined a moment ago is served a little later; its objects are tried until then.
+
 Promises: applying twice changes nothing; nothing that holds data is removed unless definitions are named; nothing stays behind in deletion, for finalizers of
 another agent on objects that go are taken off first.
 
@@ -12,6 +14,7 @@ It does not know which objects there are.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from threading import Event
 from typing import Any, Final
 
 from longshore.api.names import GROUP
@@ -20,6 +23,7 @@ from longshore.errors import ApiDeniedError, NotFoundError, UnsupportedError
 from longshore.install.release import PARTS, parts
 from longshore.install.values import Values
 from longshore.kube.client import KubeClient
+from longshore.kube.clock import SYSTEM_CLOCK, Clock
 from longshore.kube.resource import CUSTOM_RESOURCE_DEFINITIONS, Resource
 
 __all__ = ["FIELD_MANAGER", "apply", "plan_removal", "remove", "resource_for"]
@@ -49,6 +53,10 @@ _OPTIONAL: Final = {
 }
 """Groups that a cluster may lack, and what to do then."""
 
+_ASKED_EVERY_SECONDS: Final = 0.25
+_SERVED_WITHIN_SECONDS: Final = 60.0
+"""How long a server may take from a definition to its paths; busy ones were seen to take seconds."""
+
 Told = Callable[[str, dict[str, Any]], None]
 
 
@@ -59,12 +67,21 @@ def resource_for(obj: dict[str, Any]) -> Resource:
     return Resource(group, version, _PLURALS[obj["kind"]], obj["kind"], namespaced=namespaced)
 
 
-def apply(client: KubeClient, values: Values, *, namespace: str, told: Told, dry_run: bool = False) -> None:
+def apply(
+    client: KubeClient,
+    values: Values,
+    *,
+    namespace: str,
+    told: Told,
+    dry_run: bool = False,
+    clock: Clock = SYSTEM_CLOCK,
+) -> None:
     """Apply all objects, and remove those of ours that these settings no longer make.
 
     Args:
-        told: gets each object with `applied` or `removed`.
+        told: gets each object with `applied`, `removed`, or in a dry run `not judged`: its kind or namespace would be made by the same run.
         dry_run: the server judges everything and keeps nothing.
+        clock: for the time until a new kind is served.
 
     Raises:
         UnsupportedError: the cluster lacks a kind that was asked for.
@@ -72,28 +89,52 @@ def apply(client: KubeClient, values: Values, *, namespace: str, told: Told, dry
     """
     wanted = [one for _, made in parts(values, namespace=namespace) for one in made]
     for one in wanted:
-        metadata = one["metadata"]
+        resource = resource_for(one)
         try:
-            client.apply(
-                resource_for(one),
-                one,
-                namespace=metadata.get("namespace"),
-                field_manager=FIELD_MANAGER,
-                dry_run=dry_run,
-            )
+            if resource.group == GROUP and not dry_run:
+                _apply_when_served(client, one, clock=clock)
+            else:
+                _apply(client, one, dry_run=dry_run)
         except NotFoundError as err:
-            group = resource_for(one).group
-            if group in _OPTIONAL:
+            if resource.group in _OPTIONAL:
                 raise UnsupportedError(
-                    f"the cluster does not have this kind: kind={one['kind']}, group={group}", _OPTIONAL[group]
+                    f"the cluster does not have this kind: kind={one['kind']}, group={resource.group}",
+                    _OPTIONAL[resource.group],
                 ) from err
-            raise
-        told("applied", one)
+            if not dry_run:
+                raise
+            told("not judged", one)
+        else:
+            told("applied", one)
     if not dry_run:
         kept = {_identity(one) for one in wanted}
         for one in _removable(values, namespace=namespace):
             if _identity(one) not in kept and _delete(client, one):
                 told("removed", one)
+
+
+def _apply(client: KubeClient, one: dict[str, Any], *, dry_run: bool = False) -> None:
+    client.apply(
+        resource_for(one),
+        one,
+        namespace=one["metadata"].get("namespace"),
+        field_manager=FIELD_MANAGER,
+        dry_run=dry_run,
+    )
+
+
+def _apply_when_served(client: KubeClient, one: dict[str, Any], *, clock: Clock) -> None:
+    """Apply an object whose kind may have been defined a moment ago: the server answers 404 until its paths are there."""
+    until = clock.monotonic() + _SERVED_WITHIN_SECONDS
+    while True:
+        try:
+            _apply(client, one)
+        except NotFoundError:
+            if clock.monotonic() >= until:
+                raise
+        else:
+            return
+        clock.wait(Event(), _ASKED_EVERY_SECONDS)
 
 
 def plan_removal(values: Values, *, namespace: str, definitions: bool) -> list[dict[str, Any]]:
