@@ -169,11 +169,39 @@ class ServerMetrics:
             ["kind", "name"],
             registry=registry,
         )
-        self._due = Gauge(
-            "longshore_repository_maintenance_due_timestamp_seconds",
-            "When maintenance is due",
-            ["kind", "name"],
+        labels = ["kind", "name"]
+        self._upkeep = {
+            (operation, what): Gauge(
+                f"longshore_repository_{prefix}{operation}_{suffix}", text.format(operation), labels, registry=registry
+            )
+            for operation in ("maintenance", "verification")
+            for what, prefix, suffix, text in (
+                ("due", "", "due_timestamp_seconds", "When {} is due"),
+                ("succeeded", "last_", "success_timestamp_seconds", "When {} last succeeded"),
+                ("failed", "last_", "failed", "1 when the last {} failed"),
+            )
+        }
+        repository = ["repository_name"]
+        self._maintained = {
+            True: Counter(
+                "velero_repo_maintenance_success", "Maintenance runs that succeeded", repository, registry=registry
+            ),
+            False: Counter(
+                "velero_repo_maintenance_failure", "Maintenance runs that failed", repository, registry=registry
+            ),
+        }
+        self._maintenance_seconds = Histogram(
+            "velero_repo_maintenance_duration_seconds",
+            "How long maintenance took",
+            repository,
             registry=registry,
+            buckets=_LATENCY_BUCKETS,
+        )
+        self._verified = Counter(
+            "longshore_repository_verifications", "Verifications, by result", [*labels, "result"], registry=registry
+        )
+        self._freed = Counter(
+            "longshore_repository_freed_bytes", "Bytes that maintenance freed in the store", labels, registry=registry
         )
 
     def location(self, name: str, *, available: bool | None) -> None:
@@ -183,21 +211,49 @@ class ServerMetrics:
         else:
             self._location.labels(name).set(float(available))
 
-    def repository(self, kind: str, name: str, *, ready: bool, key_at_risk: bool | None, due: float | None) -> None:
+    def repository(self, kind: str, name: str, *, ready: bool, key_at_risk: bool | None) -> None:
         """Set how a repository was found."""
         self._repository.labels(kind, name).set(float(ready))
         if key_at_risk is not None:
             self._key_at_risk.labels(kind, name).set(float(key_at_risk))
-        if due is not None:
-            self._due.labels(kind, name).set(due)
 
     def repository_gone(self, kind: str, name: str) -> None:
         """Forget a repository."""
-        for gauge in (self._repository, self._key_at_risk, self._due):
+        for gauge in (self._repository, self._key_at_risk):
             _remove(gauge, kind, name)
 
+    def maintenance(
+        self, kind: str, name: str, *, operation: str, due: float | None, succeeded: float | None, failed: bool | None
+    ) -> None:
+        """Set when an operation of a repository's upkeep is due, when it last succeeded, and whether it failed since; None for what is not."""
+        for what, value in (("due", due), ("succeeded", succeeded), ("failed", failed)):
+            if value is None:
+                _remove(self._upkeep[operation, what], kind, name)
+            else:
+                self._upkeep[operation, what].labels(kind, name).set(float(value))
 
-def _remove(metric: Gauge, *labels: str) -> None:
+    def run_ended(self, kind: str, name: str, *, operation: str, succeeded: bool, seconds: float, freed: float) -> None:
+        """Count a run of a repository's upkeep that ended."""
+        if operation == "maintenance":
+            self._maintained[succeeded].labels(name).inc()
+            self._maintenance_seconds.labels(name).observe(max(0.0, seconds))
+            self._freed.labels(kind, name).inc(max(0.0, freed))
+        else:
+            self._verified.labels(kind, name, "succeeded" if succeeded else "failed").inc()
+
+    def maintenance_gone(self, kind: str, name: str) -> None:
+        """Forget a repository's upkeep."""
+        for gauge in self._upkeep.values():
+            _remove(gauge, kind, name)
+        for counter in self._maintained.values():
+            _remove(counter, name)
+        _remove(self._maintenance_seconds, name)
+        _remove(self._freed, kind, name)
+        for result in ("succeeded", "failed"):
+            _remove(self._verified, kind, name, result)
+
+
+def _remove(metric: Gauge | Counter | Histogram, *labels: str) -> None:
     try:
         metric.remove(*labels)
     except KeyError:

@@ -25,13 +25,19 @@ from longshore.controllers.cluster import resource_of
 from longshore.controllers.volume_history import VolumeHistory, VolumeKey, histories
 from longshore.errors import ApiDeniedError, LongshoreError, NotFoundError, UnsupportedError
 from longshore.kube.client import KubeClient
-from longshore.kube.resource import DAEMON_SETS, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, PODS, Resource
+from longshore.kube.resource import (
+    DAEMON_SETS,
+    DEPLOYMENTS,
+    PERSISTENT_VOLUME_CLAIMS,
+    PERSISTENT_VOLUMES,
+    PODS,
+    Resource,
+)
 from longshore.volumes import check_supported, claim_name_of, filled_by_kubernetes
 
 __all__ = ["Part", "Row", "State", "Survey", "judge", "look", "look_at_installation"]
 
 EXCLUDED: Final = "backup.velero.io/backup-volumes-excludes"
-_DEPLOYMENTS: Final = Resource("apps", "v1", "deployments", "Deployment")
 
 
 class State(StrEnum):
@@ -115,7 +121,7 @@ def look(client: KubeClient, *, namespace: str, only: frozenset[str], now: datet
 def look_at_installation(client: KubeClient, *, namespace: str) -> Survey:
     """Look at agents, server, locations and repositories."""
     survey = Survey()
-    for resource, name, needed in ((DAEMON_SETS, "node-agent", True), (_DEPLOYMENTS, "longshore-server", False)):
+    for resource, name, needed in ((DAEMON_SETS, "node-agent", True), (DEPLOYMENTS, "longshore-server", False)):
         try:
             survey.parts.append(_workload(client.get(resource, name, namespace=namespace), resource.kind))
         except NotFoundError:

@@ -1,6 +1,6 @@
 """`longshore server`: the one process that serves what does not belong to a node, put together.
 
-BackupStorageLocations, BackupRepositories and ResticRepositories; one leader among several replicas. What is decided stands in
+BackupStorageLocations, BackupRepositories and ResticRepositories with their maintenance; one leader among several replicas. What is decided stands in
 :mod:`longshore.controllers`.
 
 Promises: a replica that is not the leader writes nothing but its Lease; one that loses it ends, and the kubelet starts it again.
@@ -13,8 +13,10 @@ from __future__ import annotations
 import secrets
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +27,11 @@ from longshore.api.repository import BackupRepository, ResticRepository
 from longshore.controllers.backup_repository import BackupRepositoryController, ensure_repositories
 from longshore.controllers.backup_storage_location import BackupStorageLocationController
 from longshore.controllers.cluster import ClusterReader, resource_of
+from longshore.controllers.maintenance.controller import MaintenanceController
+from longshore.controllers.maintenance.jobs import JobRunner
+from longshore.controllers.maintenance.local import LocalRunner
+from longshore.controllers.maintenance.runs import Runner
+from longshore.controllers.maintenance.shared import MaintenanceSettings, Places, SettingsReader
 from longshore.controllers.ports import DataPath
 from longshore.controllers.repositories import Repositories
 from longshore.controllers.repository_keys import RepositoryKeys
@@ -42,13 +49,21 @@ from longshore.runtime.metrics import ManagerMetrics, PrometheusQueueMetrics
 from longshore.runtime.process import run_in_cluster
 from longshore.runtime.queue import Queue
 
-__all__ = ["Server", "ServerSettings", "run"]
+__all__ = ["MaintenanceMode", "Server", "ServerSettings", "run"]
 
 _log = get_logger(__name__)
 
 _LEASE: Final = "longshore-server"
 _RESYNC_SECONDS: Final = 60.0
 _WORKERS: Final = 2
+
+
+class MaintenanceMode(StrEnum):
+    """Where maintenance of repositories runs."""
+
+    JOB = "job"
+    SERVER = "server"
+    OFF = "off"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +77,12 @@ class ServerSettings:
     default_backup_storage_location: str = "default"
     store_validation_frequency_seconds: float = 60.0
     repository_look_seconds: float = 300.0
+    repository_frequency: timedelta = timedelta(days=1)
+    """Maintenance frequency of the repository objects that the server makes."""
+    maintenance_mode: MaintenanceMode = MaintenanceMode.SERVER
+    deployment: str = ""
+    """The server's own, from which Jobs are made; needed for them."""
+    maintenance: MaintenanceSettings = field(default_factory=MaintenanceSettings)
     resync_seconds: float = _RESYNC_SECONDS
     grace_seconds: float = 20.0
     lease_times: LeaseTimes = field(default_factory=LeaseTimes)
@@ -146,6 +167,7 @@ class Server:
             )
             informer = Informer(client, controller.resource, namespace=settings.namespace, clock=clock)
             self._add(controller.kind, controller.sync, informer)
+        self._add_maintenance(cluster, metrics)
         backups = Informer(client, resource_of(POD_VOLUME_BACKUPS), namespace=settings.namespace, clock=clock)
         self._informers[POD_VOLUME_BACKUPS.kind] = backups
         # One key stands for the whole: which repositories are wanted is found by looking at all backups.
@@ -192,23 +214,61 @@ class Server:
             namespace=self.settings.namespace,
             pod_volume_backups=self._informers[POD_VOLUME_BACKUPS.kind].list(),
             known=self._informers[BackupRepository.definition.kind].list(),
+            frequency=self.settings.repository_frequency,
         )
 
-    def _add(self, kind: str, sync: SyncHandler, informer: Informer) -> None:
-        queue = Queue[str](kind, clock=self._clock, metrics=self._queue_metrics)
+    def _add_maintenance(self, cluster: ClusterReader, metrics: ServerMetrics) -> None:
+        settings = self.settings
+        runner: Runner | None = None
+        match settings.maintenance_mode:
+            case MaintenanceMode.JOB:
+                runner = JobRunner(self._client, namespace=settings.namespace, deployment=settings.deployment)
+            case MaintenanceMode.SERVER:
+                runner = LocalRunner(self.repositories, clock=self._clock)
+                self.manager.add_component(runner)
+            case MaintenanceMode.OFF:
+                runner = None
+        places = Places(settings.maintenance.runs_max)
+        reader = SettingsReader(
+            self._client, namespace=settings.namespace, settings=settings.maintenance, clock=self._clock
+        )
+        informers = [self._informers[model.definition.kind] for model in (BackupRepository, ResticRepository)]
+        for model in (BackupRepository, ResticRepository):
+            controller = MaintenanceController(
+                model,
+                self._client,
+                cluster=cluster,
+                runner=runner,
+                settings=settings.maintenance,
+                reader=reader,
+                places=places,
+                peers=lambda: [one for informer in informers for one in informer.list()],
+                lease=self.lease,
+                recorder=self.events,
+                metrics=metrics,
+                clock=self._clock,
+            )
+            synced = [informer.has_synced for informer in informers]
+            informer = self._informers[controller.kind]
+            self._add(f"{controller.kind}Maintenance", controller.sync, informer, waits_for=synced)
+
+    def _add(
+        self, name: str, sync: SyncHandler, informer: Informer, *, waits_for: Sequence[Callable[[], bool]] = ()
+    ) -> None:
+        queue = Queue[str](name, clock=self._clock, metrics=self._queue_metrics)
 
         def sweep() -> None:
             for key in informer.keys():  # noqa: SIM118 - an informer is no dictionary
                 queue.add(key)
 
         informer.add_handler(EnqueueKeys(queue))
-        self._informers[kind] = informer
+        self._informers.setdefault(name, informer)
         controller = Controller(
-            kind,
+            name,
             sync=sync,
             resync=sweep,
             resync_period_seconds=self.settings.resync_seconds,
-            cache_sync_waiters=(informer.has_synced,),
+            cache_sync_waiters=(informer.has_synced, *waits_for),
             queue=queue,
             clock=self._clock,
         )

@@ -29,6 +29,7 @@ WAITING, WORKING = (
     "longshore_volume_waiting_since_timestamp_seconds",
     "longshore_volume_working_since_timestamp_seconds",
 )
+UPKEEP, REPO = "longshore_repository", '{kind="BackupRepository",name="r"}'
 HOUR = 60
 
 # Alert; series with values a minute; after how many minutes it is judged; whether it fires. The clock begins at 0.
@@ -57,6 +58,14 @@ CASES = [
     ("LongshoreRepositoryNotReady", {'longshore_repository_ready{kind="BackupRepository",name="r"}': "0x10 1x60"}, 30, False),
     ("LongshoreLocationUnavailable", {'velero_backup_location_status_gauge{backup_location_name="d"}': "0x60"}, 20, True),
     ("LongshoreLocationUnavailable", {'velero_backup_location_status_gauge{backup_location_name="d"}': "1x60"}, 50, False),
+    ("LongshoreMaintenanceFailed", {f"{UPKEEP}_last_maintenance_failed{REPO}": "1x300"}, 130, True),
+    ("LongshoreMaintenanceFailed", {f"{UPKEEP}_last_maintenance_failed{REPO}": "1x60 0x200"}, 130, False),
+    ("LongshoreMaintenanceOverdue", {f"{UPKEEP}_maintenance_due_timestamp_seconds{REPO}": f"0x{26 * HOUR}"}, 25 * HOUR, True),
+    ("LongshoreMaintenanceOverdue", {f"{UPKEEP}_maintenance_due_timestamp_seconds{REPO}": f"0x{26 * HOUR}"}, 23 * HOUR, False),
+    ("LongshoreVerificationFailed", {f"{UPKEEP}_last_verification_failed{REPO}": "1x60"}, 20, True),
+    ("LongshoreVerificationFailed", {f"{UPKEEP}_last_verification_failed{REPO}": "0x60"}, 20, False),
+    ("LongshoreVerificationOverdue", {f"{UPKEEP}_verification_due_timestamp_seconds{REPO}": f"0x{26 * HOUR}"}, 25 * HOUR, True),
+    ("LongshoreVerificationOverdue", {f"{UPKEEP}_verification_due_timestamp_seconds{REPO}": f"3600x{26 * HOUR}"}, 24 * HOUR + 30, False),
     ("LongshoreKeyAtRisk", {'longshore_repository_recovery_key_missing{kind="BackupRepository",name="r"}': "1x90"}, 70, True),
     ("LongshoreKeyAtRisk", {'longshore_repository_recovery_key_missing{kind="BackupRepository",name="r"}': "1x30 0x60"}, 70, False),
 ]  # fmt: skip
@@ -144,7 +153,10 @@ def test_what_is_asked_for_is_served():
     AgentMetrics(registry, node="n", running=lambda: 0, concurrency=1)
     server = ServerMetrics(registry)
     server.location("default", available=True)
-    server.repository("BackupRepository", "r", ready=True, key_at_risk=False, due=1.0)
+    server.repository("BackupRepository", "r", ready=True, key_at_risk=False)
+    for operation in ("maintenance", "verification"):
+        server.maintenance("BackupRepository", "r", operation=operation, due=1.0, succeeded=1.0, failed=False)
+        server.run_ended("BackupRepository", "r", operation=operation, succeeded=True, seconds=1.0, freed=1)
     queue = PrometheusQueueMetrics(registry)
     queue.depth("q", 1)
     registry.register(ManagerMetrics(Manager(clock=SYSTEM_CLOCK)))

@@ -1,7 +1,7 @@
 """ResticRepository (Velero up to 1.9) and BackupRepository (from 1.10): one repository for each namespace and storage location.
 
 Both stand in the cluster at once, so that either version's command line and server finds its kind. Added by us, optional and in status: `conditions`
-(RecoveryKeyMissing while the key lives only in this cluster) and `logHead`.
+(RecoveryKeyMissing while the key lives only in this cluster, MaintenanceFailed and others), `lastVerificationTime`, `recentVerification` and `logHead`.
 """
 
 from __future__ import annotations
@@ -78,6 +78,24 @@ Phase = Annotated[
 ]
 
 
+class RecentMaintenance(ApiModel):
+    """One maintenance run."""
+
+    result: Annotated[
+        MaintenanceResult | str,
+        Field(union_mode="left_to_right"),
+        open_enum(MaintenanceResult),
+        open_enum_schema(MaintenanceResult),
+    ] = ""
+    """How it ended: Succeeded or Failed."""
+    start_timestamp: Timestamp | None = None
+    """When it started."""
+    complete_timestamp: Timestamp | None = None
+    """When it ended."""
+    message: str = ""
+    """Why it failed, or what it did."""
+
+
 class _RepositoryStatus(ApiModel):
     phase: Phase = ""
     """Whether the repository can be used: New, Ready or NotReady."""
@@ -85,6 +103,12 @@ class _RepositoryStatus(ApiModel):
     """Why the repository is not ready, or why its last maintenance failed, and what to do."""
     last_maintenance_time: Timestamp | None = None
     """When maintenance last succeeded."""
+    recent_maintenance: list[RecentMaintenance] = Field(default_factory=list)
+    """The newest maintenance runs, oldest first."""
+    last_verification_time: Timestamp | None = None
+    """When the newest snapshots were last read back and found whole."""
+    recent_verification: list[RecentMaintenance] = Field(default_factory=list)
+    """The newest verifications, oldest first."""
     conditions: list[Condition] = Field(default_factory=list)
     """Observations about the repository, such as RecoveryKeyMissing while its key lives in this cluster only."""
     log_head: str = ""
@@ -151,29 +175,8 @@ class BackupRepositorySpec(ApiModel):
     """Settings of the repository, such as cacheLimitMB or fullMaintenanceInterval."""
 
 
-class RecentMaintenance(ApiModel):
-    """One maintenance run."""
-
-    result: Annotated[
-        MaintenanceResult | str,
-        Field(union_mode="left_to_right"),
-        open_enum(MaintenanceResult),
-        open_enum_schema(MaintenanceResult),
-    ] = ""
-    """How it ended: Succeeded or Failed."""
-    start_timestamp: Timestamp | None = None
-    """When it started."""
-    complete_timestamp: Timestamp | None = None
-    """When it ended."""
-    message: str = ""
-    """Why it failed."""
-
-
 class BackupRepositoryStatus(_RepositoryStatus):
     """How the repository is."""
-
-    recent_maintenance: list[RecentMaintenance] = Field(default_factory=list)
-    """The newest maintenance runs, oldest first."""
 
 
 class BackupRepository(ApiObject):

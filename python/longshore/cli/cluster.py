@@ -31,8 +31,8 @@ LOG_LEVELS: Final = {
     "fatal": "critical",
     "panic": "critical",
 }
-# Flags of `velero server`, `velero node-agent server` and `velero restic server`, 1.9 to 1.18, that have no meaning here. Both of our commands accept all
-# of them: they share most, and which has which moved between versions.
+# Flags of `velero server`, `velero node-agent server` and `velero restic server`, 1.9 to 1.18, that have no meaning here unless a command has one
+# itself. Both of our commands accept all of them: they share most, and which has which moved between versions.
 VELERO_VALUES: Final = (
     "--alsologtostderrthreshold",
     "--backup-repository-configmap",
@@ -104,12 +104,15 @@ class _VeleroCommand(click.Command):
     """A command that sets Velero's own flags aside before its own are read."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        own = {name for param in self.params for name in param.opts}
         kept: list[str] = []
         unused: list[str] = []
         at = 0
         while at < len(args):
             word, equals, _ = args[at].partition("=")
-            if word in VELERO_SWITCHES:
+            if word in own:
+                kept.append(args[at])
+            elif word in VELERO_SWITCHES:
                 unused.append(word)
             elif word in VELERO_VALUES:
                 unused.append(word)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from datetime import timedelta
 from pathlib import Path
 
 import click
 
 from longshore.cli.cluster import cluster_command, cluster_options, run_until_signal
 from longshore.cli.values import SPAN
+from longshore.errors import UsageError
 
 __all__ = ["command"]
 
@@ -32,6 +34,54 @@ __all__ = ["command"]
 @click.option(
     "--cache-dir", metavar="DIR", envvar="LONGSHORE_CACHE_DIR", show_envvar=True, help="Local cache; it may be deleted."
 )
+@click.option(
+    "--default-repo-maintain-frequency",
+    "--default-restic-prune-frequency",
+    "repo_maintain_frequency",
+    type=SPAN,
+    metavar="SPAN",
+    default="24h",
+    show_default=True,
+    help="How often maintenance of repositories runs whose objects the server makes; the object's own "
+    "maintenanceFrequency counts.",
+)
+@click.option(
+    "--default-verify-frequency",
+    type=SPAN,
+    metavar="SPAN",
+    default="168h",
+    show_default=True,
+    help="How often the newest snapshots of a repository are read back; 0s for never.",
+)
+@click.option(
+    "--maintenance",
+    type=click.Choice(["job", "server", "off"]),
+    envvar="LONGSHORE_MAINTENANCE",
+    show_envvar=True,
+    help="Where maintenance and verification run: as Kubernetes Jobs, in this process, or nowhere.  "
+    "[default: job with --deployment, else server]",
+)
+@click.option(
+    "--deployment",
+    metavar="NAME",
+    envvar="LONGSHORE_DEPLOYMENT",
+    show_envvar=True,
+    help="The server's own Deployment, from which Jobs are made.",
+)
+@click.option(
+    "--repo-maintenance-job-configmap",
+    metavar="NAME",
+    default="",
+    help="ConfigMap with nodes, resources and more of maintenance Jobs, as Velero has it.",
+)
+@click.option(
+    "--keep-latest-maintenance-jobs",
+    type=click.IntRange(0, 100),
+    metavar="N",
+    default=3,
+    show_default=True,
+    help="How many ended Jobs of a repository stay, where the ConfigMap does not say.",
+)
 @cluster_options
 def command(
     *,
@@ -43,15 +93,27 @@ def command(
     default_backup_storage_location: str,
     store_validation_frequency: float,
     cache_dir: str | None,
+    repo_maintain_frequency: float,
+    default_verify_frequency: float,
+    maintenance: str | None,
+    deployment: str | None,
+    repo_maintenance_job_configmap: str,
+    keep_latest_maintenance_jobs: int,
     unused: tuple[str, ...],
 ) -> int:
     """Serve repositories and storage locations of a cluster.
 
     Flags of Velero's server are accepted, so that Velero's own Deployment can start it; those without a meaning here are named once in the log.
     """
+    if maintenance == "job" and not deployment:
+        raise UsageError(
+            "no Deployment is named from which Jobs could be made: option=--maintenance, value=job",
+            "name it with --deployment, or say --maintenance=server",
+        )
 
     def serve(stop: threading.Event) -> int:
-        from longshore.server import ServerSettings, run
+        from longshore.controllers.maintenance.shared import MaintenanceSettings
+        from longshore.server import MaintenanceMode, ServerSettings, run
 
         settings = ServerSettings(
             namespace=namespace,
@@ -60,6 +122,14 @@ def command(
             cache_dir=Path(cache_dir) if cache_dir else None,
             default_backup_storage_location=default_backup_storage_location,
             store_validation_frequency_seconds=store_validation_frequency,
+            repository_frequency=timedelta(seconds=repo_maintain_frequency),
+            maintenance_mode=MaintenanceMode(maintenance or ("job" if deployment else "server")),
+            deployment=deployment or "",
+            maintenance=MaintenanceSettings(
+                verify_frequency=timedelta(seconds=default_verify_frequency),
+                config_map=repo_maintenance_job_configmap,
+                keep=keep_latest_maintenance_jobs,
+            ),
         )
         return run(settings, stop)
 

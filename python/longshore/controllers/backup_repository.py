@@ -1,4 +1,4 @@
-"""BackupRepository and ResticRepository, in the server: one repository for each namespace and location, is it ready, and when is maintenance due.
+"""BackupRepository and ResticRepository, in the server: one repository for each namespace and location, is it ready, is its key safe.
 
 Both kinds stand for the same thing and are served alike, so that either version of Velero finds the one it knows:
 
@@ -8,17 +8,16 @@ Both kinds stand for the same thing and are served alike, so that either version
   why and what to do. Looked at every few minutes, whenever the object's spec changes, and when annotation `longshore.io/look-at` asks for it; a repository
   goes back and forth.
 - *Condition RecoveryKeyMissing*: True until its key has a recovery slot or was exported, with an Event.
-- *Condition MaintenanceDue*: when maintenance is due by `maintenanceFrequency`, counted from `lastMaintenanceTime` or else the object's creation. What is due
-  is told, here and as a metric; no run is claimed that did not happen.
+- *Message*: why it is not ready; of a ready one, that its last maintenance or verification failed.
 
-It does not know what maintenance does.
+It does not know when maintenance is due, nor what it does: :mod:`longshore.controllers.maintenance`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, ClassVar, Final
 
 from longshore.api.meta import ConditionStatus
@@ -33,25 +32,26 @@ from longshore.api.repository import (
 )
 from longshore.api.values import Duration, valid_label_value
 from longshore.controllers.cluster import ClusterReader, resource_of
+from longshore.controllers.conditions import condition, conditions_of, holds, merged
 from longshore.controllers.key_custody import ANNOTATION_LOOK
+from longshore.controllers.maintenance.shown import trouble_of
 from longshore.controllers.phases import bounded
 from longshore.controllers.pod_volume import Lease, Recorder
 from longshore.controllers.repositories import Repositories
 from longshore.controllers.repository_keys import KEY_AT_RISK, KEY_IS_KEPT
 from longshore.errors import AlreadyExistsError, ApiUnavailableError, LongshoreError, NotFoundError
 from longshore.kube.client import KubeClient
-from longshore.kube.clock import SYSTEM_CLOCK, Clock, format_time
+from longshore.kube.clock import SYSTEM_CLOCK, Clock
 from longshore.kube.events import EventType
 from longshore.kube.resource import Resource, split_key
 from longshore.logs import get_logger
 from longshore.metrics import ServerMetrics
 from longshore.runtime.controller import Requeue
 
-__all__ = ["CONDITION_MAINTENANCE_DUE", "BackupRepositoryController", "ensure_repositories"]
+__all__ = ["BackupRepositoryController", "ensure_repositories"]
 
 _log = get_logger(__name__)
 
-CONDITION_MAINTENANCE_DUE: Final = "MaintenanceDue"
 _NO_LEASE_SECONDS: Final = 5.0
 _LOOK_SECONDS: Final = 300.0
 _NOT_READY_SECONDS: Final = 60.0
@@ -149,17 +149,14 @@ class BackupRepositoryController:
         now = self._clock.now()
         name = obj["metadata"]["name"]
         phase = RepositoryPhase.READY if found.error is None else RepositoryPhase.NOT_READY
-        message = "" if found.error is None else bounded(found.error.text())
+        message = trouble_of(obj) if found.error is None else bounded(found.error.text())
         before = obj.get("status") if isinstance(obj.get("status"), dict) else {}
         assert isinstance(before, dict)
-        due = self._due(obj)
-        old = [one for one in before.get("conditions") or [] if isinstance(one, dict)]
-        conditions = _merged(old, self._conditions(found, due=due, now=now), now=now)
+        old = conditions_of(obj)
+        conditions = merged(old, self._conditions(found), now=now)
         change = {"phase": str(phase), "message": message, "conditions": conditions}
         ready, risk = found.error is None, found.recovery_missing
-        self._metrics.repository(
-            self.kind, name, ready=ready, key_at_risk=risk, due=None if due is None else due.timestamp()
-        )
+        self._metrics.repository(self.kind, name, ready=ready, key_at_risk=risk)
         if all(before.get(field) == value for field, value in change.items()):
             return
         written = self._client.patch(
@@ -172,50 +169,36 @@ class BackupRepositoryController:
         if before.get("phase") != phase:
             _log.info("Repository changed its phase", kind=self.kind, name=name, phase=str(phase), reason=message)
             event = EventType.NORMAL if ready else EventType.WARNING
-            self._recorder.record(written, event, str(phase), message or "the repository can be used")
+            self._recorder.record(written, event, str(phase), "the repository can be used" if ready else message)
         # Velero's own definitions prune the conditions: there our memory alone knows what was told.
-        told = _holds(old, CONDITION_RECOVERY_KEY_MISSING) or self._told.get(name, False)
+        told = holds(old, CONDITION_RECOVERY_KEY_MISSING) or self._told.get(name, False)
         self._told[name] = bool(risk)
         if risk and not told:
             self._recorder.record(written, EventType.WARNING, CONDITION_RECOVERY_KEY_MISSING, KEY_AT_RISK)
         elif risk is False and told:
             self._recorder.record(written, EventType.NORMAL, _KEY_KEPT, KEY_IS_KEPT)
 
-    def _due(self, obj: JsonObject) -> datetime | None:
-        try:
-            parsed = self._model.from_dict(obj)
-            last = parsed.status.last_maintenance_time or parsed.metadata.creation_timestamp
-            span = parsed.spec.maintenance_frequency.span
-            return None if last is None or span <= timedelta(0) else last.time + span
-        except (LongshoreError, OverflowError):
-            return None
-
-    def _conditions(self, found: _Found, *, due: datetime | None, now: datetime) -> list[JsonObject]:
-        wanted: list[JsonObject] = []
-        if found.recovery_missing is not None:
-            wanted.append(
-                {
-                    "type": CONDITION_RECOVERY_KEY_MISSING,
-                    "status": str(ConditionStatus.TRUE if found.recovery_missing else ConditionStatus.FALSE),
-                    "reason": "KeyInThisClusterOnly" if found.recovery_missing else "KeyIsKeptElsewhere",
-                    "message": KEY_AT_RISK if found.recovery_missing else KEY_IS_KEPT,
-                }
+    def _conditions(self, found: _Found) -> list[JsonObject]:
+        if found.recovery_missing is None:
+            return []
+        missing = found.recovery_missing
+        return [
+            condition(
+                CONDITION_RECOVERY_KEY_MISSING,
+                ConditionStatus.TRUE if missing else ConditionStatus.FALSE,
+                reason="KeyInThisClusterOnly" if missing else "KeyIsKeptElsewhere",
+                message=KEY_AT_RISK if missing else KEY_IS_KEPT,
             )
-        if due is not None:
-            is_due = now >= due
-            wanted.append(
-                {
-                    "type": CONDITION_MAINTENANCE_DUE,
-                    "status": str(ConditionStatus.TRUE if is_due else ConditionStatus.FALSE),
-                    "reason": "FrequencyPassed" if is_due else "FrequencyNotPassed",
-                    "message": f"maintenance is due at {format_time(due)}",
-                }
-            )
-        return wanted
+        ]
 
 
 def ensure_repositories(
-    client: KubeClient, *, namespace: str, pod_volume_backups: Iterable[JsonObject], known: Iterable[JsonObject]
+    client: KubeClient,
+    *,
+    namespace: str,
+    pod_volume_backups: Iterable[JsonObject],
+    known: Iterable[JsonObject],
+    frequency: timedelta = _FREQUENCY,
 ) -> list[str]:
     """Make a BackupRepository for every namespace and location that PodVolumeBackups name and that has none.
 
@@ -223,6 +206,7 @@ def ensure_repositories(
         namespace: Velero's.
         pod_volume_backups: all of them.
         known: all BackupRepositories.
+        frequency: how often maintenance of those that are made is to run.
 
     Returns:
         The names of those that were made.
@@ -252,7 +236,7 @@ def ensure_repositories(
                 "backupStorageLocation": location,
                 "repositoryType": type_,
                 "resticIdentifier": "",
-                "maintenanceFrequency": Duration.of(_FREQUENCY),
+                "maintenanceFrequency": Duration.of(frequency),
             },
         }
         try:
@@ -287,22 +271,3 @@ def _wanted(objects: Iterable[JsonObject]) -> set[tuple[str, str, str]]:
                 )
             )
     return found
-
-
-def _holds(conditions: Iterable[JsonObject], type_: str) -> bool:
-    return any(one.get("type") == type_ and one.get("status") == ConditionStatus.TRUE for one in conditions)
-
-
-def _merged(old: list[JsonObject], new: list[JsonObject], *, now: datetime) -> list[JsonObject]:
-    """Put new conditions in the place of those of the same type, keeping the moment at which a status last changed, and conditions of others."""
-    by_type = {one.get("type"): one for one in old}
-    fresh = []
-    for one in new:
-        before = by_type.get(one["type"])
-        same = before is not None and before.get("status") == one["status"] and before.get("lastTransitionTime")
-        assert before is not None or not same
-        fresh.append(
-            {**one, "lastTransitionTime": before["lastTransitionTime"] if same and before else format_time(now)}
-        )
-    types = {one["type"] for one in new}
-    return [*(one for one in old if one.get("type") not in types), *fresh]

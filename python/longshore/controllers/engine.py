@@ -135,6 +135,12 @@ class _EngineRepository:
         )
         return self._opened.restore(options)
 
+    def prune(self) -> Job[datapath.PruneResult]:
+        return self._opened.prune(datapath.PruneOptions())
+
+    def verify(self, snapshot_id: str) -> Job[datapath.CheckResult]:
+        return self._opened.verify(snapshot_id, tags_only=True)
+
 
 def store_of(place: Place) -> datapath.StoreSettings:
     """Turn a place into the data path's settings.

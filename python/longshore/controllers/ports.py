@@ -21,7 +21,7 @@ from longshore.objectstore.credentials import Credentials
 from longshore.objectstore.settings import StoreSettings
 
 if TYPE_CHECKING:
-    from longshore.datapath import RepositoryStatus
+    from longshore.datapath import CheckResult, PruneResult, RepositoryStatus
 
 __all__ = [
     "Allowance",
@@ -411,6 +411,18 @@ class Repository(Protocol):
 
     def restore(self, request: RestoreRequest) -> Job[RestoreResult]:
         """Begin a restore; the root's own metadata is set last."""
+        ...
+
+    def prune(self) -> Job[PruneResult]:
+        """Begin to free what no snapshot needs; no snapshot is deleted."""
+        ...
+
+    def verify(self, snapshot_id: str) -> Job[CheckResult]:
+        """Begin to read a snapshot back.
+
+        Raises:
+            SnapshotNotFoundError: there is none, from here or from the job.
+        """
         ...
 
     def set_credentials(self, credentials: Credentials) -> None:

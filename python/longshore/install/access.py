@@ -42,6 +42,11 @@ SERVER_RULES: Final = [
     _rule("", ("secrets",), ("get", "create", "patch")),
     _rule("", ("events",), ("create", "patch")),
     _rule("coordination.k8s.io", ("leases",), ("get", "create", "update")),
+    # Maintenance: a Job made from the server's own Deployment, as the config map says, watched through its pod.
+    _rule("apps", ("deployments",), ("get",)),
+    _rule("batch", ("jobs",), ("list", "create", "delete")),
+    _rule("", ("pods",), ("list",)),
+    _rule("", ("configmaps",), ("get",)),
 ]
 """What the server does in its own namespace. It does nothing outside."""
 

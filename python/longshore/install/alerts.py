@@ -13,6 +13,7 @@ __all__ = ["RULES"]
 
 _STALE: Final = Value("monitoring.rules.staleHours")
 _SLOW: Final = Value("monitoring.rules.slowHours")
+_OVERDUE: Final = Value("monitoring.rules.overdueHours")
 _WHICH: Final = "{{ $labels.namespace }}/{{ $labels.claim }}{{ $labels.pod }} {{ $labels.volume }}"
 _BY: Final = "max by (namespace, claim, pod, volume)"
 
@@ -78,6 +79,44 @@ RULES: Final[list[dict[str, Any]]] = [
         "critical",
         "Storage location {{ $labels.backup_location_name }} cannot be reached",
         "Its status says why: kubectl describe backupstoragelocation.",
+    ),
+    _alert(
+        "LongshoreMaintenanceFailed",
+        "max by (kind, name) (longshore_repository_last_maintenance_failed) == 1",
+        "2h",
+        "warning",
+        "Maintenance of repository {{ $labels.name }} fails, so space is not freed",
+        "Its condition MaintenanceFailed says why: kubectl describe backuprepository. Backups go on meanwhile.",
+    ),
+    _alert(
+        "LongshoreMaintenanceOverdue",
+        Text(
+            "time() - max by (kind, name) (longshore_repository_maintenance_due_timestamp_seconds) > %v * 3600",
+            (_OVERDUE,),
+        ),
+        "15m",
+        "warning",
+        "Maintenance of repository {{ $labels.name }} is overdue by {{ $value | humanizeDuration }}",
+        "See whether the repository is Ready and its Job runs: kubectl get backuprepositories,jobs -n velero.",
+    ),
+    _alert(
+        "LongshoreVerificationFailed",
+        "max by (kind, name) (longshore_repository_last_verification_failed) == 1",
+        "15m",
+        "critical",
+        "Snapshots of repository {{ $labels.name }} could not be read back",
+        "Condition VerificationFailed names the snapshots: kubectl describe backuprepository. Look with longshore repo check.",
+    ),
+    _alert(
+        "LongshoreVerificationOverdue",
+        Text(
+            "time() - max by (kind, name) (longshore_repository_verification_due_timestamp_seconds) > %v * 3600",
+            (_OVERDUE,),
+        ),
+        "15m",
+        "warning",
+        "Verification of repository {{ $labels.name }} is overdue by {{ $value | humanizeDuration }}",
+        "See whether the repository is Ready and its Job runs: kubectl get backuprepositories,jobs -n velero.",
     ),
     _alert(
         "LongshoreKeyAtRisk",

@@ -140,8 +140,14 @@ class Server(_Settings):
     """One leads, the others stand by."""
     log_level: LogLevel = "info"
     """Log records from this level on."""
+    maintenance: Literal["job", "server", "off"] = "job"
+    """Where maintenance and verification of repositories run: as Jobs made from this Deployment, in the server's pod, or nowhere."""
+    verify_frequency: str = Field("168h", pattern=r"^([0-9]+(h|m|s))+$")
+    """How often the newest snapshots of a repository are read back; 0s for never."""
+    maintenance_config_map: str = Field("", pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$")
+    """ConfigMap with nodes, resources and more of maintenance Jobs, as Velero has it."""
     resources: Tree = {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}}
-    """Requests and limits."""
+    """Requests and limits; of maintenance Jobs, too, unless the ConfigMap says otherwise."""
     node_selector: Texts = {"kubernetes.io/os": "linux"}
     """Nodes on which it may run."""
     tolerations: list[Tree] = []
@@ -255,6 +261,8 @@ class Rules(_Settings):
     """After how many hours without a success a volume counts as stale: a bit more than the time between backups."""
     slow_hours: int = Field(8, ge=1)
     """For how long one job may work before it counts as slow."""
+    overdue_hours: int = Field(24, ge=1)
+    """For how long maintenance or verification of a repository may be due before it counts as overdue."""
 
 
 class Dashboard(_Settings):

@@ -211,9 +211,16 @@ _SERVER: Final[dict[str, Any]] = {
                             "server",
                             "--log-format=json",
                             Text("--log-level=%v", (Value("server.logLevel"),)),
+                            Text("--maintenance=%v", (Value("server.maintenance"),)),
+                            Text("--default-verify-frequency=%v", (Value("server.verifyFrequency"),)),
+                            When(
+                                Value("server.maintenanceConfigMap"),
+                                Text("--repo-maintenance-job-configmap=%v", (Value("server.maintenanceConfigMap"),)),
+                            ),
                         ],
                         "env": [
                             {"name": "VELERO_NAMESPACE", "valueFrom": _from_pod("metadata.namespace")},
+                            {"name": "LONGSHORE_DEPLOYMENT", "value": SERVER},
                             {"name": "LONGSHORE_CACHE_DIR", "value": "/scratch/longshore"},
                             {"name": "HOME", "value": "/scratch"},
                             Splice(Value("server.extraEnv")),

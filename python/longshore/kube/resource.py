@@ -16,7 +16,9 @@ __all__ = [
     "CSI_DRIVERS",
     "CUSTOM_RESOURCE_DEFINITIONS",
     "DAEMON_SETS",
+    "DEPLOYMENTS",
     "EVENTS",
+    "JOBS",
     "LEASES",
     "NAMESPACES",
     "NODES",
@@ -70,6 +72,8 @@ PERSISTENT_VOLUME_CLAIMS: Final = Resource("", "v1", "persistentvolumeclaims", "
 PERSISTENT_VOLUMES: Final = Resource("", "v1", "persistentvolumes", "PersistentVolume", namespaced=False)
 CSI_DRIVERS: Final = Resource("storage.k8s.io", "v1", "csidrivers", "CSIDriver", namespaced=False)
 LEASES: Final = Resource("coordination.k8s.io", "v1", "leases", "Lease")
+DEPLOYMENTS: Final = Resource("apps", "v1", "deployments", "Deployment")
+JOBS: Final = Resource("batch", "v1", "jobs", "Job")
 DAEMON_SETS: Final = Resource("apps", "v1", "daemonsets", "DaemonSet")
 CUSTOM_RESOURCE_DEFINITIONS: Final = Resource(
     "apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False

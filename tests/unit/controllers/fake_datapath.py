@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field
 
 from longshore.controllers.ports import BackupRequest, Place, RestoreRequest, RootKey
-from longshore.datapath import RepositoryStatus
+from longshore.datapath import CheckResult, PruneResult, RepositoryStatus
 from longshore.errors import (
     AlreadyExistsError,
     CancelledError,
@@ -134,6 +134,7 @@ class FakeWorld:
         self.peak = 0
         self.lost = ()
         self.fail_restore = None
+        self.damaged = set()
         self.lock = threading.Lock()
 
     def check(self):
@@ -181,6 +182,34 @@ class FakeRepository:
         counts = dict.fromkeys(RepositoryStatus.__dataclass_fields__, 0)
         return RepositoryStatus(
             **{**counts, "id": self.id, "snapshots": len(self._stored.snapshots), "slots": len(self._stored.slots)}
+        )
+
+    def prune(self):
+        self._may_write()
+        self._world.calls.append(("prune", self._place.url))
+        return FakeJob(self._prune, self._world)
+
+    def verify(self, snapshot_id):
+        self._world.calls.append(("verify", snapshot_id))
+        return FakeJob(lambda job: self._verify(job, snapshot_id), self._world)
+
+    def _prune(self, job):
+        job.pause()
+        self._world.check()
+        zeros = dict.fromkeys(PruneResult.__dataclass_fields__, 0)
+        lists = {name: [] for name in ("waiting_for", "fenced", "kept", "packs", "damaged")}
+        done = {"bytes_freed": 7, "packs_deleted": 1, "snapshots": len(self._stored.snapshots), "seconds": 0.5}
+        return PruneResult(**{**zeros, **lists, "used_reserve": False, **done})
+
+    def _verify(self, job, snapshot_id):
+        job.pause()
+        self._world.check()
+        if snapshot_id not in {one.id for one in self._stored.snapshots}:
+            raise SnapshotNotFoundError(f"there is no such snapshot: snapshot={snapshot_id}")
+        damaged = snapshot_id in self._world.damaged
+        zeros = dict.fromkeys(CheckResult.__dataclass_fields__, 0)
+        return CheckResult(
+            **{**zeros, "findings": [], "hurt": [], "errors": int(damaged), "bytes_read": 5, "exit_code": 4 * damaged}
         )
 
     def set_credentials(self, credentials):

@@ -11,7 +11,7 @@ from tests.unit.controllers.test_keys import KEY_TEXT, lay_down
 
 from longshore.kube.client import KubeClient
 from longshore.kube.resource import EVENTS, LEASES, SECRETS
-from longshore.server import Server, ServerSettings
+from longshore.server import MaintenanceMode, Server, ServerSettings
 
 REPOSITORY, RESTIC = RESOURCES["BackupRepository"], RESOURCES["ResticRepository"]
 
@@ -180,7 +180,7 @@ def test_maintenance_that_is_due_is_told_and_not_faked(rig, serve):
     found = rig.get(REPOSITORY, name)
     found["status"] = {"lastMaintenanceTime": "2026-01-01T00:00:00Z"}
     rig.server.put(REPOSITORY, found, namespace=NAMESPACE)
-    serve()
+    serve(maintenance_mode=MaintenanceMode.OFF)
     rig.wait_phase(REPOSITORY, name, "Ready")
     due = condition(rig, name, "MaintenanceDue")
     assert due["status"] == "True" and "2026-01-01T01:00:00Z" in due["message"]

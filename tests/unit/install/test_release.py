@@ -190,5 +190,5 @@ def test_every_right_is_explained(rules):
         group = rule["apiGroups"][0]
         kinds = ", ".join(f"{kind}.{group}" if group else kind for kind in rule["resources"])
         assert f"| {', '.join(rule['verbs'])} | {kinds} | " in page
-    rows = [line for line in page.splitlines() if line.startswith(("| get", "| create"))]
+    rows = [line for line in page.splitlines() if line.startswith(("| get", "| create", "| list"))]
     assert len(rows) == len(AGENT_CLUSTER_RULES) + len(AGENT_RULES) + len(SERVER_RULES)

@@ -20,6 +20,10 @@ COMMANDS: Final = {
         "longshore.cli.repo.prune:command",
         "Delete snapshots that a policy does not keep, then free the space that no snapshot needs.",
     ),
+    "maintain": (
+        "longshore.cli.repo.maintain:command",
+        "Do one run of maintenance or verification of a cluster's repository, as the server's Jobs do.",
+    ),
     "key": ("longshore.cli.repo.key:group", "List, add and remove the keys that open a repository."),
 }
 

@@ -10,7 +10,9 @@ from longshore.kube.resource import (
     CSI_DRIVERS,
     CUSTOM_RESOURCE_DEFINITIONS,
     DAEMON_SETS,
+    DEPLOYMENTS,
     EVENTS,
+    JOBS,
     LEASES,
     NAMESPACES,
     NODES,
@@ -112,11 +114,12 @@ BUILT_IN: Final[tuple[Kind, ...]] = (
     Kind(LEASES, unconditional_update=False, selectable_fields=_METADATA_FIELDS),
     Kind(DAEMON_SETS, status_subresource=True, generation=True, selectable_fields=_METADATA_FIELDS),
     Kind(
-        Resource("apps", "v1", "deployments", "Deployment"),
+        DEPLOYMENTS,
         status_subresource=True,
         generation=True,
         selectable_fields=_METADATA_FIELDS,
     ),
+    Kind(JOBS, status_subresource=True, generation=True, selectable_fields=_METADATA_FIELDS | {"status.successful"}),
     Kind(
         CUSTOM_RESOURCE_DEFINITIONS,
         status_subresource=True,

@@ -1,0 +1,178 @@
+"""What a run does to one repository, in whatever process it runs: prune, or read the newest snapshots back.
+
+Promises: it always comes to an outcome, an error included; asked to stop it cancels the data path's job, waits for it, and says so. No repository is made where
+there is none. A prune deletes no snapshot, and frees nothing at all where none is left: what that would mean is an operator's to decide.
+
+It does not know who asked, nor where the outcome goes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Final, Protocol
+
+from longshore.controllers.maintenance.ledger import Operation, Outcome
+from longshore.controllers.ports import Job, Repository
+from longshore.errors import CancelledError, LongshoreError, SnapshotNotFoundError
+from longshore.kube.clock import SYSTEM_CLOCK, Clock
+from longshore.logs import get_logger
+
+__all__ = ["Opener", "perform"]
+
+_log = get_logger(__name__)
+
+_Wait = Callable[[Job[Any]], None]
+
+_POLL_SECONDS: Final = 0.5
+_LOG_SECONDS: Final = 60.0
+_NAMED_MAX: Final = 5
+
+
+class Opener(Protocol):
+    """Opens repositories; `longshore.controllers.repositories.Repositories` fits."""
+
+    def readable(self, *, location: str, namespace: str) -> Repository:
+        """Open one that exists.
+
+        Raises:
+            LongshoreError: what stands in the way.
+        """
+        ...
+
+
+def perform(
+    operation: Operation,
+    *,
+    opener: Opener,
+    location: str,
+    namespace: str,
+    stop: threading.Event,
+    clock: Clock = SYSTEM_CLOCK,
+) -> Outcome:
+    """Do it.
+
+    Args:
+        location: the repository's storage location.
+        namespace: whose volumes it holds.
+        stop: set it to have the run end soon.
+    """
+    started = clock.now()
+    _log.info("Begin run", operation=str(operation), location=location, namespace=namespace)
+    try:
+        repository = opener.readable(location=location, namespace=namespace)
+        work = _prune if operation is Operation.MAINTENANCE else _verify
+        outcome = work(repository, lambda job: _wait(job, stop, clock, operation), started, clock)
+    except CancelledError:
+        outcome = _failed("the run was stopped before its end; the next one goes on", started, clock)
+    except LongshoreError as err:
+        outcome = _failed(err.text(), started, clock)
+    except Exception as err:  # noqa: BLE001 - a run must come to an outcome
+        _log.exception("Run crashed", operation=str(operation))
+        outcome = _failed(
+            f"an unexpected fault: error={type(err).__name__}: {err}; report it with the log of the run", started, clock
+        )
+    level = _log.info if outcome.succeeded else _log.error
+    level("Ended run", operation=str(operation), succeeded=outcome.succeeded, reason=outcome.message, **outcome.figures)
+    return outcome
+
+
+def _prune(repository: Repository, wait: _Wait, started: datetime, clock: Clock) -> Outcome:
+    if not repository.snapshots():
+        text = "the repository has no snapshot, so nothing was freed; longshore repo prune --allow-empty frees all"
+        return Outcome(succeeded=True, message=text, started=started, ended=clock.now())
+    job = repository.prune()
+    wait(job)
+    result = job.result()
+    freed = max(0, result.bytes_freed - result.bytes_moved)
+    figures: dict[str, float] = {
+        "bytes_freed": freed,
+        "bytes_before": result.bytes_before,
+        "bytes_needed": result.bytes_needed,
+        "packs_deleted": result.packs_deleted,
+        "snapshots": result.snapshots,
+        "generations_waiting": result.generations_waiting,
+        "seconds": round(result.seconds, 3),
+    }
+    message = f"freed space: bytes={freed}, packs={result.packs_deleted}"
+    if result.waiting_for:
+        hosts = ", ".join(sorted({host or "-" for _, host in result.waiting_for})[:_NAMED_MAX])
+        message += f"; more is freed by a later run, when backups that were open have ended: hosts=[{hosts}]"
+    if result.fenced:
+        message += f"; sessions judged dead: sessions={len(result.fenced)}"
+    damaged = list(result.damaged)
+    if damaged or result.exit_code:
+        named = ", ".join(name for name, _ in damaged[:_NAMED_MAX])
+        message = f"objects of the repository are damaged: objects={len(damaged)}, first=[{named}]; run longshore repo check, {message}"
+    return Outcome(
+        succeeded=not damaged and not result.exit_code,
+        message=message,
+        started=started,
+        ended=clock.now(),
+        figures=figures,
+    )
+
+
+def _verify(repository: Repository, wait: _Wait, started: datetime, clock: Clock) -> Outcome:
+    # The listing is oldest first: the last of each source stays.
+    newest = {one.source: one.id for one in repository.snapshots()}
+    unreadable = repository.status().snapshots_damaged
+    errors, size, seconds, hurt, verified = 0, 0, 0.0, list[str](), 0
+    for snapshot_id in newest.values():
+        try:
+            job = repository.verify(snapshot_id)
+            wait(job)
+            result = job.result()
+        except SnapshotNotFoundError:
+            # Deleted since it was listed.
+            continue
+        verified += 1
+        size += result.bytes_read
+        seconds += result.seconds
+        errors += result.errors
+        if result.errors or result.exit_code:
+            hurt.append(snapshot_id)
+    figures: dict[str, float] = {
+        "snapshots": verified,
+        "snapshots_hurt": len(hurt),
+        "snapshots_unreadable": unreadable,
+        "errors": errors,
+        "bytes_read": size,
+        "seconds": round(seconds, 3),
+    }
+    if hurt or unreadable:
+        named = ", ".join(hurt[:_NAMED_MAX])
+        message = (
+            f"the repository is damaged: snapshots_hurt={len(hurt)}, first=[{named}], snapshots_unreadable={unreadable}; "
+            "see what is hurt with longshore volume verify and longshore repo check, and back these volumes up again"
+        )
+    else:
+        message = f"snapshots were read back: snapshots={verified}, bytes={size}"
+    return Outcome(
+        succeeded=not hurt and not unreadable, message=message, started=started, ended=clock.now(), figures=figures
+    )
+
+
+def _wait(job: Job[Any], stop: threading.Event, clock: Clock, operation: Operation) -> None:
+    told = clock.monotonic()
+    cancelled = False
+    while not job.wait(_POLL_SECONDS):
+        if stop.is_set() and not cancelled:
+            cancelled = True
+            job.cancel()
+        progress, now = job.progress(), clock.monotonic()
+        if now - told >= _LOG_SECONDS:
+            told = now
+            _log.info(
+                "Run is at work",
+                operation=str(operation),
+                bytes_done=progress.bytes_done,
+                bytes_total=progress.bytes_total,
+                files_done=progress.files_done,
+                files_total=progress.files_total,
+            )
+
+
+def _failed(text: str, started: datetime, clock: Clock) -> Outcome:
+    return Outcome(succeeded=False, message=text, started=started, ended=clock.now())

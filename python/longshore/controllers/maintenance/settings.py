@@ -1,0 +1,185 @@
+"""How maintenance runs: Velero's config map for maintenance Jobs, key by key, with what we add to it, and annotations on single repositories.
+
+The config map (named by `--repo-maintenance-job-configmap`) has an entry `global` and entries `<namespace>-<location>-<type>`, each in JSON::
+
+    loadAffinity               list of {nodeSelector: {matchLabels, matchExpressions}}: nodes that fit any of them
+    podResources               cpuRequest, cpuLimit, memoryRequest, memoryLimit
+    keepLatestMaintenanceJobs  how many ended Jobs of a repository stay to be looked at
+    priorityClassName, podLabels, podAnnotations    in `global` alone, as Velero has it
+    verifyFrequency            ours: how often snapshots are read back, 0s for never; Velero leaves it aside
+
+What a repository's own entry says goes before `global`; its annotation `longshore.io/verify-frequency` goes before both.
+
+Promises: an entry that cannot be read is an error that names map, entry and field: a Job must not run where its operator forbade it because of a slip.
+
+It does not know Jobs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any, Final
+
+import msgspec
+
+from longshore.api.model import JsonObject
+from longshore.api.values import Duration
+from longshore.errors import InvalidObjectError, UsageError
+
+__all__ = ["ANNOTATION_VERIFY_FREQUENCY", "JobSettings", "entry_name", "read_settings", "verify_frequency"]
+
+ANNOTATION_VERIFY_FREQUENCY: Final = "longshore.io/verify-frequency"
+_GLOBAL: Final = "global"
+_KEEP: Final = 3
+_KEEP_MAX: Final = 100
+_RESOURCES: Final = {
+    "cpuRequest": ("requests", "cpu"),
+    "memoryRequest": ("requests", "memory"),
+    "ephemeralStorageRequest": ("requests", "ephemeral-storage"),
+    "cpuLimit": ("limits", "cpu"),
+    "memoryLimit": ("limits", "memory"),
+    "ephemeralStorageLimit": ("limits", "ephemeral-storage"),
+}
+_OPERATORS: Final = frozenset({"In", "NotIn", "Exists", "DoesNotExist"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSettings:
+    """What holds for the runs of one repository."""
+
+    node_terms: tuple[JsonObject, ...] = ()
+    """Terms of a node affinity, of which one must fit; empty for the server's own."""
+    resources: JsonObject | None = None
+    """Requests and limits; None for the server's own."""
+    keep: int = _KEEP
+    """How many ended Jobs stay."""
+    priority_class_name: str = ""
+    pod_labels: Mapping[str, str] = field(default_factory=dict)
+    pod_annotations: Mapping[str, str] = field(default_factory=dict)
+    verify_frequency: timedelta | None = None
+    """None where the map does not say."""
+
+
+def entry_name(*, namespace: str, location: str, type_: str) -> str:
+    """Name a repository's own entry of the map."""
+    return f"{namespace}-{location}-{type_}"
+
+
+def read_settings(data: Mapping[str, Any], *, entry: str, where: str, keep: int = _KEEP) -> JobSettings:
+    """Read a config map for one repository.
+
+    Args:
+        data: of the map; empty when there is none.
+        entry: the repository's own entry, see `entry_name`.
+        where: names the map in messages.
+        keep: how many Jobs stay where the map does not say.
+
+    Raises:
+        UsageError: something in it cannot be understood.
+    """
+    settings = JobSettings(keep=keep)
+    for name in (_GLOBAL, entry):
+        if name not in data:
+            continue
+        place = f"configmap={where}, entry={name}"
+        try:
+            body = msgspec.json.decode(str(data[name]))
+        except msgspec.DecodeError as err:
+            raise _refused(place, "the whole", "it is no JSON") from err
+        if not isinstance(body, dict):
+            raise _refused(place, "the whole", "it is no JSON object")
+        settings = _over(settings, body, place=place, is_global=name == _GLOBAL)
+    return settings
+
+
+def verify_frequency(obj: JsonObject, settings: JobSettings, *, default: timedelta) -> timedelta:
+    """Tell how often a repository's snapshots are read back; zero for never.
+
+    Raises:
+        UsageError: its annotation is no span.
+    """
+    text = ((obj.get("metadata") or {}).get("annotations") or {}).get(ANNOTATION_VERIFY_FREQUENCY)
+    if text is None:
+        return default if settings.verify_frequency is None else settings.verify_frequency
+    try:
+        return Duration(str(text)).span
+    except InvalidObjectError as err:
+        raise _refused(f"annotation={ANNOTATION_VERIFY_FREQUENCY}", "the whole", "it is no span") from err
+
+
+def _over(settings: JobSettings, body: dict[str, Any], *, place: str, is_global: bool) -> JobSettings:
+    change: dict[str, Any] = {}
+    if body.get("loadAffinity"):
+        change["node_terms"] = _terms(body["loadAffinity"], place)
+    if body.get("podResources"):
+        change["resources"] = _resources(body["podResources"], place)
+    if (keep := body.get("keepLatestMaintenanceJobs")) is not None:
+        if not isinstance(keep, int) or isinstance(keep, bool) or not 0 <= keep <= _KEEP_MAX:
+            raise _refused(place, "keepLatestMaintenanceJobs", f"it is no number from 0 to {_KEEP_MAX}")
+        change["keep"] = keep
+    if (text := body.get("verifyFrequency")) is not None:
+        try:
+            change["verify_frequency"] = Duration(str(text)).span
+        except InvalidObjectError as err:
+            raise _refused(place, "verifyFrequency", "it is no span such as 168h") from err
+    if is_global:
+        if (text := body.get("priorityClassName")) is not None:
+            change["priority_class_name"] = _text(text, place, "priorityClassName")
+        for name, wanted in (("podLabels", "pod_labels"), ("podAnnotations", "pod_annotations")):
+            if body.get(name):
+                change[wanted] = _texts(body[name], place, name)
+    return replace(settings, **change)
+
+
+def _terms(found: Any, place: str) -> tuple[JsonObject, ...]:
+    terms: list[JsonObject] = []
+    for one in found if isinstance(found, list) else [None]:
+        selector = one.get("nodeSelector") if isinstance(one, dict) else None
+        if not isinstance(selector, dict):
+            raise _refused(place, "loadAffinity", "it is no list of nodeSelectors")
+        labels = _texts(selector.get("matchLabels") or {}, place, "loadAffinity.nodeSelector.matchLabels")
+        terms_of = [{"key": key, "operator": "In", "values": [value]} for key, value in sorted(labels.items())]
+        for each in selector.get("matchExpressions") or []:
+            if not isinstance(each, dict) or each.get("operator") not in _OPERATORS or not each.get("key"):
+                raise _refused(place, "loadAffinity.nodeSelector.matchExpressions", "key or operator is none")
+            values = [_text(value, place, "matchExpressions.values") for value in each.get("values") or []]
+            terms_of.append(
+                {"key": str(each["key"]), "operator": each["operator"], **({"values": values} if values else {})}
+            )
+        if terms_of:
+            terms.append({"matchExpressions": terms_of})
+    return tuple(terms)
+
+
+def _resources(found: Any, place: str) -> JsonObject:
+    if not isinstance(found, dict):
+        raise _refused(place, "podResources", "it is no JSON object")
+    made: JsonObject = {}
+    for name, value in found.items():
+        if name not in _RESOURCES:
+            raise _refused(place, f"podResources.{name}", "there is no such field")
+        kind, what = _RESOURCES[name]
+        if text := _text(value, place, f"podResources.{name}"):
+            made.setdefault(kind, {})[what] = text
+    return made
+
+
+def _texts(found: Any, place: str, name: str) -> dict[str, str]:
+    if not isinstance(found, dict):
+        raise _refused(place, name, "it is no JSON object")
+    return {str(key): _text(value, place, name) for key, value in found.items()}
+
+
+def _text(found: Any, place: str, name: str) -> str:
+    if not isinstance(found, str):
+        raise _refused(place, name, "it is no text")
+    return found
+
+
+def _refused(place: str, name: str, cause: str) -> UsageError:
+    return UsageError(
+        f"a setting of maintenance cannot be understood: {place}, field={name}, cause={cause}",
+        "mend it; until then no maintenance or verification of the repositories that it concerns begins",
+    )

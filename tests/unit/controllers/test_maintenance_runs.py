@@ -1,0 +1,181 @@
+"""What a run does and how its outcome crosses to the server; runs on threads of the server."""
+
+import json
+import threading
+from datetime import UTC, datetime
+
+import pytest
+from tests.unit.controllers.fake_datapath import FakeDataPath, wait_for
+from tests.unit.controllers.maintenance_rig import REPOSITORY
+from tests.unit.controllers.rig import NAMESPACE
+from tests.unit.controllers.test_server import condition, repository, serve  # noqa: F401 - a fixture
+
+from longshore.controllers.cluster import ClusterReader
+from longshore.controllers.maintenance.ledger import Ledger, Operation, Outcome
+from longshore.controllers.maintenance.operation import perform
+from longshore.controllers.repositories import Repositories
+from longshore.controllers.repository_keys import RepositoryKeys
+from longshore.errors import InternalError, StoreUnavailableError
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+@pytest.fixture
+def opener(rig):
+    cluster = ClusterReader(rig.client, namespace=NAMESPACE)
+    keys = RepositoryKeys(rig.client, namespace=NAMESPACE, cluster=cluster)
+    return Repositories(FakeDataPath(rig.world), cluster=cluster, keys=keys)
+
+
+@pytest.fixture
+def snapshots(rig):
+    """Two volumes with two snapshots each; gives the ids of the newest."""
+    agent = rig.agent().wait_ready()
+    pods = [rig.pod(name, claim=name) for name in ("a", "b")]
+    made = [rig.done_backup(pod)["snapshotID"] for _ in range(2) for pod, _ in pods]
+    agent.terminate()
+    rig.world.calls.clear()
+    return made[2:]
+
+
+def run(opener, operation, stop=None):
+    stop = threading.Event() if stop is None else stop
+    return perform(operation, opener=opener, location="default", namespace="shop", stop=stop)
+
+
+def called(rig, what):
+    return [word for name, word in rig.world.calls if name == what]
+
+
+def test_maintenance_prunes(rig, opener, snapshots):
+    outcome = run(opener, Operation.MAINTENANCE)
+    assert outcome.succeeded and outcome.figures["bytes_freed"] == 7 and outcome.figures["snapshots"] == 4
+    assert len(called(rig, "prune")) == 1 and outcome.started <= outcome.ended
+
+
+def test_repository_without_snapshots_is_left_as_it_is(rig, opener):
+    opener.writable(location="default", namespace="shop")
+    outcome = run(opener, Operation.MAINTENANCE)
+    assert outcome.succeeded and "--allow-empty" in outcome.message and called(rig, "prune") == []
+
+
+def test_no_repository_is_made(rig, opener):
+    outcome = run(opener, Operation.MAINTENANCE)
+    assert not outcome.succeeded and "no repository" in outcome.message and rig.world.repositories == {}
+
+
+def test_verification_reads_the_newest_of_each_volume(rig, opener, snapshots):
+    outcome = run(opener, Operation.VERIFICATION)
+    assert outcome.succeeded and outcome.figures["snapshots"] == 2 and outcome.figures["bytes_read"] == 10
+    assert sorted(called(rig, "verify")) == sorted(snapshots)
+
+
+def test_damage_is_named(rig, opener, snapshots):
+    rig.world.damaged.add(snapshots[1])
+    outcome = run(opener, Operation.VERIFICATION)
+    assert not outcome.succeeded and outcome.figures["snapshots_hurt"] == 1
+    assert (
+        snapshots[1] in outcome.message
+        and snapshots[0] not in outcome.message
+        and "longshore repo check" in outcome.message
+    )
+
+
+@pytest.mark.parametrize(
+    "error", [StoreUnavailableError("the store is away", "wait"), InternalError("oh"), ValueError("no")]
+)
+def test_every_end_is_an_outcome(rig, opener, snapshots, monkeypatch, error):
+    def readable(**_where):
+        raise error
+
+    monkeypatch.setattr(opener, "readable", readable)
+    outcome = run(opener, Operation.MAINTENANCE)
+    assert not outcome.succeeded and str(error) in outcome.message
+
+
+def test_run_that_is_told_to_stop_stops(rig, opener, snapshots):
+    rig.world.gate.clear()
+    stop, outcomes = threading.Event(), []
+    thread = threading.Thread(target=lambda: outcomes.append(run(opener, Operation.MAINTENANCE, stop)))
+    thread.start()
+    wait_for(lambda: rig.world.running == 1)
+    stop.set()
+    thread.join(20)
+    assert not outcomes[0].succeeded and "stopped" in outcomes[0].message and rig.world.running == 0
+
+
+def test_outcome_crosses_whole_and_short():
+    outcome = Outcome(succeeded=False, message="why", started=NOW, ended=NOW, figures={"bytes_freed": 3})
+    assert Outcome.parse(outcome.text()) == outcome
+    for message in ("x" * 100_000, '"' * 100_000, "é\n" * 50_000):
+        text = Outcome(succeeded=True, message=message, started=NOW).text()
+        assert len(text.encode()) <= 4096 and Outcome.parse(text).message
+    secret = Outcome(succeeded=True, message="aws_secret_access_key=wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY").text()
+    assert "wJalrXUtnFEMI" not in secret
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "null", "[]", '{"longshore": 2, "succeeded": true}', '{"longshore": 1, "succeeded": "yes"}', "panic: x"],
+)
+def test_other_texts_are_no_outcome(text):
+    assert Outcome.parse(text) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "nonsense",
+        "[]",
+        '{"runs": "many", "maintenance": 7}',
+        '{"runs": -3, "maintenance": {"failures": -1, "failed": "x"}}',
+    ],
+)
+def test_spoilt_ledger_is_an_empty_one(text):
+    ledger = Ledger.of({"metadata": {"annotations": {"longshore.io/maintenance": text}}})
+    assert ledger.runs == 0 and ledger.record(Operation.MAINTENANCE).failures == 0
+    after = ledger.after(Operation.MAINTENANCE, number=4, succeeded=False, at=NOW)
+    assert Ledger.of({"metadata": {"annotations": {"longshore.io/maintenance": after.text()}}}) == after
+
+
+def due(rig, name="shop-default-kopia"):
+    repository(rig, name=name, maintenanceFrequency="1h0m0s")
+    found = rig.get(REPOSITORY, name)
+    found["status"] = {"lastMaintenanceTime": "2026-01-01T00:00:00Z"}
+    rig.server.put(REPOSITORY, found, namespace=NAMESPACE)
+    return name
+
+
+def test_server_without_a_deployment_maintains_by_itself(rig, serve, snapshots):  # noqa: F811 - the fixture
+    name = due(rig)
+    serve()
+    wait_for(lambda: rig.status(REPOSITORY, name).get("recentMaintenance"))
+    status = rig.status(REPOSITORY, name)
+    assert [one["result"] for one in status["recentMaintenance"]] == ["Succeeded"] and len(called(rig, "prune")) == 1
+    assert (
+        status["lastMaintenanceTime"] > "2026-01-02" and condition(rig, name, "MaintenanceFailed")["status"] == "False"
+    )
+
+
+def test_run_in_the_server_ends_with_it_and_begins_again(rig, serve, snapshots):  # noqa: F811 - the fixture
+    name = due(rig)
+    rig.world.gate.clear()
+    first = serve()
+    wait_for(lambda: called(rig, "prune"))
+    first.end()
+    assert not first.thread.is_alive() and rig.world.running == 0
+    assert "recentMaintenance" not in rig.status(REPOSITORY, name)
+    rig.world.gate.set()
+    serve()
+    wait_for(lambda: rig.status(REPOSITORY, name).get("recentMaintenance"))
+    assert len(called(rig, "prune")) == 2
+
+
+def test_forged_report_is_bounded():
+    """What the server gets from a pod is bounded, whoever wrote it."""
+    forged = json.dumps(
+        {"longshore": 1, "succeeded": True, "message": "m" * 10_000, "figures": {str(n): n for n in range(99)}}
+    )
+    outcome = Outcome.parse(forged)
+    assert len(outcome.message) <= 1500 and len(outcome.figures) <= 20
