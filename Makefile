@@ -23,6 +23,8 @@ CLUSTER ?=
 ONLY ?=
 RENEW ?=
 SCALE ?= 1
+DEBIAN ?= pinned
+APT_SOURCES ?=
 BIN := .venv/bin
 # Only these Python files are ours to judge; a folder joins the list when it comes to exist.
 PYTHON_ROOMS := $(wildcard python tests scripts benches daemonset)
@@ -31,8 +33,8 @@ RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust -type f \( -name '*.rs' 
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help venv build tools demo test test-rust test-unit test-engine test-scale test-cluster bench bench-quick bench-micro bench-tools gate \
-	lint lint-rust lint-python lint-types lint-seam lint-house format crds manifests ci lock clean
+.PHONY: help venv build tools demo test test-rust test-unit test-engine test-scale test-cluster test-image bench bench-quick bench-micro bench-tools gate \
+	lint lint-rust lint-python lint-types lint-seam lint-house format crds manifests image image-lock ci lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,7 +76,7 @@ demo: build ## The whole way of a pod's volume, out and back, before your eyes
 
 # --- tests ---
 
-TEST_STEPS := test-rust test-unit test-engine test-cluster
+TEST_STEPS := test-rust test-unit test-engine test-cluster test-image
 LINT_STEPS := lint-rust lint-python lint-types lint-seam lint-house
 
 test: ## All tests that need no cluster node
@@ -95,6 +97,10 @@ test-scale: build ## 200,000 files and 4 GiB out and back, by the engine and by 
 
 test-cluster: build
 	$(if $(wildcard tests/cluster/test_*.py),$(BIN)/python -m pytest tests/cluster -n 2 --dist loadfile $(ARGS),@echo "tests/cluster holds no tests yet")
+
+# The extension comes from `build`, unlike that of `make image`, which is compiled once more with the machine's paths taken out.
+test-image: build
+	$(BIN)/python -m pytest tests/image $(ARGS)
 
 # --- measurements ---
 
@@ -153,12 +159,20 @@ format: venv ## Rewrite sources in the house's format
 crds: build ## Write daemonset/crds/ from the models in python/longshore/api
 	$(BIN)/python -m longshore.api.crdgen --output daemonset/crds
 
+image: venv ## The container image, without a container daemon: target/image/*.oci.tar (DEBIAN=current, APT_SOURCES=file: docs/guide/image.md)
+	$(BIN)/python -m scripts.image build $(if $(APT_SOURCES),--apt-sources "$(APT_SOURCES)") $(if $(filter current,$(DEBIAN)),--current)
+
+image-lock: venv ## Pin the Debian packages of the image as the mirror has them today
+	$(BIN)/python -m scripts.image lock $(if $(APT_SOURCES),--apt-sources "$(APT_SOURCES)")
+
 manifests: build ## Write daemonset/chart, base and kustomization.yaml from python/longshore/install
 	$(BIN)/python -m longshore.install.write --output daemonset
 
 lock: venv ## Resolve requirements.in and Cargo.toml anew into their lock files
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links \
 		--upgrade --output-file requirements.txt requirements.in
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links \
+		--constraints requirements.txt --output-file requirements-runtime.txt requirements-runtime.in
 	cargo update --quiet
 
 ci: ## What a merge needs: lint and test, each step timed

@@ -1,0 +1,1 @@
+"""The image's builder, part by part; tests/image has the whole."""
