@@ -66,6 +66,13 @@ def describe_changed(paths: Sequence[bytes], *, count: int) -> str:
     return f"{head}, items=[{named}]" + (f" and {more} more" if more else "")
 
 
+def describe_resumed(*, files: int, size_bytes: int) -> str:
+    """Say what was taken from an attempt that was interrupted; empty when there was none."""
+    if not files and not size_bytes:
+        return ""
+    return f"went on from an interrupted attempt: files_resumed={files}, bytes_resumed={size_bytes}"
+
+
 def log_items(what: str, items: Sequence[LostItem], *, count: int, kind: str, key: str) -> None:
     """Write every item into the log.
 

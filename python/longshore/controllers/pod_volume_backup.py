@@ -26,7 +26,7 @@ from typing import Any, ClassVar, Final, Protocol
 from longshore.api.model import JsonObject
 from longshore.api.pod_volume import PodVolumeBackup, PodVolumePhase
 from longshore.controllers.cluster import ClusterReader, resource_of
-from longshore.controllers.items import describe_changed, describe_lost, log_items
+from longshore.controllers.items import describe_changed, describe_lost, describe_resumed, log_items
 from longshore.controllers.phases import Ending, done_progress
 from longshore.controllers.pod_volume import AgentContext, PodVolumeController
 from longshore.controllers.ports import BackupRequest, BackupResult, Repository, Snapshot
@@ -219,6 +219,8 @@ class PodVolumeBackupController(PodVolumeController):
         if result.snapshot_id is not None:
             fields["snapshotID"] = result.snapshot_id
         changed = describe_changed(result.changed, count=result.items_changed)
+        resumed = describe_resumed(files=result.files_resumed, size_bytes=result.bytes_resumed)
+        changed = "; ".join(part for part in (changed, resumed) if part)
         if result.exit_code == 0 and result.snapshot_id is not None:
             return Ending(PodVolumePhase.COMPLETED, changed, fields)
         if result.items_lost:

@@ -90,8 +90,6 @@ class RestorePlan:
     request: RestoreRequest
     waiter: restore_wait.WaiterUser
     waiter_name: str
-    may_have_begun: bool
-    """Whether an earlier attempt may have left unfinished files."""
 
 
 @dataclass(slots=True)
@@ -205,7 +203,6 @@ class PodVolumeRestoreController(PodVolumeController):
             restore_uid=restore_uid,
             waiter=restore_wait.waiter_user(found.pod),
             waiter_name="" if waiter is None else waiter.name,
-            may_have_begun=not claimed_here,
             request=RestoreRequest(
                 snapshot_id=spec.snapshot_id,
                 target=str(path),
@@ -224,8 +221,6 @@ class PodVolumeRestoreController(PodVolumeController):
         task.check()
         if restore_wait.remove_leftovers(plan.path):
             _log.info("Removed what an earlier restore had left", path=str(plan.path))
-        if plan.may_have_begun and (unfinished := restore_wait.remove_unfinished(plan.path, check=task.check)):
-            _log.info("Removed unfinished files of an earlier attempt", path=str(plan.path), files=unfinished)
         with forgetting(self._repositories, location=plan.location, namespace=plan.namespace):
             result = task.run(lambda: repository.restore(plan.request))
         log_items("not restored", result.lost, count=result.items_lost, kind=self.kind, key=task.key)

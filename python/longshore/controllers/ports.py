@@ -212,6 +212,16 @@ class BackupResult(Protocol):
         ...
 
     @property
+    def files_resumed(self) -> int:
+        """Files taken from an attempt that was interrupted."""
+        ...
+
+    @property
+    def bytes_resumed(self) -> int:
+        """Their bytes, and those of large files in part."""
+        ...
+
+    @property
     def seconds(self) -> float:
         """How long it took."""
         ...
@@ -258,6 +268,16 @@ class RestoreResult(Protocol):
     @property
     def bytes_written(self) -> int:
         """Bytes that had to be written."""
+        ...
+
+    @property
+    def files_resumed(self) -> int:
+        """Files taken from an attempt that was interrupted."""
+        ...
+
+    @property
+    def bytes_resumed(self) -> int:
+        """Their bytes, and those of large files in part."""
         ...
 
     @property

@@ -20,7 +20,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -37,7 +37,6 @@ __all__ = [
     "close_root",
     "has_done_file",
     "remove_leftovers",
-    "remove_unfinished",
     "true_mode_if_hidden",
     "waiter_of",
     "waiter_user",
@@ -49,7 +48,6 @@ WAIT_FOLDER_NAME: Final = ".velero"
 _FOLDER_MODE: Final = 0o755
 _FILE_MODE: Final = 0o644
 _UID: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z-]{0,62}", re.ASCII)
-_UNFINISHED: Final = re.compile(r"\.longshore-restore-[0-9a-f]{12}-[0-9]+", re.ASCII)
 _DEPTH_MAX: Final = 256
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _POWERS: Final = {"ALL", "DAC_OVERRIDE", "DAC_READ_SEARCH", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH"}
@@ -131,46 +129,6 @@ def remove_leftovers(path: VolumePath) -> bool:
     """
     with path.opened() as root, _translated(path, "removed"):
         return _remove(root, WAIT_FOLDER_NAME, depth=0)
-
-
-def remove_unfinished(path: VolumePath, *, check: Callable[[], None]) -> int:
-    """Remove the files that a restore which was killed had not yet given their names, anywhere in a volume.
-
-    The data path writes a file under a name of its own and renames it when it is whole; what is left of a killed process is nobody's.
-
-    Args:
-        check: called for each directory; may raise to stop.
-
-    Returns:
-        How many there were.
-
-    Raises:
-        LongshoreError: one cannot be removed.
-    """
-    removed = 0
-    with path.opened() as root, _translated(path, "searched"):
-        device = os.fstat(root).st_dev
-        # Directory by directory, by descriptors, and never through a link.
-        for folder, names, files, handle in os.fwalk(".", dir_fd=root, follow_symlinks=False):
-            check()
-            # What a tenant nests deeper would take this process's stack; an unfinished file down there stays.
-            near = folder.count("/") < _DEPTH_MAX
-            names[:] = [name for name in names if near and _is_on(device, name, dir_fd=handle)]
-            for name in files:
-                if not _UNFINISHED.fullmatch(name):
-                    continue
-                found = os.stat(name, dir_fd=handle, follow_symlinks=False)
-                if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid():
-                    os.unlink(name, dir_fd=handle)
-                    removed += 1
-    return removed
-
-
-def _is_on(device: int, name: str, *, dir_fd: int) -> bool:
-    try:
-        return os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_dev == device
-    except FileNotFoundError:
-        return False
 
 
 def has_done_file(path: VolumePath, restore_uid: str) -> bool:

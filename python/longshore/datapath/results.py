@@ -81,6 +81,10 @@ class BackupResult:
     bytes_total: int
     bytes_read: int
     bytes_stored: int
+    files_resumed: int
+    """Files taken from a run that was interrupted, without reading any of them again; they count as new or changed all the same."""
+    bytes_resumed: int
+    """Bytes of files that an interrupted run had read and stored, and this one did not read."""
     seconds: float
     items_lost: int
     items_changed: int
@@ -107,6 +111,10 @@ class RestoreResult:
     others: int
     bytes_total: int
     bytes_written: int
+    files_resumed: int
+    """Those of `files_unchanged`, where an earlier restore of the snapshot into the target was interrupted."""
+    bytes_resumed: int
+    """Bytes that stood there then, and were neither fetched nor written."""
     extra_deleted: int
     """Entries removed because the snapshot does not have them."""
     seconds: float

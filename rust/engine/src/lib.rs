@@ -1,6 +1,6 @@
 //! The data path: where format and store meet.
 //!
-//! Arrows in here point down only: `backup, restore, check, prune → statcache, packer → repository → job → error`; `chunker`, `system` and `volume`
+//! Arrows in here point down only: `backup, restore, check, prune → statcache, journal, packer → repository → job → error`; `chunker`, `system` and `volume`
 //! are leaves.
 //! Clock, randomness, filesystem, store and threads are handed in ([`seams::World`], [`volume::Fs`], `Store`).
 
@@ -10,6 +10,7 @@ pub mod check;
 pub mod chunker;
 pub mod error;
 pub mod job;
+mod journal;
 pub mod packer;
 pub mod prune;
 pub mod repository;

@@ -1,11 +1,13 @@
-//! Files of the cache folder: drafts without a name, and files that get theirs when they are whole.
+//! Files of the cache folder: drafts without a name, files that get theirs when they are whole, and logs that grow.
 //!
 //! The engine's only writer of local files that are neither a volume's nor a store's. Promises mode 0600, that a draft vanishes with
-//! its process, and that a name never stands for half a file. Nothing is synced: who reads such a file checks its sum.
+//! its process, that a [`Named`] never stands for half a file, and that a [`Log`] belongs to one process at a time. Nothing but a log is
+//! synced, and that only when it is asked to be: who reads such a file checks its sums.
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// A file without a name.
@@ -33,6 +35,18 @@ impl Draft {
         let file = create(&path)?;
         rustix::fs::unlinkat(CWD, &path, rustix::fs::AtFlags::empty())?;
         Ok(Self(file))
+    }
+}
+
+impl Draft {
+    /// Reads at a place, all of `buf`.
+    pub fn read_exact_at(&self, buf: &mut [u8], offset_bytes: u64) -> io::Result<()> {
+        self.0.read_exact_at(buf, offset_bytes)
+    }
+
+    /// Writes at a place.
+    pub fn write_all_at(&self, bytes: &[u8], offset_bytes: u64) -> io::Result<()> {
+        self.0.write_all_at(bytes, offset_bytes)
     }
 }
 
@@ -101,6 +115,71 @@ impl Write for Named {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// A file that outlives its process and is written by one at a time: the kernel takes the lock back from a process that ends, however
+/// it ends.
+#[derive(Debug)]
+pub(crate) struct Log {
+    file: File,
+    path: PathBuf,
+}
+
+impl Log {
+    /// Opens `name` in `folder`, or makes both. None when another process has it.
+    pub fn open(folder: &Path, name: &str) -> io::Result<Option<Self>> {
+        make_folder(folder)?;
+        let path = folder.join(name);
+        loop {
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let file = File::from(rustix::fs::openat(CWD, &path, flags, Mode::RUSR | Mode::WUSR)?);
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+                Err(errno) => return Err(errno.into()),
+            }
+            // Whoever had it may have removed it while this one waited at the door.
+            if rustix::fs::fstat(&file)?.st_nlink > 0 {
+                return Ok(Some(Self { file, path }));
+            }
+        }
+    }
+
+    /// Its length in bytes.
+    pub fn length(&self) -> io::Result<u64> {
+        Ok(u64::try_from(rustix::fs::fstat(&self.file)?.st_size).unwrap_or(0))
+    }
+
+    /// When it was last written to, in nanoseconds since 1970.
+    pub fn written_nanos(&self) -> io::Result<i128> {
+        let stat = rustix::fs::fstat(&self.file)?;
+        Ok(i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec))
+    }
+
+    /// Reads at a place, all of `buf`.
+    pub fn read_exact_at(&self, buf: &mut [u8], offset_bytes: u64) -> io::Result<()> {
+        self.file.read_exact_at(buf, offset_bytes)
+    }
+
+    /// Writes at a place.
+    pub fn write_all_at(&self, bytes: &[u8], offset_bytes: u64) -> io::Result<()> {
+        self.file.write_all_at(bytes, offset_bytes)
+    }
+
+    /// Cuts it to a length.
+    pub fn cut(&self, length_bytes: u64) -> io::Result<()> {
+        Ok(rustix::fs::ftruncate(&self.file, length_bytes)?)
+    }
+
+    /// Makes its content durable.
+    pub fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::fdatasync(&self.file)?)
+    }
+
+    /// Removes its name.
+    pub fn remove(&self) -> io::Result<()> {
+        Ok(rustix::fs::unlinkat(CWD, &self.path, rustix::fs::AtFlags::empty())?)
     }
 }
 

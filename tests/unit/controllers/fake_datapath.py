@@ -50,6 +50,8 @@ class Done:
     bytes_read: int = 0
     bytes_stored: int = 0
     bytes_written: int = 0
+    files_resumed: int = 0
+    bytes_resumed: int = 0
     seconds: float = 0.5
     items_lost: int = 0
     items_changed: int = 0
@@ -130,6 +132,8 @@ class FakeWorld:
         self.gate = threading.Event()
         self.gate.set()
         self.calls = []
+        # What runs that were interrupted had read, by source: the cache folder of the node.
+        self.journals = {}
         self.running = 0
         self.peak = 0
         self.lost = ()
@@ -248,8 +252,16 @@ class FakeRepository:
                     content = os.readlink(path)
                 entries[place] = (status.st_mode, content)
                 job._progress.files_done += 1
+        before = self._world.journals.get(request.source, {})
+        resumed = [
+            content
+            for place, (mode, content) in entries.items()
+            if stat.S_ISREG(mode) and before.get(place) == (mode, content)
+        ]
+        self._world.journals[request.source] = entries
         job.pause()
         self._world.check()
+        del self._world.journals[request.source]
         earlier = [one for one in self._stored.snapshots if one.source == request.source]
         parent = None if request.parent == "none" or not earlier else earlier[-1].id
         size = sum(len(content) for mode, content in entries.values() if stat.S_ISREG(mode))
@@ -272,8 +284,10 @@ class FakeRepository:
             parent_id=parent,
             files_total=len(entries),
             bytes_total=size,
-            bytes_read=size,
+            bytes_read=size - sum(map(len, resumed)),
             bytes_stored=size,
+            files_resumed=len(resumed),
+            bytes_resumed=sum(map(len, resumed)),
             items_lost=len(lost),
             lost=lost,
             exit_code=3 if lost else 0,

@@ -4,7 +4,6 @@ import os
 import stat
 
 import pytest
-from tests.oracle.make_tree import remove_tree
 from tests.unit.controllers.fake_datapath import wait_for
 from tests.unit.controllers.rig import PVR, RESTORE_UID
 
@@ -12,7 +11,7 @@ from longshore.api.core import Pod
 from longshore.controllers import restore_wait
 from longshore.controllers.pod_volume_restore import ANNOTATION_ROOT_MODE
 from longshore.controllers.restore_wait import Waiting
-from longshore.errors import CancelledError, LongshoreError, UsageError
+from longshore.errors import LongshoreError, UsageError
 from longshore.volumes import VolumePath
 
 
@@ -211,44 +210,3 @@ def test_root_that_the_pod_changed_since_is_left(volume):
     volume.chmod(0o750)
     assert not restore_wait.close_root(path_of(volume), 0o700)
     assert stat.S_IMODE(volume.stat().st_mode) == 0o750
-
-
-UNFINISHED = ".longshore-restore-0123456789ab-7"
-
-
-def test_unfinished_files_go_and_nothing_that_only_looks_like_one(volume):
-    deep = volume / "a" / "b"
-    deep.mkdir(parents=True)
-    for folder in (volume, deep):
-        (folder / UNFINISHED).write_text("half")
-    kept = [".longshore-restore-0123456789ab", ".longshore-restore-0123456789AB-1", "x" + UNFINISHED, UNFINISHED + "~"]
-    for name in kept:
-        (volume / name).write_text("a tenant's")
-    os.symlink(volume.parent / "outside", volume / "link")
-    (volume.parent / "outside" / UNFINISHED).write_text("not in the volume")
-    os.symlink(volume.parent / "outside" / "canary", volume / "a" / UNFINISHED)
-    os.mkfifo(volume / ".longshore-restore-0123456789ab-8")
-    looked = []
-    assert restore_wait.remove_unfinished(path_of(volume), check=lambda: looked.append(1)) == 2
-    assert len(looked) == 3 and not (volume / UNFINISHED).exists() and not (deep / UNFINISHED).exists()
-    assert all((volume / name).exists() for name in [*kept, ".longshore-restore-0123456789ab-8"])
-    assert os.path.islink(volume / "a" / UNFINISHED) and (volume.parent / "outside" / UNFINISHED).exists()
-
-
-def test_search_for_unfinished_files_ends_where_a_tenant_digs_deep_and_when_it_is_told_to(volume):
-    handle = os.open(volume, os.O_RDONLY)
-    for _ in range(1500):
-        os.mkdir("d", dir_fd=handle)
-        below = os.open("d", os.O_RDONLY, dir_fd=handle)
-        os.close(handle)
-        handle = below
-    os.close(handle)
-    (volume / "d" / UNFINISHED).write_text("half")
-    assert restore_wait.remove_unfinished(path_of(volume), check=lambda: None) == 1
-
-    def stop():
-        raise CancelledError("the work was stopped")
-
-    with pytest.raises(CancelledError):
-        restore_wait.remove_unfinished(path_of(volume), check=stop)
-    remove_tree(volume)

@@ -114,7 +114,8 @@ def backup_words(result: BackupResult, *, path: str, dry_run: bool, again: Seque
                     plural(result.others, "link or special file", "links and special files") if result.others else "",
                 ),
                 ("size", size(result.bytes_total)),
-                ("read", size(result.bytes_read) if result.bytes_read else "nothing: no file's content has changed"),
+                ("read", _read(result)),
+                ("resumed", _resumed(result)),
                 ("stored", (f"{stored} ({smaller})" if smaller else stored) if not dry_run else ""),
                 ("parent", result.parent_id or "none: everything was read"),
                 ("took", _joined(duration(result.seconds), _rate(result.bytes_total, result.seconds))),
@@ -132,6 +133,18 @@ def backup_words(result: BackupResult, *, path: str, dry_run: bool, again: Seque
             f"  longshore volume restore {short} TARGET{options}",
         ]
     return lines
+
+
+def _read(result: BackupResult) -> str:
+    if result.bytes_read:
+        return size(result.bytes_read)
+    return "nothing more" if result.bytes_resumed else "nothing: no file's content has changed"
+
+
+def _resumed(result: BackupResult | RestoreResult) -> str:
+    if not result.bytes_resumed and not result.files_resumed:
+        return ""
+    return f"{plural(result.files_resumed, 'file')}, {size(result.bytes_resumed)} taken from the interrupted run"
 
 
 def restore_words(result: RestoreResult, *, snapshot_id: str, target: str, dry_run: bool) -> list[str]:
@@ -157,6 +170,7 @@ def restore_words(result: RestoreResult, *, snapshot_id: str, target: str, dry_r
                 ),
                 ("size", size(result.bytes_total)),
                 ("written", size(result.bytes_written)),
+                ("resumed", _resumed(result)),
                 ("deleted", plural(result.extra_deleted, "entry", "entries") if result.extra_deleted else ""),
                 ("took", _joined(duration(result.seconds), _rate(result.bytes_written, result.seconds))),
             ],

@@ -12,6 +12,7 @@ use super::tree::{DirNode, Place, close_directory, rely_on_content};
 use super::{BackupOptions, Notes, lock};
 use crate::error::{Error, Result};
 use crate::job::Job;
+use crate::journal::Journal;
 use crate::packer::{PackOptions, Packer, Sink};
 use crate::repository::reader::ChunkReader;
 use crate::repository::session::Writer;
@@ -102,6 +103,12 @@ pub(crate) struct Shared {
     pub cache: Option<Arc<StatCache>>,
     /// The one that is being made, if there is where to keep it.
     pub recorder: Option<Recorder>,
+    /// What this run has read, and what an interrupted one had; none without a cache.
+    pub journal: Option<Arc<Journal>>,
+    /// When this run began.
+    pub started_nanos: i64,
+    /// Whether every file is read, whatever its times say.
+    pub paranoid: bool,
     /// Taken back when the stat cache turns out not to be what it says.
     trust: Arc<AtomicBool>,
     usage: Mutex<Usage>,
@@ -115,11 +122,14 @@ impl Shared {
     }
 }
 
-/// What a crew is handed of the stat cache.
+/// What a crew is handed of what lies in the cache.
 #[derive(Debug)]
 pub(crate) struct Remembered {
     pub cache: Option<Arc<StatCache>>,
     pub recorder: Option<Recorder>,
+    pub journal: Option<Arc<Journal>>,
+    /// When this run began.
+    pub started_nanos: i64,
     pub trust: Arc<AtomicBool>,
 }
 
@@ -163,14 +173,29 @@ impl Worker {
         }
     }
 
-    /// Waits for what was handed on of a file and gives ids by place.
-    pub fn collect(&mut self, file: &Pieces) -> Result<Vec<(usize, ChunkId)>> {
+    /// Does what of a file's chunks nobody has begun with, and gives the ids that are known by now, by place. Waits for nobody.
+    pub fn known(&mut self, file: &Pieces) -> Result<Vec<(usize, ChunkId)>> {
+        self.empty_queue(file)?;
+        let mut state = lock(&file.state);
+        // What a thread failed at stays, for `collect` to find.
+        let (known, failed) = std::mem::take(&mut state.ids).into_iter().partition::<Vec<_>, _>(|(_, id)| id.is_some());
+        state.ids = failed;
+        Ok(known.into_iter().filter_map(|(place, id)| Some((place, id?))).collect())
+    }
+
+    fn empty_queue(&mut self, file: &Pieces) -> Result<()> {
         while let Some(handing) = &self.handing
             && lock(&file.state).waiting > 0
             && let Ok(piece) = handing.pieces.1.try_recv()
         {
             self.take(piece)?;
         }
+        Ok(())
+    }
+
+    /// Waits for what was handed on of a file and gives ids by place.
+    pub fn collect(&mut self, file: &Pieces) -> Result<Vec<(usize, ChunkId)>> {
+        self.empty_queue(file)?;
         let mut state = lock(&file.state);
         while state.waiting > 0 {
             state = file.ended.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -212,6 +237,15 @@ impl Worker {
                 self.packer.sink().fail(error);
             }
         }
+        // Others may still read large files, and hand on what they cut until they come here too.
+        self.handing = None;
+        for piece in pieces {
+            if self.packer.sink().check().is_ok()
+                && let Err(error) = self.take(piece)
+            {
+                self.packer.sink().fail(error);
+            }
+        }
     }
 }
 
@@ -249,6 +283,9 @@ impl Crew {
             root: Mutex::new(None),
             cache: remembered.cache,
             recorder: remembered.recorder,
+            journal: remembered.journal,
+            started_nanos: remembered.started_nanos,
+            paranoid: options.paranoid,
             trust: remembered.trust,
             usage: Mutex::default(),
         });

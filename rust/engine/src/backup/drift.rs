@@ -52,6 +52,11 @@ impl ChangeTest {
         Self { fresh_from_nanos, now_nanos, paranoid }
     }
 
+    /// The same rules against what an interrupted run noted that began at `started_nanos`.
+    pub fn of_interrupted(&self, started_nanos: i64) -> Self {
+        Self { fresh_from_nanos: started_nanos.saturating_sub(TICK_NANOS), ..*self }
+    }
+
     /// Whether a second change may hide behind these times. An mtime ahead of this run was set by hand and tells nothing of when.
     pub fn is_fresh(&self, mtime: (i64, u32), ctime: (i64, u32)) -> bool {
         let (mtime, ctime) = (nanos(mtime.0, mtime.1), nanos(ctime.0, ctime.1));

@@ -3,11 +3,16 @@
 //! Holes are not read, runs of zeros not stored. A file that changed while it was read is read again up to three times, then kept
 //! and marked. Small files come in batches of one directory; a large one is read and cut by one thread, which hands its chunks to
 //! others that are free to hash, compress and seal them: its cuts are the same whoever takes part.
+//!
+//! What was read goes into the journal: small files with their batch, a large one every [`PART_BYTES`]. Of a large file that an
+//! interrupted run had begun and that is as it was, only those stretches are read whose chunks did not reach the store, and what comes behind.
 
 use super::crew::{Pieces, Worker};
+use super::drift::{ChangeTest, Content};
 use super::tree::{DirNode, fold_content, settle};
 use crate::chunker::{Cutter, ZERO_BLOCK_BYTES, is_zero, pages};
 use crate::error::Result;
+use crate::journal::{FilesRecord, ITEMS_MAX, Partial};
 use crate::volume::{ReadFile, Stat, VolumeError, VolumeErrorKind};
 use longshore_format::config::Cut;
 use longshore_format::id::{ChunkId, ChunkKind};
@@ -21,6 +26,8 @@ const READ_BYTES: usize = 2 << 20;
 /// Runs of a file beyond this are shared among threads.
 const SHARE_FROM_BYTES: u64 = 4 << 20;
 const ATTEMPTS: usize = 3;
+/// Bytes of a large file after which the journal is told how far it was read.
+const PART_BYTES: u64 = 4 << 20;
 /// Stands where another thread is still to say the id.
 const NOT_YET_KNOWN: ChunkId = ChunkId([0; 32]);
 
@@ -78,17 +85,33 @@ impl FileReader {
 /// Reads a batch and settles each file in its directory.
 pub(crate) fn read_batch(worker: &mut Worker, batch: FileBatch) -> Result<()> {
     let FileBatch { node, files } = batch;
+    let shared = Arc::clone(&worker.shared);
+    let mut record = shared.journal.as_ref().map(|journal| journal.files(&node.path));
+    let note = |record: &mut Option<FilesRecord>| {
+        if let (Some(journal), Some(record)) = (&shared.journal, record) {
+            journal.note_files(record);
+        }
+    };
     for job in files {
         worker.packer.sink().check()?;
-        let entry = read_one(worker, &node, &job)?;
+        if is_large(&job.stat) {
+            note(&mut record);
+        }
+        let entry = read_one(worker, &node, &job, &mut record)?;
         settle(worker, &node, job.slot, entry, false)?;
     }
+    note(&mut record);
     Ok(())
 }
 
-fn read_one(worker: &mut Worker, node: &DirNode, job: &FileJob) -> Result<Option<Entry>> {
+/// Whether the journal has a file in parts.
+fn is_large(stat: &Stat) -> bool {
+    stat.size_bytes > SHARE_FROM_BYTES
+}
+
+fn read_one(worker: &mut Worker, node: &DirNode, job: &FileJob, record: &mut Option<FilesRecord>) -> Result<Option<Entry>> {
     let path = node.path_of(&job.name);
-    let outcome = capture(worker, node, job)?;
+    let outcome = capture(worker, node, job, &path)?;
     let shared = Arc::clone(&worker.shared);
     let (notes, progress) = (&shared.notes, &shared.job);
     progress.files_done.fetch_add(1, Relaxed);
@@ -103,7 +126,7 @@ fn read_one(worker: &mut Worker, node: &DirNode, job: &FileJob) -> Result<Option
             Ok(None)
         }
         Outcome::Read { items, stat, changed, xattrs, xattr_error } => {
-            if let Some(error) = xattr_error {
+            if let Some(error) = &xattr_error {
                 notes.lose(progress, LostReason::Other, &path, format!("extended attributes cannot be read: {error}"));
             }
             if changed {
@@ -113,8 +136,16 @@ fn read_one(worker: &mut Worker, node: &DirNode, job: &FileJob) -> Result<Option
             notes.bytes.fetch_add(items.iter().map(Item::span).sum(), Relaxed);
             if job.previous.is_some() { &notes.files_changed } else { &notes.files_new }.fetch_add(1, Relaxed);
             let size_bytes = items.iter().map(Item::span).sum();
+            // What is to be looked at again anyway is not noted.
+            let noted = !changed && xattr_error.is_none() && !is_large(&stat) && items.len() <= ITEMS_MAX;
             let content = fold_content(worker, items)?;
-            Ok(Some(super::tree::entry_of(&job.name, &stat, xattrs, changed, Node::File { size_bytes, content })))
+            let entry = super::tree::entry_of(&job.name, &stat, xattrs, changed, Node::File { size_bytes, content });
+            if let (true, Some(record), Some(journal)) = (noted, record, &shared.journal)
+                && record.push(&entry)
+            {
+                journal.note_files(record);
+            }
+            Ok(Some(entry))
         }
     }
 }
@@ -129,12 +160,14 @@ fn lost(error: &VolumeError) -> Outcome {
     }
 }
 
-fn capture(worker: &mut Worker, node: &DirNode, job: &FileJob) -> Result<Outcome> {
+fn capture(worker: &mut Worker, node: &DirNode, job: &FileJob, path: &[u8]) -> Result<Outcome> {
     let file = match node.dir.open_file(&job.name) {
         Ok(file) => file,
         Err(error) => return Ok(lost(&error)),
     };
     let mut attempt = 0;
+    let interrupted = worker.shared.journal.as_ref().and_then(|journal| journal.before());
+    let mut begun = interrupted.filter(|_| is_large(&job.stat)).and_then(|run| run.partial(path));
     loop {
         attempt += 1;
         let before = match file.stat() {
@@ -147,7 +180,8 @@ fn capture(worker: &mut Worker, node: &DirNode, job: &FileJob) -> Result<Outcome
                 format!("file is larger than the format takes: size_bytes={}", before.size_bytes),
             ));
         }
-        let items = match read_content(worker, &*file, &before)? {
+        let begun = begun.take().filter(|partial| stands(worker, partial, &before));
+        let items = match read_content(worker, &*file, &before, path, begun)? {
             Ok(items) => items,
             Err(error) => return Ok(lost(&error)),
         };
@@ -170,20 +204,78 @@ fn capture(worker: &mut Worker, node: &DirNode, job: &FileJob) -> Result<Outcome
     }
 }
 
+/// Whether what an interrupted run read of a file is still what is there.
+fn stands(worker: &Worker, partial: &Partial, now: &Stat) -> bool {
+    let test = ChangeTest::new(Some(partial.started_nanos), worker.shared.started_nanos, worker.shared.paranoid);
+    test.judge(&partial.facts, now, false) == Content::Stands
+}
+
+/// A file while it is read.
+struct Reading<'a> {
+    path: &'a [u8],
+    stat: &'a Stat,
+    items: Vec<Item>,
+    /// Chunks that others take on.
+    pieces: Arc<Pieces>,
+    /// Items and bytes that the journal has.
+    noted: (usize, u64),
+    /// How far the file was read when it was told last.
+    noted_at: u64,
+}
+
+impl Reading<'_> {
+    /// Tells the journal what is known by now; without waiting for those who still work on a chunk of it.
+    fn note(&mut self, worker: &mut Worker, at: u64, ends: bool) -> Result<()> {
+        self.noted_at = at;
+        let Some(journal) = worker.shared.journal.clone().filter(|_| is_large(self.stat)) else { return Ok(()) };
+        for (place, found) in worker.known(&self.pieces)? {
+            if let Some(Item::Data { id, .. }) = self.items.get_mut(place) {
+                *id = found;
+            }
+        }
+        let rest = &self.items[self.noted.0..];
+        let waits = |item: &Item| item.id() == Some(NOT_YET_KNOWN);
+        let known = &rest[..rest.iter().position(waits).unwrap_or(rest.len())];
+        // A hole or zeros at the end may still grow.
+        let count = if ends { known.len() } else { known.iter().rposition(|i| i.id().is_some()).map_or(0, |last| last + 1) };
+        if count > 0 {
+            journal.note_part(self.path, self.stat, worker.files.paged, self.noted.1, &known[..count]);
+            self.noted = (self.noted.0 + count, self.noted.1 + known[..count].iter().map(Item::span).sum::<u64>());
+        }
+        Ok(())
+    }
+}
+
 /// The items of a file as it is read now. The inner error is the volume's, the outer one ends the job.
-fn read_content(worker: &mut Worker, file: &dyn ReadFile, stat: &Stat) -> Result<std::result::Result<Vec<Item>, VolumeError>> {
-    let mut items = Vec::new();
+fn read_content(
+    worker: &mut Worker,
+    file: &dyn ReadFile,
+    stat: &Stat,
+    path: &[u8],
+    begun: Option<Partial>,
+) -> Result<std::result::Result<Vec<Item>, VolumeError>> {
     if stat.size_bytes == 0 {
         // Pseudo files and growing ones may say 0 and hold bytes; what appears later belongs to the next backup.
-        return Ok(Ok(items));
+        return Ok(Ok(Vec::new()));
     }
-    worker.files.paged = match worker.files.looks_paged(file, stat) {
-        Ok(paged) => paged,
-        Err(error) => return Ok(Err(error)),
-    };
-    let pieces = Arc::new(Pieces::default());
-    let sparse = stat.allocated_bytes < stat.size_bytes;
+    let mut reading = Reading { path, stat, items: Vec::new(), pieces: Arc::default(), noted: (0, 0), noted_at: 0 };
     let mut at = 0u64;
+    match begun.map_or(Ok(Ok(None)), |partial| go_on(worker, file, path, partial))? {
+        Ok(Some(partial)) => {
+            worker.files.paged = partial.paged;
+            at = partial.bytes;
+            (reading.noted, reading.noted_at) = ((partial.items.len(), at), at);
+            reading.items = partial.items;
+        }
+        Ok(None) => {
+            worker.files.paged = match worker.files.looks_paged(file, stat) {
+                Ok(paged) => paged,
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+        Err(error) => return Ok(Err(error)),
+    }
+    let sparse = stat.allocated_bytes < stat.size_bytes;
     while at < stat.size_bytes {
         let (hole, end) = if sparse {
             match file.next_extent(at) {
@@ -199,11 +291,11 @@ fn read_content(worker: &mut Worker, file: &dyn ReadFile, stat: &Stat) -> Result
             break;
         }
         if hole {
-            push_span(&mut items, Item::Hole { span: end - at });
+            push_span(&mut reading.items, Item::Hole { span: end - at });
             at = end;
             continue;
         }
-        match read_run(worker, file, at, end, &mut items, &pieces)? {
+        match read_run(worker, file, at, end, &mut reading)? {
             Ok(reached) => {
                 let short = reached < end;
                 at = reached;
@@ -214,12 +306,55 @@ fn read_content(worker: &mut Worker, file: &dyn ReadFile, stat: &Stat) -> Result
             Err(error) => return Ok(Err(error)),
         }
     }
-    for (place, found) in worker.collect(&pieces)? {
-        if let Some(Item::Data { id, .. }) = items.get_mut(place) {
+    for (place, found) in worker.collect(&reading.pieces)? {
+        if let Some(Item::Data { id, .. }) = reading.items.get_mut(place) {
             *id = found;
         }
     }
-    Ok(Ok(items))
+    reading.note(worker, at, true)?;
+    Ok(Ok(reading.items))
+}
+
+/// Takes over what an interrupted run read of a file, and reads what of that is not in the repository: its packs had not been sent.
+/// None when the file turns out to be another.
+fn go_on(
+    worker: &mut Worker,
+    file: &dyn ReadFile,
+    path: &[u8],
+    partial: Partial,
+) -> Result<std::result::Result<Option<Partial>, VolumeError>> {
+    let shared = Arc::clone(&worker.shared);
+    let (mut at, mut kept, mut read, mut buffer) = (0u64, 0u64, 0u64, Vec::new());
+    for item in &partial.items {
+        let span = item.span();
+        if let Item::Data { id, .. } = item {
+            if worker.packer.rely_on(id) {
+                kept += span;
+            } else {
+                worker.packer.sink().check()?;
+                buffer.resize(usize::try_from(span).unwrap_or(0), 0);
+                let got = match file.read_once(at, &mut buffer) {
+                    Ok(got) => got,
+                    Err(error) => return Ok(Err(error)),
+                };
+                shared.notes.bytes_read.fetch_add(got as u64, Relaxed);
+                shared.job.bytes_moved.fetch_add(got as u64, Relaxed);
+                read += got as u64;
+                if got != buffer.len() || worker.packer.sink().chunk_id(ChunkKind::Data, &buffer) != *id {
+                    tracing::info!(path = %String::from_utf8_lossy(path), "A file has other content than an interrupted run read, reading it again");
+                    return Ok(Ok(None));
+                }
+                if worker.packer.take_on(id) {
+                    worker.packer.write(ChunkKind::Data, *id, &buffer)?;
+                }
+            }
+        }
+        at += span;
+    }
+    let Node::File { size_bytes, .. } = partial.facts.node else { return Ok(Ok(None)) };
+    shared.notes.bytes_resumed.fetch_add(kept, Relaxed);
+    shared.notes.files_resumed.fetch_add(u64::from(read == 0 && at == size_bytes), Relaxed);
+    Ok(Ok(Some(partial)))
 }
 
 /// Adds an item, joining it with a last one of the same kind that has no chunk.
@@ -238,11 +373,10 @@ fn read_run(
     file: &dyn ReadFile,
     start: u64,
     end: u64,
-    items: &mut Vec<Item>,
-    pieces: &Arc<Pieces>,
+    reading: &mut Reading<'_>,
 ) -> Result<std::result::Result<u64, VolumeError>> {
     let mut buffer = std::mem::take(&mut worker.files.buffer);
-    let result = read_run_into(worker, file, start, end, items, pieces, &mut buffer);
+    let result = read_run_into(worker, file, start, end, reading, &mut buffer);
     worker.files.buffer = buffer;
     result
 }
@@ -252,8 +386,7 @@ fn read_run_into(
     file: &dyn ReadFile,
     start: u64,
     end: u64,
-    items: &mut Vec<Item>,
-    pieces: &Arc<Pieces>,
+    reading: &mut Reading<'_>,
     buffer: &mut Vec<u8>,
 ) -> Result<std::result::Result<u64, VolumeError>> {
     let longest = worker.files.cutter.size_bytes_max();
@@ -295,7 +428,7 @@ fn read_run_into(
         let window_ends = ended && run.len() <= longest;
         let zeros = zero_block(window, at, window_ends);
         let length = if let Some((0, length)) = zeros {
-            push_span(items, Item::Zeros { span: length as u64 });
+            push_span(&mut reading.items, Item::Zeros { span: length as u64 });
             length
         } else {
             let length = match zeros {
@@ -304,7 +437,7 @@ fn read_run_into(
                 None => worker.files.cutter.first(window, window_ends),
             };
             let chunk = &window[..length];
-            let id = if large && worker.hand_on(items.len(), chunk, pieces) {
+            let id = if large && worker.hand_on(reading.items.len(), chunk, &reading.pieces) {
                 NOT_YET_KNOWN
             } else {
                 let id = worker.packer.sink().chunk_id(ChunkKind::Data, chunk);
@@ -313,11 +446,14 @@ fn read_run_into(
                 }
                 id
             };
-            items.push(Item::Data { id, span: length as u64 });
+            reading.items.push(Item::Data { id, span: length as u64 });
             length
         };
         head += length;
         at += length as u64;
+        if at - reading.noted_at >= PART_BYTES {
+            reading.note(worker, at, false)?;
+        }
     }
 }
 

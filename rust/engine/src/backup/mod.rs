@@ -3,7 +3,7 @@
 //! [`run`] opens a writer session, walks the volume on the calling thread, hands files and finished directories to workers, and
 //! commits. Promises the commit order of docs/format.md chapter 12, that nothing counts unless [`Summary::snapshot`] is returned,
 //! and that every item that was not captured is named. With no workers everything runs on the calling thread, in an order that
-//! depends only on what it is handed.
+//! depends only on what it is handed. A backup that is killed is gone on from by the next one of the same volume, through the journal.
 //!
 //! Rooms: `walk` (what is there), `drift` (what of it is unchanged), `crew` (threads and their queue), `file` (one file's bytes), `tree`
 //! (directories, bottom-up), `proof` (what is still in the repository), `exclude`, `shares` (of memory).
@@ -19,9 +19,10 @@ mod walk;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{Job, Stage};
+use crate::journal::Journal;
 use crate::packer::{CompressionChoice, PackOptions, Sink};
 use crate::repository::reader::ChunkReader;
-use crate::repository::session::{Aborted, Commit, Writer};
+use crate::repository::session::{Aborted, Commit, Fate, Writer};
 use crate::repository::snapshots::SnapshotRow;
 use crate::repository::{PROGRAM, Repository};
 use crate::statcache::{Recorder, StatCache};
@@ -99,6 +100,10 @@ pub struct Summary {
     pub counts: Counts,
     /// Entries that vanished between listing and opening; not part of the snapshot.
     pub vanished: u64,
+    /// Files that an interrupted run had read, of which nothing was read again. They count as new or changed all the same.
+    pub files_resumed: u64,
+    /// Bytes that an interrupted run had read, and this one did not.
+    pub bytes_resumed: u64,
     /// Items not captured, the first [`ITEMS_NAMED_MAX`].
     pub lost: Vec<LostItem>,
     /// Items marked changed, the first [`ITEMS_NAMED_MAX`].
@@ -125,6 +130,8 @@ pub(crate) struct Notes {
     pub files_changed: AtomicU64,
     pub files_unchanged: AtomicU64,
     pub bytes_read: AtomicU64,
+    pub files_resumed: AtomicU64,
+    pub bytes_resumed: AtomicU64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -226,14 +233,16 @@ fn attempt(
             .while_doing(format_args!("volume cannot be opened: path={}", options.path.display()))
             .with_next_step("check that the directory exists and may be read")
     })?;
+    let journal = if options.dry_run { None } else { open_journal(repository, options)? };
     let mut writer = if options.dry_run {
         Writer::rehearse(repository, job)?
     } else {
-        repository.open_writer(&options.host, adopts.to_vec(), job)?
+        open_writer(repository, job, options, adopts, journal.as_ref(), started_nanos)?
     };
+    let journal = journal.map(|(journal, _)| Arc::new(journal));
     let result: Result<Attempt> = (|| {
         let parent = choose_parent(repository, options)?;
-        let remembered = remember(repository, options, parent.as_ref(), trust);
+        let remembered = remember(repository, options, parent.as_ref(), trust, journal.clone(), started_nanos);
         let (summary, sink, usage, learned) =
             capture(&writer, root, job, options, excludes, parent.as_ref(), started_nanos, remembered)?;
         if options.dry_run {
@@ -242,6 +251,9 @@ fn attempt(
         job.enter(Stage::Committing);
         let root = summary.1.clone();
         let done = commit(&mut writer, job, options, summary, &sink, usage, started_nanos)?;
+        if let (Attempt::Done(_), Some(journal)) = (&done, &journal) {
+            journal.remove();
+        }
         learned.keep(repository, options, &root);
         Ok(done)
     })();
@@ -258,6 +270,49 @@ fn attempt(
     }
     job.enter(Stage::Finished);
     result
+}
+
+/// The volume's journal, and the sessions of interrupted runs that have not ended yet.
+fn open_journal(repository: &Repository, options: &BackupOptions) -> Result<Option<(Journal, Vec<SessionId>)>> {
+    let Some(mut journal) = Journal::open(repository, &options.source, &stat_cache_name(repository, options)) else {
+        return Ok(None);
+    };
+    // The journal was in nobody's hands, so every process that wrote it is gone.
+    let mut open = Vec::new();
+    for session in journal.sessions() {
+        match repository.fate(session)? {
+            Fate::Open => open.push(session),
+            Fate::Aborted => {}
+            Fate::Committed => {
+                journal.forget(repository.world.salt(), &options.source);
+                break;
+            }
+        }
+    }
+    Ok(Some((journal, open)))
+}
+
+fn open_writer(
+    repository: &Repository,
+    job: &Job,
+    options: &BackupOptions,
+    adopts: &[SessionId],
+    journal: Option<&(Journal, Vec<SessionId>)>,
+    started_nanos: i64,
+) -> Result<Writer> {
+    let (session, mut adopts, mut ends) = (repository.world.session(), adopts.to_vec(), &[][..]);
+    if let Some((journal, open)) = journal {
+        let earlier = journal.sessions();
+        if !earlier.is_empty() {
+            tracing::info!(runs = earlier.len(), "Going on from an interrupted backup");
+        }
+        adopts.extend(earlier);
+        adopts.sort_unstable();
+        adopts.dedup();
+        ends = open;
+        journal.note_session(session, started_nanos);
+    }
+    repository.open_writer_as(session, &options.host, adopts, ends, job)
 }
 
 fn choose_parent(repository: &Repository, options: &BackupOptions) -> Result<Option<SnapshotRow>> {
@@ -287,13 +342,15 @@ fn remember(
     options: &BackupOptions,
     parent: Option<&SnapshotRow>,
     trust: &Arc<AtomicBool>,
+    journal: Option<Arc<Journal>>,
+    started_nanos: i64,
 ) -> Remembered {
     let cache = parent.filter(|_| trust.load(Relaxed)).and_then(|row| {
         let map = repository.cache.map(&format!("stat/{}", stat_cache_name(repository, options)))?;
         StatCache::open(map, &repository.keys, &row.snapshot.root).map(Arc::new)
     });
     let recorder = if options.dry_run { None } else { repository.cache.draft(&repository.world.name().to_string()) };
-    Remembered { cache, recorder: recorder.map(Recorder::new), trust: Arc::clone(trust) }
+    Remembered { cache, recorder: recorder.map(Recorder::new), journal, started_nanos, trust: Arc::clone(trust) }
 }
 
 /// What this backup has learned of the volume, for the next.
@@ -359,6 +416,8 @@ fn capture(
         parent: parent.map(|row| row.session),
         counts,
         vanished: notes.vanished.load(Relaxed),
+        files_resumed: notes.files_resumed.load(Relaxed),
+        bytes_resumed: notes.bytes_resumed.load(Relaxed),
         lost,
         changed,
         exit_code: if incomplete { 3 } else { 0 },
@@ -377,7 +436,13 @@ fn commit(
 ) -> Result<Attempt> {
     sink.add_own_frames(&mut usage);
     let table = writer.put_usage(&usage)?;
-    writer.prove(&sink.sent())?;
+    if let Err(error) = writer.prove(&sink.sent(), &usage) {
+        // A fence lets a prune take the packs of who was fenced: then it is no fault of the store.
+        return match writer.repository().fate(writer.session()) {
+            Ok(Fate::Aborted) => Ok(Attempt::Fenced(writer.session())),
+            _ => Err(error),
+        };
+    }
     job.check()?;
     let repository = writer.repository().clone();
     let snapshot = Snapshot {

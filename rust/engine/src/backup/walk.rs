@@ -3,7 +3,9 @@
 //! The walk goes over the volume without recursion, names ascending, and merges each directory with the same directory of the
 //! parent snapshot. Where the stat cache knows a directory and `statx` says the same of every entry, no entry is made at all: only what
 //! lies below is walked. A file whose content stands by the change test (`drift`) is not opened, provided that every chunk of it is in a
-//! listed pack.
+//! listed pack. Nor is one that an interrupted run had read and stored, by the same test.
+//!
+//! Over 500 lines because the walk decides here, entry by entry, between all that it may know of one: cache, parent, interrupted run.
 
 use super::crew::{Crew, Task};
 use super::drift::{ChangeTest, Content, explained, times};
@@ -13,6 +15,7 @@ use super::proof::Proof;
 use super::tree::{DirNode, Known, Place, Settled, close_quiet, entry_of, join};
 use super::{BackupOptions, Notes};
 use crate::error::{Error, ErrorKind, Result};
+use crate::journal::{Interrupted, Recorded};
 use crate::repository::snapshots::SnapshotRow;
 use crate::statcache::{self, Block, NOWHERE};
 use crate::volume::{Dir, Kind, Stat, VolumeError, VolumeErrorKind};
@@ -20,7 +23,7 @@ use longshore_format::limits;
 use longshore_format::snapshot::LostReason;
 use longshore_format::tree::{Entry, Node};
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -44,6 +47,8 @@ struct Level {
     todo: std::vec::IntoIter<Todo>,
     /// Entries of the parent, each with its place among them.
     previous: VecDeque<(usize, Entry)>,
+    /// Files of it that an interrupted run had read.
+    resumed: BTreeMap<Vec<u8>, Recorded>,
     /// Its own times are as recorded, so no name in it was given to another file.
     stands: bool,
     batch: Vec<FileJob>,
@@ -55,6 +60,7 @@ struct Walk<'a> {
     excludes: &'a Excludes,
     options: &'a BackupOptions,
     test: ChangeTest,
+    interrupted: Option<&'a Interrupted>,
     root_device: u64,
     proof: Option<RefCell<Proof>>,
 }
@@ -74,6 +80,7 @@ pub(crate) fn walk(
         excludes,
         options,
         test: ChangeTest::new(parent.map(|row| row.snapshot.started_nanos), started_nanos, options.paranoid),
+        interrupted: crew.shared.journal.as_ref().and_then(|journal| journal.before()).filter(|_| !options.paranoid),
         root_device: stat.device,
         proof: crew.shared.cache.as_ref().map(|cache| RefCell::new(Proof::new(cache, &crew.sink.index))),
     };
@@ -167,6 +174,7 @@ impl Walk<'_> {
         self.notes().directories.fetch_add(1, Relaxed);
         let stands = previous.as_deref().is_some_and(|before| self.test.directory_stands(before, stat));
         let count = previous_entries.as_ref().map(VecDeque::len);
+        let resumed = self.interrupted.map(|run| run.directory(&path)).unwrap_or_default();
         let node = DirNode::new(dir, path, above, own, names.len(), previous.zip(count), known);
         let mut stats = stats.into_iter();
         let todo: Vec<_> = names.into_iter().enumerate().map(|(slot, name)| Todo { slot, name, stat: stats.next() }).collect();
@@ -174,6 +182,7 @@ impl Walk<'_> {
             node: Arc::new(node),
             todo: todo.into_iter(),
             previous: previous_entries.unwrap_or_default(),
+            resumed,
             stands,
             batch: Vec::new(),
             batch_bytes: 0,
@@ -248,6 +257,7 @@ impl Walk<'_> {
             node: Arc::new(node),
             todo: todo.into_iter(),
             previous: VecDeque::new(),
+            resumed: BTreeMap::new(),
             stands: true,
             batch: Vec::new(),
             batch_bytes: 0,
@@ -382,12 +392,42 @@ impl Walk<'_> {
             let same = *before == entry.entry;
             return self.put(level, slot, Some(entry), same);
         }
+        if let Some(entry) = self.resumed(level, &name, path, &stat)? {
+            let notes = self.notes();
+            notes.files.fetch_add(1, Relaxed);
+            notes.bytes.fetch_add(stat.size_bytes, Relaxed);
+            if previous.is_some() { &notes.files_changed } else { &notes.files_new }.fetch_add(1, Relaxed);
+            notes.files_resumed.fetch_add(1, Relaxed);
+            notes.bytes_resumed.fetch_add(stat.size_bytes, Relaxed);
+            job.files_done.fetch_add(1, Relaxed);
+            job.bytes_done.fetch_add(stat.size_bytes, Relaxed);
+            return self.put(level, slot, Some(Settled::new(entry)), false);
+        }
         level.batch_bytes += stat.size_bytes;
         level.batch.push(FileJob { slot, name, stat, previous: previous.map(Box::new) });
         if level.batch.len() >= BATCH_FILES || level.batch_bytes >= BATCH_BYTES {
             self.send_batch(level)?;
         }
         Ok(())
+    }
+
+    /// The entry of a file that an interrupted run had read, when it is as it was then and all of it is in the repository.
+    fn resumed(&self, level: &mut Level, name: &[u8], path: &[u8], stat: &Stat) -> Result<Option<Entry>> {
+        let Some(Recorded { entry: before, started_nanos }) = level.resumed.remove(name) else { return Ok(None) };
+        let xattrs = match self.test.of_interrupted(started_nanos).judge(&before, stat, false) {
+            Content::Stands => before.xattrs.clone(),
+            Content::StandsIfExplained => match level.node.dir.xattrs(name, Kind::File) {
+                Ok(xattrs) if explained(&before, stat, &xattrs) => xattrs,
+                _ => return Ok(None),
+            },
+            Content::Unknown => return Ok(None),
+        };
+        let Node::File { content, .. } = &before.node else { return Ok(None) };
+        if !self.crew.rely_on(content)? {
+            tracing::debug!(path = %String::from_utf8_lossy(path), "The interrupted run had not stored all of a file, reading it again");
+            return Ok(None);
+        }
+        Ok(Some(entry_of(name, stat, xattrs, false, before.node)))
     }
 
     /// The file's entry with the parent's content, when it need not be read.

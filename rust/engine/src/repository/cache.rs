@@ -4,7 +4,7 @@
 //! only: every reader checks seals, and what exists is always asked of the store. All works with none ([`Cache::none`]). It takes at most
 //! its limit: what no longer fits is not kept, and what the repository no longer lists is forgotten when its index is loaded.
 
-use crate::system::{Draft, Named};
+use crate::system::{Draft, Log, Named};
 use longshore_format::id::RepositoryId;
 use longshore_kernels::map::Map;
 use longshore_store::{Key, Store};
@@ -113,6 +113,22 @@ impl Cache {
     /// Begins the file of a key of the form `folder/name`, which takes the place of an older one when it is whole.
     pub(crate) fn replace(&self, folder: &str, name: &str, unique: &str) -> Option<Named> {
         Named::new(&self.folder.as_ref()?.join(folder), name, unique).ok()
+    }
+
+    /// Opens the log of a key of the form `folder/name`; none without a cache, or when another process has it.
+    pub(crate) fn log(&self, folder: &str, name: &str) -> Option<Log> {
+        match Log::open(&self.folder.as_ref()?.join(folder), name) {
+            Ok(log) => log,
+            Err(error) => {
+                tracing::debug!(folder = folder, error = %error, "Cannot open a log in the cache");
+                None
+            }
+        }
+    }
+
+    /// Bytes that it may still take.
+    pub(crate) fn room_bytes(&self) -> u64 {
+        self.limit_bytes.saturating_sub(self.used_bytes.load(Relaxed))
     }
 
     /// Keys kept under a prefix.

@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::job::Job;
 use longshore_format::envelope::Codec;
 use longshore_format::generation::{Doomed, Role};
-use longshore_format::id::{ChunkId, PackName, RandomName, UsageName};
+use longshore_format::id::{ChunkId, PackName, RandomName, SessionId, UsageName};
 use longshore_format::index::{self, FramePlace, Segment, SegmentBuilder, index_key};
 use longshore_format::limits;
 use longshore_format::pack::{self, Frame, TRAILER_BYTES};
@@ -340,6 +340,26 @@ impl Index {
     /// Segments that are only in memory.
     pub(crate) fn unnamed_segments(&self) -> Vec<Arc<Segment<SegmentBytes>>> {
         self.segments().into_iter().enumerate().filter(|(at, _)| !self.names.contains_key(at)).map(|(_, s)| s).collect()
+    }
+
+    /// Packs of these sessions that may be relied on and stand in no segment of the store, with their sizes.
+    pub(crate) fn unnamed_packs_of(&self, sessions: &[SessionId]) -> BTreeMap<PackName, u64> {
+        if sessions.is_empty() {
+            return BTreeMap::new();
+        }
+        let wanted: HashSet<&SessionId> = sessions.iter().collect();
+        let mut packs: BTreeMap<PackName, u64> = self
+            .sizes
+            .iter()
+            .filter(|(name, _)| wanted.contains(&name.session) && self.is_usable(name))
+            .map(|(name, size)| (*name, *size))
+            .collect();
+        for (_, segment) in self.named_segments() {
+            for row in segment.packs().filter(|row| row.size_bytes != 0) {
+                packs.remove(&row.name);
+            }
+        }
+        packs
     }
 
     /// Adds a segment that was put into the store.

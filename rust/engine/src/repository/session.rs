@@ -10,13 +10,17 @@ use crate::job::Job;
 use bytes::Bytes;
 use longshore_format::envelope::Codec;
 use longshore_format::id::{PackName, SessionId, UsageName};
+use longshore_format::index::{SegmentBuilder, index_key, seal_segment};
 use longshore_format::limits;
 use longshore_format::session::{SessionKind, SessionMarker, session_key};
 use longshore_format::snapshot::{Snapshot, SnapshotObject, snapshot_key};
 use longshore_format::usage::{Usage, usage_key};
 use longshore_store::{Key, Put, StoreErrorKind};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+/// Chunks at which a segment for adopted packs is sent: 4 MiB of segment.
+const ADOPTED_SEGMENT_CHUNKS: usize = 64 << 10;
 
 /// An open writer session.
 #[derive(Debug)]
@@ -26,7 +30,20 @@ pub struct Writer {
     nonce: [u8; 16],
     /// What may be relied on, read after the marker was made.
     pub index: Arc<Index>,
+    /// Sessions whose packs it may go on from.
+    adopts: Vec<SessionId>,
     ended: bool,
+}
+
+/// What became of a session whose process is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It may still commit, as far as the repository knows.
+    Open,
+    /// It can never commit.
+    Aborted,
+    /// It has, or had: a snapshot that was deleted since counts as such.
+    Committed,
 }
 
 /// What became of a commit.
@@ -44,18 +61,39 @@ impl Repository {
     /// # Errors
     /// What the store says; a store that may only be read is refused here, by its own error.
     pub fn open_writer(&self, host: &str, adopts: Vec<SessionId>, job: &Job) -> Result<Writer> {
-        let session = self.world.session();
-        self.put_marker(session, SessionKind::Writer { adopts }, host)?;
-        let loaded = self.load_index(job).and_then(|index| match &index.unknown_dead {
-            Some(error) => Err(error.clone()),
-            None => Ok(index),
-        });
-        match loaded {
+        self.open_writer_as(self.world.session(), host, adopts, &[], job)
+    }
+
+    /// The same under a name that was drawn before. `ends` are sessions whose processes are known to be gone: they are ended once the marker that
+    /// adopts them is there, so that at no time their packs are nobody's.
+    ///
+    /// # Errors
+    /// As [`Repository::open_writer`].
+    pub fn open_writer_as(
+        &self,
+        session: SessionId,
+        host: &str,
+        adopts: Vec<SessionId>,
+        ends: &[SessionId],
+        job: &Job,
+    ) -> Result<Writer> {
+        self.put_marker(session, SessionKind::Writer { adopts: adopts.clone() }, host)?;
+        let prepare = || {
+            ends.iter().try_for_each(|session| self.end_session(*session))?;
+            let index = self.load_index(job)?;
+            if let Some(error) = &index.unknown_dead {
+                return Err(error.clone());
+            }
+            self.index_adopted(&index, &adopts, job)?;
+            Ok(index)
+        };
+        match prepare() {
             Ok(index) => Ok(Writer {
                 repository: self.clone(),
                 session,
                 nonce: self.world.random16(),
                 index: Arc::new(index),
+                adopts,
                 ended: false,
             }),
             Err(error) => {
@@ -64,12 +102,68 @@ impl Repository {
                     session,
                     nonce: self.world.random16(),
                     index: Arc::new(Index::empty()),
+                    adopts,
                     ended: false,
                 }
                 .abort(&error.to_string());
                 Err(error)
             }
         }
+    }
+
+    /// What the repository says of a session. A commit that nobody can read counts as one.
+    pub(crate) fn fate(&self, session: SessionId) -> Result<Fate> {
+        match self.snapshot_object(session, &mut Codec::new()?) {
+            Ok(Some(SnapshotObject::Aborted { .. })) => Ok(Fate::Aborted),
+            Ok(None) if !self.is_removed(session)? => Ok(Fate::Open),
+            Ok(_) => Ok(Fate::Committed),
+            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::WrongKey | ErrorKind::NewerFormat) => {
+                Ok(Fate::Committed)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes the commit key of a session whose process is gone, and its marker. It may have committed all the same: then it has ended too.
+    fn end_session(&self, session: SessionId) -> Result<()> {
+        let reason = "its process ended before it committed; a later run went on from there".to_owned();
+        let object = SnapshotObject::Aborted { nonce: self.world.random16(), reason };
+        let bytes = object.encode(&self.keys, session, self.world.salt(), &mut Codec::new()?)?;
+        self.store.put_new(&key(snapshot_key(session))?, Bytes::from(bytes))?;
+        if let Err(error) = self.store.delete(&key(session_key(session))?)
+            && error.kind() != StoreErrorKind::NotFound
+        {
+            tracing::debug!(error = %error, "Cannot delete the marker of a session that is gone");
+        }
+        Ok(())
+    }
+
+    /// Writes segments for packs of adopted sessions that stand in none, from the headers of those packs: what is in them can then be relied on,
+    /// and readers will find it. A pack whose header does not open was cut short, and is left to a prune.
+    fn index_adopted(&self, index: &Index, adopts: &[SessionId], job: &Job) -> Result<()> {
+        let mut codec = Codec::new()?;
+        let mut builder = SegmentBuilder::new();
+        let put = |builder: &mut SegmentBuilder, codec: &mut Codec| {
+            let (name, payload) = (self.world.name(), std::mem::take(builder).payload()?);
+            let bytes = seal_segment(&self.keys, name, self.world.salt(), &payload, codec)?;
+            self.store.put_new(&key(index_key(name))?, Bytes::from(bytes))?;
+            index.add_segment(self.keep_segment(name, payload)?);
+            Ok::<_, Error>(())
+        };
+        for (name, size) in index.unnamed_packs_of(adopts) {
+            job.check()?;
+            match self.pack_header(name, size, &mut codec) {
+                Ok((salt, frames)) => builder.add_pack(name, salt, size, &frames),
+                Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::WrongKey) => {
+                    tracing::warn!(pack = %name, error = %error, "Cannot read the header of a pack of the interrupted run");
+                }
+                Err(error) => return Err(error),
+            }
+            if builder.chunks() >= ADOPTED_SEGMENT_CHUNKS {
+                put(&mut builder, &mut codec)?;
+            }
+        }
+        if builder.is_empty() { Ok(()) } else { put(&mut builder, &mut codec) }
     }
 
     /// A reader's marker: made, then the removal looked for. The marker goes when the value is dropped.
@@ -135,7 +229,14 @@ impl Writer {
     /// What the store says.
     pub fn rehearse(repository: &Repository, job: &Job) -> Result<Self> {
         let index = Arc::new(repository.load_index(job)?);
-        Ok(Self { repository: repository.clone(), session: repository.world.session(), nonce: [0; 16], index, ended: true })
+        Ok(Self {
+            repository: repository.clone(),
+            session: repository.world.session(),
+            nonce: [0; 16],
+            index,
+            adopts: vec![],
+            ended: true,
+        })
     }
 
     /// The session's name, which is also the snapshot's.
@@ -180,20 +281,27 @@ impl Writer {
         Ok(name)
     }
 
-    /// Step 5: that every own pack is in the store with the length that was sent.
+    /// Step 5: that every own pack is in the store with the length that was sent, and every pack of an adopted session that `usage` names
+    /// with the length that was listed when the session began.
     ///
     /// # Errors
     /// Corrupt naming the first that is not: the store lost an acknowledged object.
-    pub fn prove(&self, sent: &BTreeMap<PackName, u64>) -> Result<()> {
+    pub fn prove(&self, sent: &BTreeMap<PackName, u64>, usage: &Usage) -> Result<()> {
         let mut left = sent.clone();
-        list(&*self.repository.store, &format!("packs/{}-", self.session), |entry| {
-            if let Some(name) = entry.key.as_str().strip_prefix("packs/").and_then(|n| PackName::from_text(n).ok())
-                && left.get(&name) == Some(&entry.size_bytes)
-            {
-                left.remove(&name);
-            }
-            Ok(())
-        })?;
+        for name in usage.packs().filter(|name| self.adopts.contains(&name.session) && self.index.is_usable(name)) {
+            left.extend(self.index.pack_sizes().get(&name).map(|size| (name, *size)));
+        }
+        let sessions: BTreeSet<SessionId> = left.keys().map(|name| name.session).collect();
+        for session in sessions {
+            list(&*self.repository.store, &format!("packs/{session}-"), |entry| {
+                if let Some(name) = entry.key.as_str().strip_prefix("packs/").and_then(|n| PackName::from_text(n).ok())
+                    && left.get(&name) == Some(&entry.size_bytes)
+                {
+                    left.remove(&name);
+                }
+                Ok(())
+            })?;
+        }
         match left.first_key_value() {
             None => Ok(()),
             Some((name, size)) => Err(Error::corrupt(format!(

@@ -10,6 +10,7 @@ use super::pieces::{self, Piece};
 use super::place::{Directory, name_losses};
 use super::tally::{LossKind, metadata_of};
 use super::walk::Crew;
+use crate::chunker::is_zero;
 use crate::error::{Error, Result};
 use crate::repository::ahead::{Underway, Wanted};
 use crate::repository::cursor::is_damage;
@@ -199,6 +200,7 @@ fn small(context: &Context, directory: &Arc<Directory>, work: &mut FileWork) -> 
         let losses = dir.set_metadata(&entry.name, Kind::File, &allowed)?;
         name_losses(context, directory, &entry.name, LossKind::Attribute, losses);
         context.tally.files_unchanged.fetch_add(1, Relaxed);
+        context.tally.bytes_unchanged.fetch_add(size_bytes, Relaxed);
         whole(context, work, size_bytes);
         return Ok(());
     }
@@ -208,15 +210,17 @@ fn small(context: &Context, directory: &Arc<Directory>, work: &mut FileWork) -> 
     finish(context, directory, work, size_bytes, &placed, filled.and(damage.map_or(Ok(()), Err)))
 }
 
-/// Whether the content of a small file is there already, byte for byte. Files with holes are written anew.
+/// Whether the content of a small file is there already, byte for byte. Of one that is, holes are made holes again.
 fn is_there(context: &Context, dir: &dyn Dir, entry: &Entry) -> Tried<bool> {
     let (size_bytes, content) = parts(entry);
     let Ok(stat) = dir.stat(&entry.name) else { return Ok(false) };
-    if stat.kind != Kind::File || stat.size_bytes != size_bytes || stat.links != 1 {
+    // A file that has other names in the snapshot may have got them already; of any other, those who hold another name keep what they have.
+    let alone = stat.links == 1 || entry.link_device.is_some();
+    if stat.kind != Kind::File || stat.size_bytes != size_bytes || !alone {
         return Ok(false);
     }
     let Ok(file) = dir.open_file(&entry.name) else { return Ok(false) };
-    let (mut offset, mut same, mut buffer) = (0, true, Vec::new());
+    let (mut offset, mut same, mut buffer, mut empty) = (0, true, Vec::new(), Vec::new());
     let visited = context.reader.for_each_item(content, Owner::File, &mut |item| {
         context.check()?;
         same = match item {
@@ -225,16 +229,42 @@ fn is_there(context: &Context, dir: &dyn Dir, entry: &Entry) -> Tried<bool> {
                 let full = read_exactly(&*file, offset, &mut buffer);
                 full && context.reader.repository().keys.chunk_id(ChunkKind::Data, &buffer) == *id
             }
+            Item::Hole { span } | Item::Zeros { span } => {
+                empty.push((offset, *item));
+                reads_as_zeros(&*file, offset, *span, &mut buffer)
+            }
             _ => false,
         };
         offset += item.span();
         Ok(same)
     });
     match visited {
+        Ok(_) if same && !empty.is_empty() => {
+            let file = dir.open_file_for_update(&entry.name)?;
+            for (offset, item) in empty {
+                match item {
+                    Item::Hole { span } => file.punch_hole(offset, span)?,
+                    item => file.allocate_zeros(offset, item.span())?,
+                }
+            }
+            Ok(true)
+        }
         Ok(_) => Ok(same),
         Err(error) if is_damage(&error) => Ok(false),
         Err(error) => Err(Trouble::Job(error)),
     }
+}
+
+fn reads_as_zeros(file: &dyn ReadFile, start: u64, span: u64, buffer: &mut Vec<u8>) -> bool {
+    let mut at = 0;
+    while at < span {
+        buffer.resize((span - at).min(1 << 20) as usize, 0);
+        if !read_exactly(file, start + at, buffer) || !is_zero(buffer) {
+            return false;
+        }
+        at += buffer.len() as u64;
+    }
+    true
 }
 
 fn read_exactly(file: &dyn ReadFile, offset: u64, buffer: &mut [u8]) -> bool {
@@ -256,7 +286,7 @@ fn place(context: &Context, dir: Arc<dyn Dir>, entry: &Entry, exists: bool) -> T
         return Ok(Placed { dir, file, temporary: None, in_place: false, settled: AtomicBool::new(false) });
     }
     loop {
-        let name = context.temporary_name();
+        let name = context.temporary.name();
         match dir.create_file(&name) {
             Ok(file) => return Ok(Placed { dir, file, temporary: Some(name), in_place: false, settled: AtomicBool::new(false) }),
             Err(error) if error.kind == VolumeErrorKind::Exists => context.check()?,

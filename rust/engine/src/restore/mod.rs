@@ -1,7 +1,7 @@
 //! A snapshot, or a part of it, laid back into a directory.
 //!
 //! Holds options, summary and [`run`]; `walk` goes through the tree and hands out work, `file` and `pieces` write content, `links` makes second
-//! names, `place` knows open directories. Promises: every byte written was verified against its chunk id; nothing is touched
+//! names, `place` knows open directories, `temporary` names what is not whole. Promises: every byte written was verified against its chunk id; nothing is touched
 //! outside the target; what could not be restored is named; a file with damaged chunks is never left under its name as if it were
 //! whole. Memory does not grow with files or their size: reader caches within the budget, a bounded queue, at most
 //! [`place::OPEN_DIRECTORIES_MAX`] open directories (names of hard-linked files are the exception).
@@ -9,13 +9,15 @@
 //! A damaged file: what stood under its name before stays; with nothing there nothing is left, unless `keep_damaged` asks for what
 //! could be read, zeros elsewhere, under `NAME.longshore-damaged`. A large file that was being updated in place and turns out to be
 //! damaged is moved aside to that name in any case. A job that fails or is cancelled leaves no temporary names, but large files as far
-//! as they came: the next restore compares them chunk by chunk and goes on from there.
+//! as they came. So the target is the restore's journal: the next one into it compares what stands chunk by chunk, fetches and writes
+//! only the rest, and removes what one that was killed left under temporary names.
 
 mod file;
 mod links;
 mod pieces;
 mod place;
 mod tally;
+mod temporary;
 mod walk;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -25,15 +27,16 @@ use crate::repository::ahead::Ahead;
 use crate::repository::cursor::as_damage;
 use crate::repository::reader::ChunkReader;
 use crate::volume::{Dir, Fs, RestorePolicy, RootOptions};
-use longshore_format::id::SessionId;
+use longshore_format::id::{RandomName, SessionId};
 use longshore_format::tree::{Entry, Node};
 use place::Directory;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use tally::Tally;
 pub use tally::{Loss, LossKind, RestoreSummary};
+use temporary::Temporary;
 
 /// What the reader of trees may keep; data goes by [`Ahead`].
 const READER_BYTES_MAX: usize = 24 << 20;
@@ -112,8 +115,9 @@ struct Context {
     stopping: AtomicBool,
     fatal: std::sync::Mutex<Option<Error>>,
     open_directories: AtomicUsize,
-    temporary: String,
-    temporary_next: AtomicU64,
+    temporary: Temporary,
+    /// Whether what dead restores left may be removed.
+    sweeps: bool,
 }
 
 impl Context {
@@ -127,10 +131,6 @@ impl Context {
         self.stopping.store(true, Relaxed);
         let mut fatal = self.fatal.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         fatal.get_or_insert(error);
-    }
-
-    fn temporary_name(&self) -> Vec<u8> {
-        format!("{}{}", self.temporary, self.temporary_next.fetch_add(1, Relaxed)).into_bytes()
     }
 }
 
@@ -154,6 +154,18 @@ fn restore(repository: &Repository, fs: &dyn Fs, job: &Arc<Job>, options: &Resto
     let budget = options.memory_budget_bytes.max(32 << 20);
     let reader = ChunkReader::new(repository.clone(), index, Arc::clone(job), (budget / 4).min(READER_BYTES_MAX));
     let reader = Arc::new(reader);
+    let entry = reader.entry_at(&row.snapshot.root, &options.path)?;
+    let root: Option<Arc<dyn Dir>> = match options.dry_run {
+        true => None,
+        false => {
+            let root = fs.create_root(&options.target, RootOptions::default()).map_err(|error| {
+                Error::from(error)
+                    .while_doing(format_args!("target {}", options.target.display()))
+                    .with_next_step("give a directory whose parent exists")
+            })?;
+            Some(Arc::from(root))
+        }
+    };
     let context = Arc::new(Context {
         ahead: Ahead::new(Arc::clone(&reader), (budget as u64 / 4).min(WINDOW_BYTES_MAX)),
         task_bytes_max: (budget as u64 / 4 / options.workers.max(1) as u64).clamp(1 << 20, TASK_BYTES_MAX),
@@ -164,38 +176,61 @@ fn restore(repository: &Repository, fs: &dyn Fs, job: &Arc<Job>, options: &Resto
         stopping: AtomicBool::new(false),
         fatal: std::sync::Mutex::new(None),
         open_directories: AtomicUsize::new(0),
-        temporary: temporary_prefix(repository),
-        temporary_next: AtomicU64::new(0),
+        temporary: Temporary::new(repository),
+        sweeps: root.as_ref().is_some_and(|root| root.hold_alone()),
     });
-    let entry = context.reader.entry_at(&row.snapshot.root, &options.path)?;
     if options.path.iter().all(|b| *b == b'/') {
         job.bytes_expected.store(row.snapshot.counts.bytes, Relaxed);
         job.files_expected.store(row.snapshot.counts.files, Relaxed);
     }
     job.enter(Stage::Running);
-    if options.dry_run {
-        walk::count(&context, &entry)?;
-    } else {
-        let root = fs.create_root(&options.target, RootOptions::default()).map_err(|error| {
-            Error::from(error)
-                .while_doing(format_args!("target {}", options.target.display()))
-                .with_next_step("give a directory whose parent exists")
-        })?;
-        write(&context, Arc::from(root), entry)?;
+    let mut begun = None;
+    match root {
+        None => walk::count(&context, &entry)?,
+        Some(root) => {
+            begun = Begun::note(repository, &*root, options);
+            write(&context, root, entry)?;
+        }
     }
     drop(marker);
+    let resumed = begun.is_some_and(|begun| begun.end(repository));
+    let leftovers = context.tally.leftovers.load(Relaxed);
+    if leftovers > 0 {
+        tracing::info!(files = leftovers, "Removed unfinished files of a restore that had died");
+    }
     job.enter(Stage::Finished);
     let seconds = clock.monotonic().saturating_sub(started).as_secs_f64();
-    Ok(context.tally.summary(options.strict, seconds))
+    Ok(context.tally.summary(options.strict, resumed, seconds))
 }
 
-fn temporary_prefix(repository: &Repository) -> String {
-    let mut name = ".longshore-restore-".to_owned();
-    for byte in &repository.world.random16()[..6] {
-        name.push_str(&format!("{byte:02x}"));
+/// A note in the cache that a restore is under way, there until it has ended well. It decides nothing but what the summary calls taken from an
+/// interrupted run: what stands is told by the target itself.
+struct Begun {
+    key: String,
+    before: bool,
+}
+
+impl Begun {
+    fn note(repository: &Repository, root: &dyn Dir, options: &RestoreOptions) -> Option<Self> {
+        let stat = root.stat_self().ok()?;
+        let mut name = options.snapshot.0.to_vec();
+        name.extend_from_slice(&stat.device.to_le_bytes());
+        name.extend_from_slice(&stat.inode.to_le_bytes());
+        name.extend_from_slice(&options.path);
+        let sum = repository.keys.cache_sum(b"restore target", &name);
+        let key = format!("restores/{}", RandomName(sum[..16].try_into().ok()?));
+        let before = repository.cache.get(&key).is_some();
+        if !before {
+            repository.cache.put(&key, b"begun");
+        }
+        Some(Self { key, before })
     }
-    name.push('-');
-    name
+
+    /// Takes the note away; whether there was one before.
+    fn end(self, repository: &Repository) -> bool {
+        repository.cache.delete(&self.key);
+        self.before
+    }
 }
 
 fn write(context: &Arc<Context>, root: Arc<dyn Dir>, entry: Entry) -> Result<()> {

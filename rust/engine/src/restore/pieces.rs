@@ -77,6 +77,7 @@ pub(super) fn segment(context: &Context, file: &Large, mut pieces: Vec<Piece>) -
                 buffer.resize(*span as usize, 0);
                 let read = file.placed.file.read_at(piece.offset, &mut buffer)?;
                 if read == buffer.len() && context.reader.repository().keys.chunk_id(ChunkKind::Data, &buffer) == *id {
+                    context.tally.bytes_unchanged.fetch_add(*span, Relaxed);
                     continue;
                 }
                 piece.wanted = Some(want(&index, id));

@@ -47,6 +47,12 @@ pub struct RestoreSummary {
     pub bytes_written: u64,
     /// Files whose content was there already.
     pub files_unchanged: u64,
+    /// Bytes that stood already, and were neither fetched nor written.
+    pub bytes_unchanged: u64,
+    /// Of [`Self::files_unchanged`], where an earlier restore of the same snapshot into the same directory had not ended.
+    pub files_resumed: u64,
+    /// The same of [`Self::bytes_unchanged`].
+    pub bytes_resumed: u64,
     /// Entries removed because the snapshot does not have them.
     pub extra_deleted: u64,
     /// Items and attributes that the volume refused.
@@ -72,7 +78,10 @@ pub(super) struct Tally {
     pub bytes_total: AtomicU64,
     pub bytes_written: AtomicU64,
     pub files_unchanged: AtomicU64,
+    pub bytes_unchanged: AtomicU64,
     pub extra_deleted: AtomicU64,
+    /// Files that a dead restore had left.
+    pub leftovers: AtomicU64,
     counts: [AtomicU64; 4],
     losses: Mutex<[Vec<Loss>; 4]>,
 }
@@ -87,7 +96,7 @@ impl Tally {
         }
     }
 
-    pub fn summary(&self, strict: bool, seconds: f64) -> RestoreSummary {
+    pub fn summary(&self, strict: bool, resumed: bool, seconds: f64) -> RestoreSummary {
         let count = |kind: LossKind| self.counts[kind as usize].load(Relaxed);
         let (damaged, dropped) = (count(LossKind::Damaged), count(LossKind::Dropped));
         let lost = count(LossKind::Item) + count(LossKind::Attribute);
@@ -101,13 +110,17 @@ impl Tally {
         let mut losses: Vec<Loss> =
             self.losses.lock().unwrap_or_else(PoisonError::into_inner).iter().flatten().cloned().collect();
         losses.sort_by(|a, b| (a.kind, &a.path, &a.message).cmp(&(b.kind, &b.path, &b.message)));
+        let (files_unchanged, bytes_unchanged) = (self.files_unchanged.load(Relaxed), self.bytes_unchanged.load(Relaxed));
         RestoreSummary {
             files: self.files.load(Relaxed),
             directories: self.directories.load(Relaxed),
             others: self.others.load(Relaxed),
             bytes_total: self.bytes_total.load(Relaxed),
             bytes_written: self.bytes_written.load(Relaxed),
-            files_unchanged: self.files_unchanged.load(Relaxed),
+            files_unchanged,
+            bytes_unchanged,
+            files_resumed: if resumed { files_unchanged } else { 0 },
+            bytes_resumed: if resumed { bytes_unchanged } else { 0 },
             extra_deleted: self.extra_deleted.load(Relaxed),
             items_lost: lost,
             items_damaged: damaged,

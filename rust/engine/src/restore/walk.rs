@@ -11,6 +11,7 @@ use super::links::Links;
 use super::pieces;
 use super::place::{self, Directory, OPEN_DIRECTORIES_MAX, name_losses};
 use super::tally::{LossKind, kind_of, metadata_of};
+use super::temporary::sweep;
 use crate::error::{Error, Result};
 use crate::repository::ahead::Ahead;
 use crate::repository::cursor::{EntryCursor, Step};
@@ -202,8 +203,9 @@ impl From<VolumeError> for Refused {
 impl Walk<'_> {
     fn run(mut self, root: &Arc<Directory>, top: Entry) -> Result<()> {
         let whole = matches!(top.node, Node::Directory { .. });
-        let existing =
-            root.open(self.context).and_then(|dir| dir.names()).map_err(|error| Error::from(error).while_doing("target"))?;
+        let target = |error: VolumeError| Error::from(error).while_doing("target");
+        let dir = root.open(self.context).map_err(target)?;
+        let existing = sweep(self.context, &*dir, dir.names().map_err(target)?);
         let cursor = if whole { EntryCursor::new(&top) } else { EntryCursor::only(top) };
         self.stack.push(Level {
             directory: Arc::clone(root),
@@ -330,7 +332,7 @@ impl Walk<'_> {
             Vec::new()
         } else {
             place::make_writable(&*dir);
-            dir.names()?
+            sweep(context, &*dir, dir.names()?)
         };
         let directory = Directory::child(context, parent, entry.name.clone(), dir, metadata_of(entry));
         context.tally.directories.fetch_add(1, Relaxed);

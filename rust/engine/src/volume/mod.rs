@@ -217,6 +217,11 @@ pub trait Dir: Send + Sync + fmt::Debug {
     fn set_metadata_self(&self, metadata: &Metadata) -> Result<Vec<Loss>, VolumeError>;
     /// Makes everything written on this filesystem durable.
     fn sync_filesystem(&self) -> Result<(), VolumeError>;
+    /// Holds the directory alone among those who ask for that, until this value is gone or its process. False: somebody else has it, or
+    /// the filesystem cannot tell.
+    fn hold_alone(&self) -> bool {
+        true
+    }
     /// The concrete type behind, so that two directories of one implementation can meet in `hard_link`.
     fn as_any(&self) -> &dyn std::any::Any;
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test makes its own files and may fail loudly")]
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod counted;
 pub mod pruned;
 
 use longshore_engine::backup::{self, BackupOptions, ParentChoice};

@@ -207,6 +207,10 @@ impl Dir for LinuxDir {
         rustix::fs::syncfs(self.fd()).map_err(|errno| error("sync filesystem", errno))
     }
 
+    fn hold_alone(&self) -> bool {
+        retry(|| rustix::fs::flock(self.fd(), rustix::fs::FlockOperation::NonBlockingLockExclusive)).is_ok()
+    }
+
     fn as_any(&self) -> &dyn Any {
         self
     }
