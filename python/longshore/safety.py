@@ -21,7 +21,9 @@ from typing import Any, Final
 from longshore.api.core import PersistentVolume, PersistentVolumeClaim, Pod, Volume
 from longshore.api.model import JsonObject
 from longshore.api.names import BACKUP_REPOSITORIES, BACKUP_STORAGE_LOCATIONS, POD_VOLUME_BACKUPS
+from longshore.api.repository import CONDITION_RECOVERY_KEY_MISSING
 from longshore.controllers.cluster import resource_of
+from longshore.controllers.maintenance.shown import FAILED_CONDITIONS
 from longshore.controllers.volume_history import VolumeHistory, VolumeKey, histories
 from longshore.errors import ApiDeniedError, LongshoreError, NotFoundError, UnsupportedError
 from longshore.kube.client import KubeClient
@@ -37,6 +39,8 @@ from longshore.volumes import check_supported, claim_name_of, filled_by_kubernet
 
 __all__ = ["Part", "Row", "State", "Survey", "judge", "look", "look_at_installation"]
 
+_RISKS: Final = frozenset({CONDITION_RECOVERY_KEY_MISSING, *FAILED_CONDITIONS.values()})
+_LAST: Final = {"lastMaintenanceTime": "maintained", "lastVerificationTime": "verified"}
 EXCLUDED: Final = "backup.velero.io/backup-volumes-excludes"
 
 
@@ -282,7 +286,10 @@ def _phased(obj: JsonObject, kind: str, good: str) -> Part:
     risks = [
         str(one.get("message") or one.get("type"))
         for one in status.get("conditions") or []
-        if one.get("type") == "RecoveryKeyMissing" and one.get("status") == "True"
+        if one.get("type") in _RISKS and one.get("status") == "True"
     ]
-    said = [phase, *([message] if message else []), *risks]
+    # What failed stands in the message already, whole.
+    told = [one for one in risks if one not in message]
+    last = [f"{word} {status[name]}" for name, word in _LAST.items() if status.get(name)]
+    said = [phase, *([message] if message else []), *told, *last]
     return Part(kind, obj["metadata"]["name"], ok=phase == good and not risks, text="; ".join(said))

@@ -4,11 +4,14 @@ import json
 import re
 import subprocess
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 
+from longshore.controllers.job_metrics import JobMetrics
+from longshore.controllers.tasks import Tasks
 from longshore.controllers.volume_metrics import VolumeMetrics
 from longshore.install.alerts import RULES
 from longshore.install.dashboard import QUERIES, dashboard
@@ -163,6 +166,7 @@ def test_what_is_asked_for_is_served():
     phases = ("Completed", "Failed", "InProgress", "")
     found = [backup(phase, hours_ago=9 - at, name=f"b{at}") for at, phase in enumerate(phases)]
     registry.register(VolumeMetrics(lambda: found))
+    registry.register(JobMetrics(Tasks(concurrency=1), node="n", cache_dir=Path("/nowhere")))
     served = generate_latest(registry).decode()
     exprs = [str(rule["expr"]) for rule in groups()["groups"][0]["rules"]] + list(QUERIES)
     asked = {name for expr in exprs for name in re.findall(r"\b(?:longshore|velero|workqueue|podVolume)_\w+", expr)}

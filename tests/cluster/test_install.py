@@ -3,6 +3,7 @@
 Accounts enter with tokens that the server issued for a pod on a node, as the kubelet has them; so RBAC and the admission policy see what they see in a cluster.
 """
 
+import copy
 import itertools
 import json
 import os
@@ -15,6 +16,9 @@ import pytest
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
+from longshore.controllers.maintenance.ledger import Operation
+from longshore.controllers.maintenance.settings import JobSettings
+from longshore.controllers.maintenance.template import make_job
 from longshore.install.access import AGENT_CLUSTER_RULES, AGENT_RULES, SERVER_RULES
 from longshore.install.apply import resource_for
 from longshore.install.release import objects
@@ -211,6 +215,54 @@ def test_agent_makes_its_own_lease_and_one_secret(policy, installed):
     kind = "kubernetes.io/service-account-token"
     assert refused(secret("longshore-repo-credentials", type=kind, annotations=account)) == "policy"
     assert refused(secret("longshore-repo-credentials")) == "no"
+
+
+def test_server_makes_jobs_of_its_own_deployment_alone(api_client, installed, accounts):
+    server, batch = accounts("longshore-server"), client.BatchV1Api(api_client)
+    deployment = client.AppsV1Api(api_client).read_namespaced_deployment("longshore-server", installed)
+    obj = {"apiVersion": "velero.io/v1", "kind": "BackupRepository", "metadata": {"name": "r", "uid": "u"}}
+    made = make_job(
+        obj,
+        operation=Operation.MAINTENANCE,
+        number=1,
+        deployment=api_client.sanitize_for_serialization(deployment),
+        settings=JobSettings(),
+        namespace=installed,
+    )
+    jobs = client.BatchV1Api(server.api)
+
+    def create(change=lambda _pod: None):
+        body = copy.deepcopy(made)
+        change(body["spec"]["template"]["spec"])
+        return lambda: jobs.create_namespaced_job(installed, body, dry_run="All")
+
+    def container(**fields):
+        return create(lambda pod: pod["containers"][0].update(fields))
+
+    forged = create(lambda pod: pod.update(serviceAccountName="node-agent"))
+    wait_for(lambda: refused(forged) == "policy", seconds=60, what="the policy is in force")
+    assert refused(create()) == "no"
+    host = {"name": "host", "hostPath": {"path": "/"}}
+    beside = {"name": "beside", "image": "i", "args": ["repo", "maintain", "r"]}
+    for wrong in (
+        create(lambda pod: pod["volumes"].append(host)),
+        create(lambda pod: pod.pop("volumes") and pod["containers"][0].pop("volumeMounts")),
+        create(lambda pod: pod.update(hostPID=True)),
+        create(lambda pod: pod.update(hostNetwork=True)),
+        create(lambda pod: pod["securityContext"].update(runAsNonRoot=False, runAsUser=0)),
+        create(lambda pod: pod["containers"].append(beside)),
+        create(lambda pod: pod.update(initContainers=[beside])),
+        container(image="another"),
+        container(args=["node-agent", "server", "x"]),
+        container(args=None),
+        container(securityContext={"privileged": True}),
+        container(securityContext=None),
+    ):
+        assert refused(wrong) == "policy"
+    # Others are not judged.
+    body = copy.deepcopy(made)
+    body["spec"]["template"]["spec"]["volumes"].append(host)
+    batch.create_namespaced_job(installed, body, dry_run="All")
 
 
 @pytest.mark.parametrize(

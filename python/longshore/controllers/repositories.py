@@ -10,7 +10,8 @@ Both server and agent use it; neither waits for the other. The order in which th
 Promises
 - Nothing is written to a ReadOnly location: no repository, no slot, no marker.
 - A repository that exists never gets a new key. One that no key opens is WrongKeyError with how to bring the key.
-- Handles are shared, so that credentials reach running jobs; a location that was changed gets new handles, running jobs keep theirs.
+- Handles are shared, so that credentials reach running jobs; a location that was changed gets new handles, running jobs keep theirs. A handle that nobody works
+  with any more is let go.
 - Whether a key lives in this cluster only is found out by each call, of a handle that is open too; a recovery key that was laid down meanwhile gets its slot
   then.
 - Credentials are looked for again well before they end, and every half minute where they have no end: rotated ones are found.
@@ -21,6 +22,7 @@ It does not know objects of ours but locations.
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -77,6 +79,15 @@ class _Handle:
     recovery_missing: bool
 
 
+@dataclass(slots=True)
+class _Retired:
+    """A handle that is given to nobody any more: known while somebody works with it still."""
+
+    place: Place
+    repository: weakref.ref[Repository]
+    credentials: Credentials | None
+
+
 class Repositories:
     """Keeps repositories open; a component for the manager, because it renews credentials."""
 
@@ -108,7 +119,7 @@ class Repositories:
         self._lock = threading.Lock()
         self._doors: dict[tuple[str, str, bool], threading.Lock] = {}
         self._handles: dict[tuple[str, str, bool], _Handle] = {}
-        self._old: list[_Handle] = []
+        self._old: list[_Retired] = []
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -153,8 +164,7 @@ class Repositories:
             place = self._place(settings, namespace)
             handle, made = self._make_or_open(place) if write else (self._only_open(place), False)
             with self._lock:
-                if held is not None:
-                    self._old.append(held)
+                self._retire(held)
                 self._handles[name] = handle
             if write and handle.recovery_missing:
                 self._on_key_at_risk(handle.place.url)
@@ -175,9 +185,12 @@ class Repositories:
         """Open it anew the next time."""
         with self._lock:
             for write in (False, True):
-                held = self._handles.pop((location, namespace, write), None)
-                if held is not None:
-                    self._old.append(held)
+                self._retire(self._handles.pop((location, namespace, write), None))
+
+    def _retire(self, held: _Handle | None) -> None:
+        self._old = [one for one in self._old if one.repository() is not None]
+        if held is not None and held.credentials is not None:
+            self._old.append(_Retired(held.place, weakref.ref(held.repository), held.credentials))
 
     def _opened(self, handle: _Handle, *, made: bool) -> OpenRepository:
         place = handle.place
@@ -284,7 +297,7 @@ class Repositories:
     def renew_now(self) -> int:
         """Look for new credentials of every open repository; tell how many got some."""
         with self._lock:
-            handles = [*self._handles.values(), *self._old]
+            handles: list[_Handle | _Retired] = [*self._handles.values(), *self._old]
         renewed = 0
         for handle in handles:
             try:
@@ -300,16 +313,17 @@ class Repositories:
             except Exception:  # noqa: BLE001 - the next round may do better
                 _log.exception("Renewal of credentials failed")
 
-    def _renew_one(self, handle: _Handle) -> bool:
+    def _renew_one(self, handle: _Handle | _Retired) -> bool:
         held = handle.credentials
-        if held is None:
+        repository = handle.repository() if isinstance(handle, _Retired) else handle.repository
+        if held is None or repository is None:
             return False
         if held.expires_at is not None and self._clock.now() < held.expires_at - _RENEW_BEFORE:
             return False
         fresh = held.refresh()
         if replace(fresh, origin=held.origin) == held:
             return False
-        handle.repository.set_credentials(fresh)
+        repository.set_credentials(fresh)
         handle.credentials = fresh
         _log.info("Renewed credentials", url=handle.place.url, origin=fresh.origin)
         return True

@@ -196,6 +196,16 @@ class Tasks:
         with self._lock:
             return self._running
 
+    def at_work(self) -> list[tuple[str, str, Task]]:
+        """All that work now: kind and key of the object, and the task."""
+        with self._lock:
+            return [(kind, key, task) for (kind, key), task in self._tasks.items() if not task.is_over]
+
+    def waiting(self) -> int:
+        """How many objects wait for a place."""
+        with self._lock:
+            return len(self._waiting)
+
     def reserve(self, kind: str, key: str, *, wake: Callable[[], None]) -> Slot | None:
         """Reserve a place.
 

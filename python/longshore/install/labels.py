@@ -12,6 +12,7 @@ __all__ = [
     "AGENT_PODS",
     "CLUSTER_NAME",
     "SERVER",
+    "SERVER_CLUSTER_NAME",
     "SERVER_PODS",
     "Part",
     "metadata",
@@ -24,6 +25,7 @@ AGENT_PODS: Final = {"name": AGENT, "role": AGENT}
 SERVER_PODS: Final = {"component": SERVER}
 CLUSTER_NAME: Final = Text("longshore-node-agent-%v", (NAMESPACE,))
 """Of objects outside namespaces: two installations in one cluster share nothing."""
+SERVER_CLUSTER_NAME: Final = Text("longshore-server-%v", (NAMESPACE,))
 _NAME: Final = {"app.kubernetes.io/name": "longshore", "app.kubernetes.io/part-of": "longshore"}
 
 

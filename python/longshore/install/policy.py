@@ -1,4 +1,4 @@
-"""What RBAC cannot say of the agent: an admission policy for its service account alone.
+"""What RBAC cannot say of the agent and of the server: an admission policy for each service account alone.
 
 RBAC grants a verb on a kind, so with it alone the token of one node could write the objects of every other. The API server knows a pod's node from its bound
 token; the policy compares.
@@ -10,7 +10,10 @@ token; the policy compares.
 - *Secret*: only the one that holds the root key may be made. A Secret of type service-account-token would be filled by Kubernetes with another account's token,
   and the agent may read Secrets.
 
-Promises: nobody but the agent's account is judged; a token without a node is refused; where the policy cannot be evaluated the write is refused.
+The server may make Jobs, and who may make Jobs in a namespace may have a pod there under any of its accounts, the agents' too. So a Job of the server's is
+compared with its own Deployment: the same account, image, volumes and security settings, and the one command that maintains.
+
+Promises: nobody but these accounts is judged; an agent's token without a node is refused; where a policy cannot be evaluated the write is refused.
 
 What it cannot do: see on which node a restore's pod is. An agent whose node was taken over can claim any restore that nobody has claimed yet.
 """
@@ -19,8 +22,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from longshore.install.labels import AGENT, CLUSTER_NAME, Part, metadata
-from longshore.install.template import NAMESPACE, Text, Value
+from longshore.install.labels import AGENT, CLUSTER_NAME, SERVER, SERVER_CLUSTER_NAME, Part, metadata
+from longshore.install.template import NAMESPACE, All, Text, Value
 
 __all__ = ["PARTS"]
 
@@ -135,7 +138,92 @@ _BINDING: Final[dict[str, Any]] = {
     "metadata": metadata(CLUSTER_NAME, component=AGENT, namespaced=False),
     "spec": {"policyName": CLUSTER_NAME, "validationActions": ["Deny"]},
 }
+
+
+def _same(field: str) -> str:
+    """An expression that holds when Job and Deployment say the same of a field of their pods, or both nothing."""
+    job, deployment = f"variables.pod.{field}", f"variables.own.{field}"
+    return f"has({job}) == has({deployment}) && (!has({job}) || {job} == {deployment})"
+
+
+_JOBS: Final[dict[str, Any]] = {
+    "apiVersion": "admissionregistration.k8s.io/v1",
+    "kind": "ValidatingAdmissionPolicy",
+    "metadata": metadata(SERVER_CLUSTER_NAME, component=SERVER, namespaced=False),
+    "spec": {
+        "failurePolicy": "Fail",
+        "paramKind": {"apiVersion": "apps/v1", "kind": "Deployment"},
+        "matchConstraints": {
+            "resourceRules": [
+                {
+                    "apiGroups": ["batch"],
+                    "apiVersions": ["*"],
+                    "operations": ["CREATE", "UPDATE"],
+                    "resources": ["jobs"],
+                    "scope": "Namespaced",
+                },
+            ]
+        },
+        "matchConditions": [
+            {
+                "name": "the-servers-account",
+                "expression": Text(f"request.userInfo.username == 'system:serviceaccount:%v:{SERVER}'", (NAMESPACE,)),
+            }
+        ],
+        "variables": [
+            {"name": "pod", "expression": "object.spec.template.spec"},
+            {"name": "own", "expression": "params.spec.template.spec"},
+        ],
+        "validations": [
+            {"expression": expression, "message": message, "reason": "Forbidden"}
+            for expression, message in (
+                (
+                    f"has(variables.pod.serviceAccountName) && variables.pod.serviceAccountName == '{SERVER}'",
+                    "a Job of the server runs under the server's account",
+                ),
+                (
+                    " && ".join(f"({_same(field)})" for field in ("volumes", "securityContext")),
+                    "a Job of the server has the volumes and the security context of the server's Deployment",
+                ),
+                (
+                    " && ".join(
+                        f"(!has(variables.pod.{field}) || !variables.pod.{field})"
+                        for field in ("hostNetwork", "hostPID", "hostIPC")
+                    ),
+                    "a Job of the server has nothing of its node",
+                ),
+                (
+                    (
+                        "(!has(variables.pod.initContainers) || size(variables.pod.initContainers) == 0) && "
+                        "size(variables.pod.containers) == 1 && variables.pod.containers.all(one, "
+                        "has(one.args) && size(one.args) > 2 && one.args[0] == 'repo' && one.args[1] == 'maintain' && "
+                        "variables.own.containers.exists(own, own.image == one.image && "
+                        "has(own.securityContext) == has(one.securityContext) && "
+                        "(!has(one.securityContext) || own.securityContext == one.securityContext)))"
+                    ),
+                    "a Job of the server has one container: that of the server's Deployment, with the command that maintains",
+                ),
+            )
+        ],
+    },
+}
+_JOBS_BINDING: Final[dict[str, Any]] = {
+    "apiVersion": "admissionregistration.k8s.io/v1",
+    "kind": "ValidatingAdmissionPolicyBinding",
+    "metadata": metadata(SERVER_CLUSTER_NAME, component=SERVER, namespaced=False),
+    "spec": {
+        "policyName": SERVER_CLUSTER_NAME,
+        "paramRef": {"name": SERVER, "namespace": NAMESPACE, "parameterNotFoundAction": "Deny"},
+        "validationActions": ["Deny"],
+    },
+}
 _ENABLED: Final = Value("policy.enabled")
+_JOBS_ENABLED: Final = All((_ENABLED, Value("server.enabled")))
 PARTS: Final = (
     Part("agent-policy", "What the node agent may write, beyond RBAC.", ((_ENABLED, _POLICY), (_ENABLED, _BINDING))),
+    Part(
+        "server-policy",
+        "Which Jobs the server may make, beyond RBAC.",
+        ((_JOBS_ENABLED, _JOBS), (_JOBS_ENABLED, _JOBS_BINDING)),
+    ),
 )

@@ -224,7 +224,7 @@ class NamespaceSettings(_Settings):
 
 
 class Policy(_Settings):
-    """ValidatingAdmissionPolicy: an agent writes what is its own node's alone."""
+    """ValidatingAdmissionPolicies: an agent writes what is its own node's alone, and the server makes Jobs of its own Deployment alone."""
 
     enabled: bool = True
     """Needs Kubernetes 1.30 or later, and our definitions (crds.install), for those of Velero before 1.17 drop what it compares. Without it an agent's

@@ -213,7 +213,7 @@ def test_status_and_get(world: World, capsys: pytest.CaptureFixture[str]) -> Non
     assert told.out.splitlines()[1].split()[:2] == ["shop-default-kopia", "Ready"] and "repo key export" in told.err
     assert world.run("repo", "get", "shop-default-kopia", "-o", "json") == 0
     (row,) = json.loads(capsys.readouterr().out)
-    assert row["recovery_key_missing"] is True and row["last_maintenance"] is None
+    assert row["recovery_key_missing"] is True and row["last_maintenance"] is row["last_verification"] is None
     assert world.run("repo", "get", "absent") == 1
     assert "name=absent" in capsys.readouterr().err
 

@@ -1,7 +1,9 @@
 """Keys of repositories: made once, stored first, never replaced, never shown."""
 
 import base64
+import gc
 import threading
+import weakref
 
 import pytest
 from tests.unit.controllers.fake_datapath import FakeDataPath, wait_for
@@ -215,6 +217,19 @@ def test_rotated_credentials_reach_an_open_repository(rig):
     assert repository.credentials.access_key == "first" and opener.renew_now() == 0
     lay_down(rig, "cloud", keys=file.format("second", "s2"))
     assert opener.renew_now() == 1 and repository.credentials.access_key == "second"
+    # One that is given to nobody any more has them as long as somebody works with it, and is let go then.
+    opener.forget(location="s3", namespace="shop")
+    lay_down(rig, "cloud", keys=file.format("third", "s3"))
+    assert opener.renew_now() == 1 and repository.credentials.access_key == "third"
+    gone = weakref.ref(repository)
+    del repository
+    gc.collect()
+    assert gone() is None and opener.renew_now() == 0
+    for _ in range(3):
+        opener.writable(location="s3", namespace="shop")
+        opener.forget(location="s3", namespace="shop")
+        gc.collect()
+    assert len(opener._old) <= 1
 
 
 def test_location_that_was_changed_is_opened_again(rig):

@@ -2,15 +2,19 @@
 
 import itertools
 import json
+from pathlib import Path
 
 import pytest
-from tests.unit.controllers.maintenance_rig import HOUR, NAMESPACE, REPOSITORY, RESTIC, Upkeep
+import yaml
+from tests.unit.controllers.maintenance_rig import HOUR, NAMESPACE, REPOSITORY, RESOURCES, RESTIC, Upkeep
 
 from longshore.controllers.maintenance.ledger import ANNOTATION_LEDGER, Outcome
 from longshore.errors import ConflictError
 from longshore.kube.fake import FakeApiServer
 from longshore.kube.fake.clock import ManualClock
-from longshore.kube.resource import DEPLOYMENTS, JOBS, PODS
+from longshore.kube.resource import CUSTOM_RESOURCE_DEFINITIONS, DEPLOYMENTS, JOBS, PODS
+
+CRDS = Path(__file__).parents[3] / "daemonset" / "crds"
 
 
 @pytest.fixture
@@ -49,11 +53,12 @@ def test_what_is_due_becomes_one_job_and_is_recorded_once(upkeep):
         in upkeep.metrics()
     )
     # Nothing more happens: not by looking again, nor when a server that knows nothing comes.
-    for _ in range(2):
-        upkeep.look()
+    written = upkeep.server.get(REPOSITORY, "shop-default-kopia", namespace=NAMESPACE)
+    for _ in range(3):
+        assert upkeep.look().after_seconds == 300.0
         upkeep.restart()
-    assert upkeep.look().after_seconds == 300.0
-    assert upkeep.status() == status | {"conditions": upkeep.status()["conditions"]} and len(upkeep.jobs()) == 1
+    assert upkeep.server.get(REPOSITORY, "shop-default-kopia", namespace=NAMESPACE) == written
+    assert len(upkeep.jobs()) == 1 and "velero_repo_maintenance_success_total{" not in upkeep.metrics()
 
 
 def test_job_is_the_servers_own_pod(upkeep):
@@ -483,3 +488,55 @@ def test_repository_that_is_gone_is_forgotten(upkeep):
     upkeep.repository("another")
     upkeep.look("another")
     assert len(upkeep.jobs()) == 1 and not upkeep.server.objects(PODS)
+
+
+@pytest.fixture
+def older(upkeep):
+    """Velero's own definitions of 1.18 and 1.9: fields of the status that they do not know are pruned."""
+    kept = {
+        "backuprepositories": ("phase", "message", "lastMaintenanceTime", "recentMaintenance"),
+        "resticrepositories": ("phase", "message", "lastMaintenanceTime"),
+    }
+    for plural, names in kept.items():
+        definition = yaml.safe_load((CRDS / f"velero.io_{plural}.yaml").read_text())
+        schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]
+        schema.pop("x-kubernetes-preserve-unknown-fields", None)
+        schema["properties"] = {name: schema["properties"][name] for name in names}
+        upkeep.client.create(CUSTOM_RESOURCE_DEFINITIONS, definition)
+    return upkeep
+
+
+@pytest.mark.parametrize("kind", ["BackupRepository", "ResticRepository"])
+def test_definitions_that_prune_the_status_lose_nothing_that_decides(older, kind):
+    resource = RESOURCES[kind]
+    older.repository(resource=resource, ago=8 * 24 * HOUR, resticIdentifier="")
+    older.look(kind=kind)
+    older.end(older.jobs()[0], ok=False, text=Outcome(succeeded=False, message="full").text())
+    older.look(kind=kind)
+    status = older.status(resource=resource)
+    assert "conditions" not in status and "full" in status["message"]
+    # A server that starts knows from the object alone that it waits, and then that all is done.
+    older.restart()
+    older.look(kind=kind)
+    assert len(older.jobs()) == 1
+    older.clock.advance(8 * 24 * HOUR)
+    older.look(kind=kind)
+    older.end(older.jobs()[1], text=good())
+    older.look(kind=kind)
+    older.end(older.jobs()[2], text=Outcome(succeeded=True, message="read").text())
+    older.restart()
+    older.look(kind=kind)
+    assert "lastVerificationTime" not in older.status(resource=resource)
+    assert [job["metadata"]["labels"]["longshore.io/operation"] for job in older.jobs()] == [
+        "maintenance",
+        "maintenance",
+        "verification",
+    ]
+    # And it does not write the same again and again.
+    seen = []
+    for _ in range(3):
+        older.look(kind=kind)
+        seen.append(
+            older.server.get(resource, "shop-default-kopia", namespace=NAMESPACE)["metadata"]["resourceVersion"]
+        )
+    assert len(set(seen)) == 1 and len(older.jobs()) == 3

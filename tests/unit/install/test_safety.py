@@ -5,7 +5,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from longshore.controllers.volume_history import VolumeKey, histories
-from longshore.safety import State, Survey, judge
+from longshore.errors import NotFoundError
+from longshore.kube.client import KubeList
+from longshore.safety import State, Survey, judge, look_at_installation
 
 NOW = datetime(2026, 1, 10, 12, 0, tzinfo=UTC)
 
@@ -144,3 +146,41 @@ def test_what_was_not_looked_at_is_not_safe():
 def test_nonsense_is_passed_over():
     nonsense = [{"metadata": {"name": "x"}, "spec": []}, {"metadata": {"name": "y"}, "status": {"phase": 3}}]
     assert list(histories([*nonsense, backup("a", "Completed", 1)])) == [VolumeKey("shop", pod="db-0", volume="data")]
+
+
+class OneRepository:
+    """A cluster in which there is one repository and nothing else."""
+
+    def __init__(self, **status):
+        self.status = status
+
+    def get(self, resource, name, *, namespace):
+        raise NotFoundError(f"not there: kind={resource.kind}, name={name}, namespace={namespace}")
+
+    def list(self, resource, *, namespace):
+        there = resource.kind == "BackupRepository"
+        found = [{"metadata": {"name": "r", "namespace": namespace}, "status": self.status}] if there else []
+        return KubeList(items=found, resource_version="1")
+
+
+def repository_part(**status):
+    (part,) = [
+        one for one in look_at_installation(OneRepository(**status), namespace="velero").parts if one.name == "r"
+    ]
+    return part
+
+
+def test_repository_tells_of_its_upkeep():
+    last = {"lastMaintenanceTime": "2026-01-10T00:00:00Z", "lastVerificationTime": "2026-01-09T00:00:00Z"}
+    part = repository_part(phase="Ready", **last)
+    assert part.ok
+    assert part.text == "Ready; maintained 2026-01-10T00:00:00Z; verified 2026-01-09T00:00:00Z"
+
+
+@pytest.mark.parametrize("type_", ["RecoveryKeyMissing", "MaintenanceFailed", "VerificationFailed"])
+def test_repository_at_risk_is_not_safe_and_says_it_once(type_):
+    condition = {"type": type_, "status": "True", "message": "see to it"}
+    part = repository_part(phase="Ready", message="the last one failed: see to it", conditions=[condition])
+    assert not part.ok and part.text.count("see to it") == 1
+    assert "see to it" in repository_part(phase="Ready", conditions=[condition]).text
+    assert repository_part(phase="Ready", conditions=[{**condition, "status": "False"}]).ok

@@ -35,13 +35,14 @@ def command(session: ClusterSession, *, names: tuple[str, ...], form: str) -> in
         for row in rows:
             output.row(row)
     else:
-        columns = [Column(one) for one in ("NAME", "STATUS", "LAST MAINTENANCE", "KEY", "MESSAGE")]
+        columns = [Column(one) for one in ("NAME", "STATUS", "LAST MAINTENANCE", "LAST VERIFICATION", "KEY", "MESSAGE")]
         words = {True: "at risk", False: "kept elsewhere", None: "-"}
         cells = [
             (
                 row["name"],
                 row["phase"] or "New",
                 row["last_maintenance"] or "-",
+                row["last_verification"] or "-",
                 words[row["recovery_key_missing"]],
                 row["message"] or "-",
             )
@@ -81,6 +82,7 @@ def _rows(session: ClusterSession) -> list[dict[str, Any]]:
                         "phase": status.get("phase", ""),
                         "message": status.get("message", ""),
                         "last_maintenance": status.get("lastMaintenanceTime"),
+                        "last_verification": status.get("lastVerificationTime"),
                         "recovery_key_missing": None if risk is None else risk == "True",
                     }
                 )
