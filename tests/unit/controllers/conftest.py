@@ -1,9 +1,11 @@
 """A node with its cluster for each test."""
 
 import pytest
+from tests.unit.controllers.maintenance_rig import Upkeep
 from tests.unit.controllers.rig import Rig
 
 from longshore.kube.fake import FakeApiServer
+from longshore.kube.fake.clock import ManualClock
 
 
 @pytest.fixture
@@ -14,3 +16,12 @@ def rig(tmp_path):
             yield made
         finally:
             made.close()
+
+
+@pytest.fixture
+def upkeep(tmp_path):
+    clock = ManualClock()
+    with FakeApiServer(clock=clock) as server:
+        made = Upkeep(server, clock, tmp_path)
+        yield made
+        made.close()

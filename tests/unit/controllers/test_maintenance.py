@@ -1,33 +1,13 @@
 """Maintenance by schedule: what is due begins once, what runs is adopted, what ended is recorded once, and what fails is told."""
 
 import itertools
-import json
-from pathlib import Path
 
 import pytest
-import yaml
-from tests.unit.controllers.maintenance_rig import HOUR, NAMESPACE, REPOSITORY, RESOURCES, RESTIC, Upkeep
+from tests.unit.controllers.maintenance_rig import HOUR, NAMESPACE, REPOSITORY, RESTIC, good
 
 from longshore.controllers.maintenance.ledger import ANNOTATION_LEDGER, Outcome
 from longshore.errors import ConflictError
-from longshore.kube.fake import FakeApiServer
-from longshore.kube.fake.clock import ManualClock
-from longshore.kube.resource import CUSTOM_RESOURCE_DEFINITIONS, DEPLOYMENTS, JOBS, PODS
-
-CRDS = Path(__file__).parents[3] / "daemonset" / "crds"
-
-
-@pytest.fixture
-def upkeep(tmp_path):
-    clock = ManualClock()
-    with FakeApiServer(clock=clock) as server:
-        made = Upkeep(server, clock, tmp_path)
-        yield made
-        made.close()
-
-
-def good(freed=7):
-    return Outcome(succeeded=True, message="freed", figures={"bytes_freed": freed}).text()
+from longshore.kube.resource import DEPLOYMENTS, JOBS, PODS
 
 
 def test_what_is_due_becomes_one_job_and_is_recorded_once(upkeep):
@@ -59,85 +39,6 @@ def test_what_is_due_becomes_one_job_and_is_recorded_once(upkeep):
         upkeep.restart()
     assert upkeep.server.get(REPOSITORY, "shop-default-kopia", namespace=NAMESPACE) == written
     assert len(upkeep.jobs()) == 1 and "velero_repo_maintenance_success_total{" not in upkeep.metrics()
-
-
-def test_job_is_the_servers_own_pod(upkeep):
-    upkeep.repository()
-    upkeep.look()
-    (job,) = upkeep.jobs()
-    template = job["spec"]["template"]
-    pod, (container,) = template["spec"], template["spec"]["containers"]
-    assert container["image"] == "registry/longshore:1" and container["command"] == ["/velero"]
-    assert container["args"][:3] == ["repo", "maintain", "shop-default-kopia"]
-    assert container["env"] and container["volumeMounts"] and container["resources"] == {"limits": {"memory": "512Mi"}}
-    assert pod["serviceAccountName"] == "longshore-server" and pod["volumes"] and pod["securityContext"]
-    assert not {"livenessProbe", "ports"} & container.keys() and pod["restartPolicy"] == "Never"
-    assert pod["affinity"] == {"nodeAffinity": {"n": "a"}}
-    labels = template["metadata"]["labels"]
-    # Nothing that looks for servers may find it.
-    assert "component" not in labels and labels["azure.workload.identity/use"] == "true"
-    assert labels["velero.io/repo-name"] == "shop-default-kopia" and template["metadata"]["annotations"] == {
-        "iam": "role"
-    }
-    (owner,) = job["metadata"]["ownerReferences"]
-    assert owner["kind"] == "BackupRepository" and job["spec"]["backoffLimit"] == 0
-
-
-def test_config_map_chooses_nodes_and_resources(upkeep):
-    shared = {
-        "podResources": {"memoryLimit": "1Gi"},
-        "priorityClassName": "low",
-        "podLabels": {"team": "storage", "velero.io/repo-name": "forged"},
-        "podAnnotations": {"a": "b"},
-    }
-    own = {
-        "loadAffinity": [{"nodeSelector": {"matchLabels": {"disk": "ssd"}}}],
-        "podResources": {"cpuRequest": "1", "memoryLimit": "2Gi", "cpuLimit": ""},
-        "priorityClassName": "high",
-    }
-    upkeep.config_map(**{"global": json.dumps(shared), "shop-default-kopia": json.dumps(own)})
-    upkeep.restart(config_map="maintenance")
-    upkeep.repository()
-    upkeep.look()
-    template = upkeep.jobs()[0]["spec"]["template"]
-    assert template["spec"]["containers"][0]["resources"] == {"requests": {"cpu": "1"}, "limits": {"memory": "2Gi"}}
-    assert template["spec"]["priorityClassName"] == "low"
-    (term,) = template["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][
-        "nodeSelectorTerms"
-    ]
-    assert term == {"matchExpressions": [{"key": "disk", "operator": "In", "values": ["ssd"]}]}
-    assert template["metadata"]["labels"]["team"] == "storage"
-    assert template["metadata"]["labels"]["velero.io/repo-name"] == "shop-default-kopia"
-
-
-@pytest.mark.parametrize(
-    ("entry", "said"),
-    [
-        ("{", "no JSON"),
-        ('{"podResources": {"memory": "1Gi"}}', "podResources.memory"),
-        ('{"loadAffinity": {"nodeSelector": {}}}', "loadAffinity"),
-        ('{"keepLatestMaintenanceJobs": -1}', "keepLatestMaintenanceJobs"),
-        ('{"verifyFrequency": "weekly"}', "verifyFrequency"),
-    ],
-)
-def test_config_map_that_cannot_be_read_begins_nothing_and_is_told(upkeep, entry, said):
-    upkeep.config_map(**{"global": entry})
-    upkeep.restart(config_map="maintenance")
-    upkeep.repository()
-    upkeep.look()
-    assert upkeep.jobs() == []
-    assert (
-        said in upkeep.condition("MaintenanceFailed")["message"]
-        and "configmap=velero/maintenance" in upkeep.status()["message"]
-    )
-    # Not again at once, and not in silence for ever: it is tried again when the map may be mended.
-    upkeep.config_map()
-    upkeep.clock.advance(14 * 60)
-    upkeep.look()
-    assert upkeep.jobs() == []
-    upkeep.clock.advance(2 * 60)
-    upkeep.look()
-    assert len(upkeep.jobs()) == 1
 
 
 def test_failure_is_told_once_and_tried_again_ever_later(upkeep):
@@ -308,33 +209,6 @@ def test_run_that_was_given_up_may_not_go_on(upkeep):
     assert upkeep.jobs() == [] and len(upkeep.status()["recentMaintenance"]) == 1
 
 
-@pytest.mark.parametrize(
-    ("text", "reason", "said"),
-    [
-        ("", "OOMKilled", "podResources.memoryLimit"),
-        ("Traceback: aws_secret_access_key=AKIAIOSFODNN7EXAMPLE", "Error", "last_words="),
-        ("", "Error", "kubectl logs job/"),
-        ('{"longshore": 1, "succeeded": true, "message": "all well"}', "Error", "failed without a report"),
-    ],
-)
-def test_run_without_a_report_is_told_by_its_pod(upkeep, text, reason, said):
-    upkeep.repository()
-    upkeep.look()
-    upkeep.end(upkeep.jobs()[0], ok=False, text=text, reason=reason)
-    upkeep.look()
-    (entry,) = upkeep.status()["recentMaintenance"]
-    assert entry["result"] == "Failed" and said in entry["message"] and "AKIAIOSFODNN7EXAMPLE" not in entry["message"]
-
-
-def test_pod_that_is_gone_leaves_the_jobs_own_word(upkeep):
-    upkeep.repository()
-    upkeep.look()
-    upkeep.end(upkeep.jobs()[0], with_pod=False)
-    upkeep.look()
-    (entry,) = upkeep.status()["recentMaintenance"]
-    assert entry["result"] == "Succeeded" and "no report" in entry["message"]
-
-
 def test_ended_jobs_are_kept_by_number(upkeep):
     upkeep.repository()
     upkeep.restart(keep=2)
@@ -488,55 +362,3 @@ def test_repository_that_is_gone_is_forgotten(upkeep):
     upkeep.repository("another")
     upkeep.look("another")
     assert len(upkeep.jobs()) == 1 and not upkeep.server.objects(PODS)
-
-
-@pytest.fixture
-def older(upkeep):
-    """Velero's own definitions of 1.18 and 1.9: fields of the status that they do not know are pruned."""
-    kept = {
-        "backuprepositories": ("phase", "message", "lastMaintenanceTime", "recentMaintenance"),
-        "resticrepositories": ("phase", "message", "lastMaintenanceTime"),
-    }
-    for plural, names in kept.items():
-        definition = yaml.safe_load((CRDS / f"velero.io_{plural}.yaml").read_text())
-        schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]
-        schema.pop("x-kubernetes-preserve-unknown-fields", None)
-        schema["properties"] = {name: schema["properties"][name] for name in names}
-        upkeep.client.create(CUSTOM_RESOURCE_DEFINITIONS, definition)
-    return upkeep
-
-
-@pytest.mark.parametrize("kind", ["BackupRepository", "ResticRepository"])
-def test_definitions_that_prune_the_status_lose_nothing_that_decides(older, kind):
-    resource = RESOURCES[kind]
-    older.repository(resource=resource, ago=8 * 24 * HOUR, resticIdentifier="")
-    older.look(kind=kind)
-    older.end(older.jobs()[0], ok=False, text=Outcome(succeeded=False, message="full").text())
-    older.look(kind=kind)
-    status = older.status(resource=resource)
-    assert "conditions" not in status and "full" in status["message"]
-    # A server that starts knows from the object alone that it waits, and then that all is done.
-    older.restart()
-    older.look(kind=kind)
-    assert len(older.jobs()) == 1
-    older.clock.advance(8 * 24 * HOUR)
-    older.look(kind=kind)
-    older.end(older.jobs()[1], text=good())
-    older.look(kind=kind)
-    older.end(older.jobs()[2], text=Outcome(succeeded=True, message="read").text())
-    older.restart()
-    older.look(kind=kind)
-    assert "lastVerificationTime" not in older.status(resource=resource)
-    assert [job["metadata"]["labels"]["longshore.io/operation"] for job in older.jobs()] == [
-        "maintenance",
-        "maintenance",
-        "verification",
-    ]
-    # And it does not write the same again and again.
-    seen = []
-    for _ in range(3):
-        older.look(kind=kind)
-        seen.append(
-            older.server.get(resource, "shop-default-kopia", namespace=NAMESPACE)["metadata"]["resourceVersion"]
-        )
-    assert len(set(seen)) == 1 and len(older.jobs()) == 3
