@@ -59,6 +59,8 @@ def build_wheel(root: Path, target: Path, *, epoch: int) -> Path:
         epoch=epoch,
     )
     (wheel,) = out.glob("*.whl")
+    if told := tells_of_machine(wheel, [root, _cargo_home()]):
+        raise ImageError(f"the wheel holds paths of this machine, so that no other would build the same: files={told}")
     return wheel
 
 
@@ -79,6 +81,12 @@ def build_helper(root: Path, target: Path, *, architecture: str, epoch: int) -> 
     if not is_static(data):
         raise ImageError("the restore-wait helper is not static: the C library's static part (libc.a) may be missing")
     return data
+
+
+def tells_of_machine(wheel: Path, places: list[Path]) -> list[str]:
+    """Name the files of a wheel in which one of the folders is written; those that the image leaves out do not count."""
+    texts = [os.fsencode(place) + b"/" for place in places]
+    return [path for path, file in wheel_files(wheel).files() if any(text in file.data for text in texts)]
 
 
 def is_static(program: bytes) -> bool:
@@ -112,8 +120,12 @@ def commands(helper: bytes) -> Tree:
     return tree
 
 
+def _cargo_home() -> Path:
+    return Path(os.environ.get("CARGO_HOME") or Path.home() / ".cargo")
+
+
 def _build(command: list[str], root: Path, target: Path, *, epoch: int, flags: list[str] | None = None) -> None:
-    home = os.environ.get("CARGO_HOME") or str(Path.home() / ".cargo")
+    home = str(_cargo_home())
     # The last that fits wins: the clone may lie below cargo's home or the other way round.
     places = sorted({home: "/cargo", str(root): "/longshore"}.items(), key=lambda pair: len(pair[0]))
     environment = {

@@ -116,10 +116,14 @@ def test_same_version_with_other_bytes_is_refused(mirror: Mirror) -> None:
 
 
 @needs_apt
-def test_mirror_that_does_not_answer_is_not_one_that_moved_on(mirror: Mirror) -> None:
+@pytest.mark.parametrize("is_listed", [False, True])
+def test_mirror_that_does_not_answer_is_not_one_that_moved_on(mirror: Mirror, is_listed: bool) -> None:
     pin = mirror.publish("one", "1.0", "hello")
-    mirror.sources.write_text(f"deb [trusted=yes] file://{mirror.folder}/nowhere ./\n")
-    with pytest.raises(ImageError) as caught:
+    if is_listed:
+        (mirror.folder / "one_1.0_all.deb").unlink()
+    else:
+        mirror.sources.write_text(f"deb [trusted=yes] file://{mirror.folder}/nowhere ./\n")
+    with pytest.raises(ImageError, match="cannot be had") as caught:
         mirror.fetch(pin)
     assert not isinstance(caught.value, PinGoneError)
 

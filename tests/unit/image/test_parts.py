@@ -3,6 +3,7 @@
 import json
 import re
 import tomllib
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +224,16 @@ def _elf(*segments: int) -> bytes:
 def test_program_that_asks_for_a_loader_is_not_static() -> None:
     assert ours.is_static(_elf(1, 2, 6))
     assert not ours.is_static(_elf(1, 3, 2))
+
+
+def test_wheel_that_tells_of_its_machine_is_noticed(tmp_path: Path) -> None:
+    wheel = tmp_path / "x.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("longshore/_native.abi3.so", b"\0panic at /home/me/.cargo/registry/x.rs\0")
+        archive.writestr("longshore/a.py", b"# /cargo/registry, /home/me/.cargo-not\n")
+        archive.writestr("longshore-1.dist-info/sboms/x.json", b"file:///home/me/.cargo/x")
+    assert ours.tells_of_machine(wheel, [Path("/home/me/.cargo")]) == ["usr/lib/longshore/longshore/_native.abi3.so"]
+    assert ours.tells_of_machine(wheel, [Path("/home/me/longshore")]) == []
 
 
 def test_commands_have_veleros_names() -> None:
