@@ -151,12 +151,6 @@ impl Log {
         Ok(u64::try_from(rustix::fs::fstat(&self.file)?.st_size).unwrap_or(0))
     }
 
-    /// When it was last written to, in nanoseconds since 1970.
-    pub fn written_nanos(&self) -> io::Result<i128> {
-        let stat = rustix::fs::fstat(&self.file)?;
-        Ok(i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec))
-    }
-
     /// Reads at a place, all of `buf`.
     pub fn read_exact_at(&self, buf: &mut [u8], offset_bytes: u64) -> io::Result<()> {
         self.file.read_exact_at(buf, offset_bytes)
@@ -181,6 +175,12 @@ impl Log {
     pub fn remove(&self) -> io::Result<()> {
         Ok(rustix::fs::unlinkat(CWD, &self.path, rustix::fs::AtFlags::empty())?)
     }
+}
+
+/// When a file was last written to, in nanoseconds since 1970.
+pub(crate) fn written_nanos(path: &Path) -> io::Result<i128> {
+    let stat = rustix::fs::statat(CWD, path, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec))
 }
 
 /// Makes a folder for this user alone, unless it is there.

@@ -510,6 +510,27 @@ fn a_fenced_run_begins_again_and_reads_again_only_what_is_gone() {
 }
 
 #[test]
+fn journals_of_volumes_that_are_gone_are_removed_and_those_of_others_stay() {
+    let bench = Bench::new();
+    bench.killed_after_packs(&options(), 1);
+    let folder = bench.journals()[0].parent().unwrap().to_owned();
+    let (old, young) = (folder.join("0".repeat(32)), folder.join("1".repeat(32)));
+    for path in [&old, &young] {
+        std::fs::write(path, b"of another volume").unwrap();
+    }
+    let days = |count: i64| rustix::fs::Timespec {
+        tv_sec: World::system().clock.wall_nanos() / 1_000_000_000 - count * 86_400,
+        tv_nsec: 0,
+    };
+    for (path, age) in [(&old, 31), (&young, 29)] {
+        let times = rustix::fs::Timestamps { last_access: days(age), last_modification: days(age) };
+        rustix::fs::utimensat(rustix::fs::CWD, path, &times, rustix::fs::AtFlags::empty()).unwrap();
+    }
+    assert!(bench.run().unwrap().files_resumed > 0);
+    assert_eq!((old.exists(), young.exists()), (false, true));
+}
+
+#[test]
 fn two_backups_of_one_volume_do_not_share_a_journal_and_without_a_cache_there_is_none() {
     let bench = Bench::new();
     let (root, _) = undisturbed(&bench);

@@ -285,9 +285,9 @@ fn forget_old(repository: &Repository, own: &str) {
         else {
             continue;
         };
-        if let Some(log) = repository.cache.log(FOLDER, name)
-            && log.written_nanos().is_ok_and(|written| now - written > KEPT_NANOS)
-        {
+        // Its age first: to hold the journal of another volume, be it for a moment, might keep its backup from going on.
+        let is_old = repository.cache.written_nanos(key.as_str()).is_some_and(|written| now - written > KEPT_NANOS);
+        if is_old && let Some(log) = repository.cache.log(FOLDER, name) {
             let _ = log.remove();
         }
     }

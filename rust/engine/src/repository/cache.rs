@@ -4,7 +4,7 @@
 //! only: every reader checks seals, and what exists is always asked of the store. All works with none ([`Cache::none`]). It takes at most
 //! its limit: what no longer fits is not kept, and what the repository no longer lists is forgotten when its index is loaded.
 
-use crate::system::{Draft, Log, Named};
+use crate::system::{Draft, Log, Named, written_nanos};
 use longshore_format::id::RepositoryId;
 use longshore_kernels::map::Map;
 use longshore_store::{Key, Store};
@@ -124,6 +124,11 @@ impl Cache {
                 None
             }
         }
+    }
+
+    /// When the file of a key was last written to, in nanoseconds since 1970; none when there is none.
+    pub(crate) fn written_nanos(&self, key: &str) -> Option<i128> {
+        written_nanos(&self.folder.as_ref()?.join(key)).ok()
     }
 
     /// Bytes that it may still take.
