@@ -549,6 +549,7 @@ def test_every_json_field_is_documented_and_every_documented_field_is_there(
     )
     pack.rename(tmp_path / "pack")
     look("volume verify", snapshot, code=4)
+    look("repo repair", code=4)
     look("volume delete", snapshot, "--yes")
     look("volume list", "--repository", tmp_path / "nowhere", code=10)
 

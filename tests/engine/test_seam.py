@@ -44,7 +44,7 @@ def test_every_kind_of_error_has_one_class() -> None:
 
 
 @pytest.mark.parametrize(
-    "ours", [results.Progress, results.BackupResult, results.RestoreResult, results.CheckResult, results.Snapshot, results.KeySlot,
+    "ours", [results.Progress, results.BackupResult, results.RestoreResult, results.CheckResult, results.RepairResult, results.Snapshot, results.KeySlot,
              results.RepositoryStatus, results.Entry],
 )  # fmt: skip
 def test_results_have_the_same_fields_on_both_sides(ours: type) -> None:

@@ -5,6 +5,7 @@ Each turns text into a value or says what was expected, as click's own types do;
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterable
@@ -14,9 +15,10 @@ import click
 
 from longshore.errors import LongshoreError, UsageError
 
-__all__ = ["BYTES", "COMPRESSION", "SNAPSHOT_PATH", "SPAN", "matcher", "parse_tags", "read_patterns"]
+__all__ = ["BYTES", "COMPRESSION", "SHARE", "SNAPSHOT_PATH", "SPAN", "matcher", "parse_tags", "read_patterns"]
 
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?b?)", re.IGNORECASE)
+_PERCENT: Final = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 _POWERS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 LEVEL_MAX: Final = 19
 
@@ -48,6 +50,22 @@ class _Compression(click.ParamType[str | int]):
         if not (text.isascii() and text.isdigit() and 1 <= int(text) <= LEVEL_MAX):
             self.fail(f"this is no compression: {text!r} (write auto, none or a zstd level from 1 to 19)", param, ctx)
         return int(text)
+
+
+class _Share(click.ParamType[int]):
+    """`5%` as the number of parts of which one is taken: 20."""
+
+    name = "share"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        match = _PERCENT.fullmatch(str(value).strip())
+        percent = float(match[1]) if match else 0.0
+        if not 0.01 <= percent <= 100:
+            self.fail(f"this is no share: {value!r} (write for example 5%)", param, ctx)
+        # So many parts that none is larger than what was asked for; 100/5 must not come to 20.000001.
+        return math.ceil(round(100 / percent, 6))
 
 
 class _Span(click.ParamType[float]):
@@ -85,6 +103,7 @@ class _SnapshotPath(click.ParamType[tuple[str, bytes]]):
 BYTES: Final = _Bytes()
 COMPRESSION: Final = _Compression()
 SNAPSHOT_PATH: Final = _SnapshotPath()
+SHARE: Final = _Share()
 SPAN: Final = _Span()
 
 

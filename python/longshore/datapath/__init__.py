@@ -13,7 +13,7 @@ It does not know Kubernetes, storage locations or the command line. Rooms: `stor
 from longshore.datapath.enginelog import set_log_level
 from longshore.datapath.jobs import Job
 from longshore.datapath.keys import Key
-from longshore.datapath.options import BackupOptions, PruneOptions, RestoreOptions
+from longshore.datapath.options import BackupOptions, PruneOptions, RepairOptions, RestoreOptions
 from longshore.datapath.repository import Repository, exists, init, open  # noqa: A004 - the word of the contract: open a repository
 from longshore.datapath.results import (
     BackupResult,
@@ -28,6 +28,7 @@ from longshore.datapath.results import (
     PackFate,
     Progress,
     PruneResult,
+    RepairResult,
     RepositoryStatus,
     RestoreResult,
     Snapshot,
@@ -56,6 +57,8 @@ __all__ = [
     "Progress",
     "PruneOptions",
     "PruneResult",
+    "RepairOptions",
+    "RepairResult",
     "Repository",
     "RepositoryStatus",
     "RestoreOptions",

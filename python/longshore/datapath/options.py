@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 
-__all__ = ["BackupOptions", "PruneOptions", "RestoreOptions"]
+__all__ = ["BackupOptions", "PruneOptions", "RepairOptions", "RestoreOptions"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +95,18 @@ class RestoreOptions:
             allow_trusted_xattrs=True,
             allow_selinux=True,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepairOptions:
+    """What a repair does."""
+
+    dry_run: bool = False
+    """Say what would be done; write nothing."""
+    read_data: bool = False
+    """Read every pack, not only what leads to them: finds what rots at rest."""
+    host: str = ""
+    """For people."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from longshore.datapath import machine
 from longshore.datapath.enginelog import forward
 from longshore.datapath.jobs import Job
 from longshore.datapath.keys import Key, native_key
-from longshore.datapath.options import BackupOptions, PruneOptions, RestoreOptions
+from longshore.datapath.options import BackupOptions, PruneOptions, RepairOptions, RestoreOptions
 from longshore.datapath.results import (
     BackupResult,
     CheckResult,
@@ -23,6 +23,7 @@ from longshore.datapath.results import (
     EntryPage,
     KeySlot,
     PruneResult,
+    RepairResult,
     RepositoryStatus,
     RestoreResult,
     Snapshot,
@@ -36,6 +37,7 @@ __all__ = ["Repository", "exists", "init", "open"]
 
 T = TypeVar("T")
 _BUCKET_READERS: Final = 4
+_PARTS_MAX: Final = 10_000
 """With 20 ms to the first byte on two processors: two readers 84 MB/s, four 122. Eight are no faster and fetch a third of all bytes twice, because the engine's
 cache of regions holds nine."""
 _BUCKET_READER_BYTES: Final = 32 << 20
@@ -279,33 +281,46 @@ class Repository:
         )
         return Job(native, lambda result: adopt(RestoreResult, result))
 
-    def check(self, *, read_data: bool = False, read_percent: int | None = None) -> Job[CheckResult]:
+    def check(
+        self, *, read_data: bool = False, read_percent: int | None = None, share: tuple[int, int] | None = None
+    ) -> Job[CheckResult]:
         """Start to look whether everything is there that snapshots need.
 
         Args:
             read_data: read every pack and recompute the id of every chunk, too.
             read_percent: read so many of a hundred packs, chosen at random.
+            share: (part, parts): read the packs of one part out of so many, which are the same each time; all parts together are all packs.
         """
+        _no_share_or(share)
         percent = read_percent if read_percent is not None else 100 if read_data else 0
         if not 0 <= percent <= 100:
             raise UsageError(f"the share of packs to read is a percentage: read_percent={percent}", "give 0 to 100")
         memory = machine.memory_limit_bytes()
         native = self._native.check(
-            read_percent=percent, workers=self._readers(memory), memory_limit_bytes=memory, host=""
+            read_percent=percent,
+            share=share,
+            workers=self._readers(memory),
+            memory_limit_bytes=memory,
+            host="",
         )
         return Job(native, lambda result: adopt(CheckResult, result))
 
-    def verify(self, snapshot_id: str, *, tags_only: bool = False) -> Job[CheckResult]:
+    def verify(
+        self, snapshot_id: str, *, tags_only: bool = False, share: tuple[int, int] | None = None
+    ) -> Job[CheckResult]:
         """Start to read everything that one snapshot needs, and name the files that damage hurts.
 
         Args:
             snapshot_id: its id or a unique prefix of it.
             tags_only: check the seals only; without it the id of every chunk is recomputed, too.
+            share: (part, parts): read the packs of one part alone, as `check` has it; of the others, that they are there.
         """
+        _no_share_or(share)
         memory = machine.memory_limit_bytes()
         native = self._native.verify(
             snapshot_id,
             tags_only=tags_only,
+            share=share,
             workers=self._readers(memory),
             memory_limit_bytes=memory,
             host="",
@@ -337,11 +352,33 @@ class Repository:
         )
         return Job(native, lambda result: adopt(PruneResult, result))
 
+    def repair(self, options: RepairOptions) -> Job[RepairResult]:
+        """Start to put right what is damaged, as far as that can be done, and to write down what cannot.
+
+        Returns:
+            The job, which runs already.
+        """
+        memory = machine.memory_limit_bytes()
+        native = self._native.repair(
+            dry_run=options.dry_run,
+            read_data=options.read_data,
+            workers=self._readers(memory),
+            memory_limit_bytes=memory,
+            host=options.host,
+        )
+        return Job(native, lambda result: adopt(RepairResult, result))
+
     def _readers(self, memory_limit_bytes: int) -> int:
         """Give how many threads read: as many as may compute; more for a bucket, where each mostly waits, if memory allows."""
         if isinstance(self.store, FolderStore):
             return machine.workers()
         return max(machine.workers(), min(_BUCKET_READERS, memory_limit_bytes // _BUCKET_READER_BYTES))
+
+
+def _no_share_or(share: tuple[int, int] | None) -> None:
+    """Refuse a share that is none."""
+    if share is not None and not 0 <= share[0] < share[1] <= _PARTS_MAX:
+        raise UsageError(f"there is no such part: part={share[0]}, parts={share[1]}", "count parts from 0")
 
 
 def _positive(name: str, value: int | None, default: Callable[[], int]) -> int:

@@ -23,6 +23,7 @@ __all__ = [
     "PackFate",
     "Progress",
     "PruneResult",
+    "RepairResult",
     "RepositoryStatus",
     "RestoreResult",
     "Snapshot",
@@ -175,6 +176,53 @@ class CheckResult:
     seconds: float
     exit_code: int
     """0, or 4 when there are errors."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepairResult:
+    """What a repair found and did; of a dry run, what it would do."""
+
+    findings: list[Finding]
+    """Errors first, a thousand at most."""
+    errors: int
+    warnings: int
+    hurt: list[HurtItem]
+    """What cannot be restored whole, the first thousand."""
+    items_hurt: int
+    snapshots: int
+    """That count."""
+    snapshots_hurt: int
+    """With items that cannot be restored whole."""
+    snapshots_touched: int
+    """That damage touches; some of them may be whole all the same."""
+    snapshots_damaged: int
+    """Whose own object cannot be read."""
+    slots_damaged: int
+    """Keys whose holders cannot open the repository."""
+    packs: int
+    pack_bytes: int
+    bytes_read: int
+    packs_damaged: int
+    packs_indexed: int
+    """That the index did not list, or wrongly, and lists now."""
+    segments_written: int
+    segments_deleted: int
+    """That could not be read, or were wrong."""
+    frames_moved: int
+    """Out of packs whose header is damaged."""
+    bytes_moved: int
+    tables_rebuilt: int
+    """Usage tables made again out of directories."""
+    frames_lost: int
+    """That lie nowhere whole."""
+    chunks_missing: int
+    """That snapshots need; a backup whose source still has them stores them again."""
+    recorded: bool
+    """What is lost was written down, for backups and prunes."""
+    dry_run: bool
+    seconds: float
+    exit_code: int
+    """0, or 4 when something is lost."""
 
 
 @dataclass(frozen=True, slots=True)

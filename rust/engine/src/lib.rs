@@ -1,6 +1,6 @@
 //! The data path: where format and store meet.
 //!
-//! Arrows in here point down only: `backup, restore, check, prune → statcache, journal, packer → repository → job → error`; `chunker`, `system` and `volume`
+//! Arrows in here point down only: `repair → check`; `backup, restore, check, prune → statcache, journal, packer → repository → job → error`; `chunker`, `system` and `volume`
 //! are leaves.
 //! Clock, randomness, filesystem, store and threads are handed in ([`seams::World`], [`volume::Fs`], `Store`).
 
@@ -13,6 +13,7 @@ pub mod job;
 mod journal;
 pub mod packer;
 pub mod prune;
+pub mod repair;
 pub mod repository;
 pub mod restore;
 pub mod running;

@@ -13,11 +13,11 @@ use bytes::Bytes;
 use common::{back_up, init, look, noise, open, restore_with, write};
 use longshore_engine::ErrorKind;
 use longshore_engine::browse::{Browser, ListOptions};
-use longshore_engine::check::{CheckOptions, CheckReport, run, verify_snapshot};
+use longshore_engine::check::{CheckOptions, CheckReport, Share, run, verify_snapshot};
 use longshore_engine::job::Job;
 use longshore_engine::repository::Repository;
 use longshore_engine::restore::{LossKind, RestoreOptions};
-use longshore_format::id::SessionId;
+use longshore_format::id::{PackName, SessionId};
 use longshore_store::layers::{Call, Effect, Fault, Verb};
 use longshore_store::{Key, MemoryStore, Store};
 use std::collections::BTreeMap;
@@ -266,4 +266,73 @@ fn entries_are_listed_found_and_streamed() {
     assert_eq!(browser.stat(b"d0/none").unwrap_err().kind(), ErrorKind::PathNotFound);
     assert_eq!(browser.cat(b"d0", &mut |_| Ok(())).unwrap_err().kind(), ErrorKind::Usage);
     assert_eq!(browser.stat(b"large").unwrap().size_bytes, 3 << 20);
+}
+
+#[test]
+fn every_pack_is_read_once_in_a_round_of_shares() {
+    let case = Case::new();
+    let repository = open(Arc::clone(&case.store) as _).unwrap();
+    // More packs, of more sessions.
+    let source = case.folder.path().join("source");
+    for n in 0..6u64 {
+        write(&source.join("more"), &noise(1000 + n, 300_000));
+        back_up(&repository, &source);
+    }
+    let packs: Vec<Key> = case.store.list("packs/", None, 1000).unwrap().entries.into_iter().map(|e| e.key).collect();
+    for parts in [1, 3, 20] {
+        let read = |part: u32, options: CheckOptions| {
+            let touched = Arc::new(std::sync::Mutex::new(std::collections::BTreeSet::new()));
+            let seen = Arc::clone(&touched);
+            let plan = move |call: &Call<'_>| {
+                if call.verb == Verb::GetRange && call.key.starts_with("packs/") {
+                    seen.lock().unwrap().insert(call.key.to_owned());
+                }
+                Effect::Pass
+            };
+            let store: Arc<dyn Store> = Arc::new(Fault::new(case.store.fork(), plan));
+            let options = CheckOptions { share: Some(Share { part, parts }), ..options };
+            let report = verify_snapshot(&open(store).unwrap(), case.snapshot, true, &Arc::new(Job::new()), &options).unwrap();
+            assert_eq!((report.exit_code, &report.findings), (0, &vec![]));
+            let touched = touched.lock().unwrap().clone();
+            (touched, report.frames_read)
+        };
+        let (mut all, mut frames) = (std::collections::BTreeSet::new(), 0);
+        for part in 0..parts {
+            let (touched, read) = read(part, CheckOptions::default());
+            for pack in touched {
+                assert!(all.insert(pack), "a pack was read in two parts of {parts}");
+            }
+            frames += read;
+        }
+        let whole = verify(&repository, case.snapshot, true);
+        assert_eq!(frames, whole.frames_read, "{parts} parts");
+        assert_eq!(all.len() as u64, whole.packs, "{parts} parts");
+        // Damage is found by the part that holds it, of whatever snapshot.
+        let mut found = 0;
+        for part in 0..parts {
+            let store = Arc::new(case.store.fork());
+            let body = store.get(&packs[0], 1 << 30).unwrap();
+            let mut bad = body.to_vec();
+            bad[body.len() / 2] ^= 1;
+            store.overwrite(&packs[0], Bytes::from(bad));
+            let options = CheckOptions { share: Some(Share { part, parts }), ..CheckOptions::default() };
+            let report = run(&open(store as _).unwrap(), &Arc::new(Job::new()), &options).unwrap();
+            found += u32::from(report.exit_code == 4);
+        }
+        assert_eq!(found, 1, "{parts} parts");
+    }
+}
+
+#[test]
+fn packs_of_one_session_are_shared_out_evenly() {
+    for (seed, parts) in [(1u8, 20u32), (77, 7), (255, 3)] {
+        let packs = (0..parts * 10).map(|number| PackName { session: SessionId([seed; 16]), number });
+        let mut sizes = vec![0; parts as usize];
+        for pack in packs {
+            let holders: Vec<u32> = (0..parts).filter(|part| Share { part: *part, parts }.holds(pack)).collect();
+            assert_eq!(holders.len(), 1);
+            sizes[holders[0] as usize] += 1;
+        }
+        assert!(sizes.iter().all(|size| *size == 10), "{sizes:?}");
+    }
 }

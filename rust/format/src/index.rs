@@ -8,6 +8,7 @@
 use crate::envelope::Codec;
 use crate::id::{ChunkId, ChunkKind, PackName, RandomName, SessionId};
 use crate::pack::{BirthName, Frame};
+use crate::repair::chunk_prefix as prefix;
 use crate::seal::{self, ObjectType};
 use crate::{FormatError, Keys, Result, limits};
 use std::collections::BTreeMap;
@@ -234,12 +235,6 @@ pub fn open_segment(keys: &Keys, name: RandomName, bytes: &[u8], codec: &mut Cod
     seal::open_object(keys, ObjectType::Index, &index_key(name), bytes, limits::INDEX_BYTES_MAX, codec)
 }
 
-fn prefix(id: &ChunkId) -> u64 {
-    let mut head = [0; 8];
-    head.copy_from_slice(&id.0[..8]);
-    u64::from_be_bytes(head)
-}
-
 /// A segment, read in place.
 #[derive(Debug)]
 pub struct Segment<B> {
@@ -417,7 +412,15 @@ impl<B: AsRef<[u8]>> Segment<B> {
     /// All places of a chunk; compares the whole id.
     pub fn find(&self, id: &ChunkId) -> impl Iterator<Item = ChunkPlace> + '_ {
         let id = *id;
-        let wanted = prefix(&id);
+        self.rows_of(prefix(&id)).filter(move |row| self.id(*row) == id).map(|row| self.place(row))
+    }
+
+    /// The places of all chunks whose id begins so.
+    pub fn find_prefix(&self, prefix: u64) -> impl Iterator<Item = ChunkPlace> + '_ {
+        self.rows_of(prefix).map(|row| self.place(row))
+    }
+
+    fn rows_of(&self, wanted: u64) -> impl Iterator<Item = usize> + '_ {
         let table = self.lookup_table();
         let key = |row: usize| u64_at(self.at(table, row, LOOKUP_BYTES), 0);
         // Ids are uniform, so a guess by proportion lands near; a few halvings finish it.
@@ -441,10 +444,7 @@ impl<B: AsRef<[u8]>> Segment<B> {
                 high = middle;
             }
         }
-        (low..self.chunks)
-            .take_while(move |row| u64_at(self.lookup(*row), 0) == wanted)
-            .filter(move |row| self.id(*row) == id)
-            .map(|row| self.place(row))
+        (low..self.chunks).take_while(move |row| u64_at(self.lookup(*row), 0) == wanted)
     }
 }
 

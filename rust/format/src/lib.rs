@@ -13,6 +13,7 @@ pub mod keys;
 pub mod limits;
 pub mod pack;
 pub mod record;
+pub mod repair;
 pub mod seal;
 pub mod session;
 pub mod snapshot;

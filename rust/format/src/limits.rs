@@ -18,6 +18,8 @@ pub const PACK_HEADER_BYTES_MAX: usize = 64 << 20;
 pub const INDEX_BYTES_MAX: usize = 256 << 20;
 /// Largest payload of a usage table.
 pub const USAGE_BYTES_MAX: usize = 256 << 20;
+/// Largest payload of the record of a repair.
+pub const REPAIR_BYTES_MAX: usize = 256 << 20;
 /// Largest payload of any other sealed object.
 pub const RECORD_BYTES_MAX: usize = 16 << 20;
 /// Largest tree entry.

@@ -100,6 +100,8 @@ pub enum ObjectType {
     Decision,
     /// `watches/<w>`
     Watch,
+    /// `repairs/<r>`
+    Repair,
 }
 
 impl ObjectType {
@@ -115,6 +117,7 @@ impl ObjectType {
             Self::Open => 10,
             Self::Decision => 11,
             Self::Watch => 12,
+            Self::Repair => 13,
         }
     }
 
@@ -130,6 +133,7 @@ impl ObjectType {
             Self::Open => "object open",
             Self::Decision => "object decision",
             Self::Watch => "object watch",
+            Self::Repair => "object repair",
         }
     }
 
@@ -147,6 +151,7 @@ impl ObjectType {
             Self::Open => "list of open writers",
             Self::Decision => "decision",
             Self::Watch => "watch",
+            Self::Repair => "record of a repair",
         }
     }
 }

@@ -46,6 +46,36 @@ impl Usage {
         bits[byte] |= 1 << bit;
     }
 
+    /// Keeps the frames that another set has, too.
+    pub fn intersect(&mut self, other: &Self) {
+        self.packs.retain(|pack, bits| {
+            let Some(others) = other.packs.get(pack) else { return false };
+            bits.truncate(others.len());
+            for (a, b) in bits.iter_mut().zip(others) {
+                *a &= b;
+            }
+            while bits.last() == Some(&0) {
+                bits.pop();
+            }
+            !bits.is_empty()
+        });
+    }
+
+    /// Takes a frame out.
+    pub fn remove(&mut self, frame: BirthName) {
+        let Some(bits) = self.packs.get_mut(&frame.pack) else { return };
+        if let Some(byte) = bits.get_mut((frame.ordinal / 8) as usize) {
+            *byte &= !(1 << (frame.ordinal % 8));
+        }
+        // The last byte has a bit, as the form of a table wants it.
+        while bits.last() == Some(&0) {
+            bits.pop();
+        }
+        if bits.is_empty() {
+            self.packs.remove(&frame.pack);
+        }
+    }
+
     /// Whether a frame is in the set.
     #[must_use]
     pub fn contains(&self, frame: BirthName) -> bool {
@@ -82,6 +112,23 @@ impl Usage {
         })
     }
 
+    /// All frames that were born in one pack, ascending.
+    pub fn frames_of(&self, pack: PackName) -> impl Iterator<Item = BirthName> + '_ {
+        let bits = self.packs.get(&pack).map_or(&[][..], Vec::as_slice);
+        (0..bits.len() as u32 * 8)
+            .filter(|k| bits[(k / 8) as usize] >> (k % 8) & 1 == 1)
+            .map(move |ordinal| BirthName { pack, ordinal })
+    }
+
+    /// Whether two sets have a frame in common.
+    #[must_use]
+    pub fn meets(&self, other: &Self) -> bool {
+        let (few, many) = if self.packs.len() <= other.packs.len() { (self, other) } else { (other, self) };
+        few.packs
+            .iter()
+            .any(|(pack, bits)| many.packs.get(pack).is_some_and(|others| bits.iter().zip(others).any(|(a, b)| a & b != 0)))
+    }
+
     /// Number of frames.
     #[must_use]
     pub fn len(&self) -> u64 {
@@ -94,17 +141,22 @@ impl Usage {
         self.packs.is_empty()
     }
 
-    fn payload(&self) -> Vec<u8> {
+    /// Its bytes, as a table's payload and within other records.
+    pub(crate) fn payload(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        put_uv(&mut out, self.packs.len() as u64);
+        self.put(&mut out);
+        out
+    }
+
+    pub(crate) fn put(&self, out: &mut Vec<u8>) {
+        put_uv(out, self.packs.len() as u64);
         for (pack, bits) in &self.packs {
             out.extend_from_slice(&pack.session.0);
             out.extend_from_slice(&pack.number.to_le_bytes());
             let last = bits.last().copied().unwrap_or(0);
-            put_uv(&mut out, (bits.len() as u64 * 8).saturating_sub(u64::from(last.leading_zeros())));
+            put_uv(out, (bits.len() as u64 * 8).saturating_sub(u64::from(last.leading_zeros())));
             out.extend_from_slice(bits);
         }
-        out
     }
 
     /// The beginning of the names of all tables with this content.
@@ -144,7 +196,14 @@ impl Usage {
             return Err(FormatError::corrupt("usage table", "its content has another name"));
         }
         let mut reader = Reader::new(&payload, "usage table");
-        let count = reader.len_max(payload.len() / 21)?;
+        let usage = Self::take(&mut reader, payload.len())?;
+        reader.finish()?;
+        Ok(usage)
+    }
+
+    /// Reads what [`Usage::put`] wrote, out of at most `bytes_max` bytes.
+    pub(crate) fn take(reader: &mut Reader<'_>, bytes_max: usize) -> Result<Self> {
+        let count = reader.len_max(bytes_max / 21)?;
         let mut packs = BTreeMap::new();
         let mut last = None;
         for _ in 0..count {
@@ -160,7 +219,6 @@ impl Usage {
             }
             packs.insert(pack, bytes);
         }
-        reader.finish()?;
         Ok(Self { packs })
     }
 }
@@ -198,5 +256,26 @@ mod tests {
             prop_assert_ne!(other, name, "a name is never made twice");
             prop_assert!(Usage::decode(&keys, name, &bytes, &mut codec).is_err(), "bound to its name");
         }
+    }
+
+    #[test]
+    fn frames_leave_and_sets_meet() {
+        let frame = |pack: u8, ordinal: u32| BirthName { pack: PackName { session: SessionId([pack; 16]), number: 0 }, ordinal };
+        let set = |frames: &[(u8, u32)]| {
+            let mut usage = Usage::new();
+            frames.iter().for_each(|(pack, ordinal)| usage.insert(frame(*pack, *ordinal)));
+            usage
+        };
+        let mut usage = set(&[(1, 0), (1, 20), (2, 5)]);
+        usage.remove(frame(1, 20));
+        usage.remove(frame(2, 5));
+        usage.remove(frame(3, 5));
+        // Equal to one that never had them, so that its table has the same form.
+        assert_eq!(usage, set(&[(1, 0)]));
+        let mut usage = set(&[(1, 0), (1, 3), (1, 20), (2, 5), (3, 1)]);
+        usage.intersect(&set(&[(1, 3), (1, 4), (2, 6), (3, 1), (4, 1)]));
+        assert_eq!(usage, set(&[(1, 3), (3, 1)]));
+        assert!(usage.meets(&set(&[(2, 1), (3, 1)])) && !usage.meets(&set(&[(1, 4), (2, 1), (3, 0)])));
+        assert_eq!(usage.frames_of(frame(1, 0).pack).collect::<Vec<_>>(), [frame(1, 3)]);
     }
 }

@@ -3,7 +3,7 @@
 //! Whoever waits here lets other Python threads run and looks for Ctrl-C at least ten times a second.
 
 use crate::errors::raise;
-use crate::results::{BackupResult, CheckResult, Progress, PruneResult, RestoreResult};
+use crate::results::{BackupResult, CheckResult, Progress, PruneResult, RepairResult, RestoreResult};
 use longshore_engine::job::Job as Counters;
 use longshore_engine::running::Running;
 use longshore_engine::seams::World;
@@ -26,6 +26,8 @@ pub enum Outcome {
     Check(Arc<longshore_engine::check::CheckReport>),
     /// Of a prune.
     Prune(Arc<longshore_engine::prune::PruneReport>),
+    /// Of a repair.
+    Repair(Arc<longshore_engine::repair::RepairReport>),
 }
 
 /// An outcome and how many seconds it took.
@@ -114,6 +116,7 @@ impl Job {
             Outcome::Restore(summary) => Ok(Py::new(py, RestoreResult::from(&*summary))?.into_any()),
             Outcome::Check(report) => Ok(Py::new(py, CheckResult::from(&*report))?.into_any()),
             Outcome::Prune(report) => Ok(Py::new(py, PruneResult::from(&*report))?.into_any()),
+            Outcome::Repair(report) => Ok(Py::new(py, RepairResult::from(&*report))?.into_any()),
         }
     }
 

@@ -8,10 +8,11 @@ use crate::results::{KeySlot, RepositoryStatus, Snapshot, id_of};
 use crate::store::{Opened, Store};
 use longshore_engine::backup::{self, BackupOptions, ParentChoice};
 use longshore_engine::browse::{Browser, ListOptions};
-use longshore_engine::check::{self, CheckOptions};
+use longshore_engine::check::{self, CheckOptions, Share};
 use longshore_engine::job::Job as Counters;
 use longshore_engine::packer::CompressionChoice;
 use longshore_engine::prune::{self, PruneOptions};
+use longshore_engine::repair::{self, RepairOptions};
 use longshore_engine::repository as engine;
 use longshore_engine::repository::cache::Cache;
 use longshore_engine::restore::{self, RestoreOptions};
@@ -161,8 +162,8 @@ impl Repository {
     #[pyo3(signature = (snapshot_id, *, by))]
     fn remove(&self, py: Python<'_>, snapshot_id: String, by: String) -> PyResult<()> {
         self.call(py, move |repository, _| {
-            let row = repository.find_snapshot(&snapshot_id, None)?;
-            repository.remove_snapshot(row.session, &by)
+            repository.delete_snapshot(&snapshot_id, &by)?;
+            Ok(())
         })
     }
 
@@ -318,26 +319,38 @@ impl Repository {
     }
 
     /// Starts a check of the whole repository.
-    #[pyo3(signature = (*, read_percent, workers, memory_limit_bytes, host))]
-    fn check(&self, py: Python<'_>, read_percent: u8, workers: usize, memory_limit_bytes: usize, host: String) -> PyResult<Job> {
-        let options = CheckOptions { read_percent, workers, memory_budget_bytes: memory_limit_bytes, host };
+    #[pyo3(signature = (*, read_percent, share, workers, memory_limit_bytes, host))]
+    fn check(
+        &self,
+        py: Python<'_>,
+        read_percent: u8,
+        share: Option<(u32, u32)>,
+        workers: usize,
+        memory_limit_bytes: usize,
+        host: String,
+    ) -> PyResult<Job> {
+        let share = share.map(|(part, parts)| Share { part, parts });
+        let options = CheckOptions { share, read_percent, workers, memory_budget_bytes: memory_limit_bytes, host };
         self.start(py, "longshore-check", move |repository, counters| {
             Ok(Outcome::Check(Arc::new(check::run(repository, counters, &options)?)))
         })
     }
 
     /// Starts a check of what one snapshot needs.
-    #[pyo3(signature = (snapshot_id, *, tags_only, workers, memory_limit_bytes, host))]
+    #[pyo3(signature = (snapshot_id, *, tags_only, share, workers, memory_limit_bytes, host))]
+    #[expect(clippy::too_many_arguments, reason = "named on the Python side")]
     fn verify(
         &self,
         py: Python<'_>,
         snapshot_id: String,
         tags_only: bool,
+        share: Option<(u32, u32)>,
         workers: usize,
         memory_limit_bytes: usize,
         host: String,
     ) -> PyResult<Job> {
-        let options = CheckOptions { read_percent: 100, workers, memory_budget_bytes: memory_limit_bytes, host };
+        let share = share.map(|(part, parts)| Share { part, parts });
+        let options = CheckOptions { share, read_percent: 100, workers, memory_budget_bytes: memory_limit_bytes, host };
         self.start(py, "longshore-verify", move |repository, counters| {
             let session = repository.find_snapshot(&snapshot_id, None)?.session;
             Ok(Outcome::Check(Arc::new(check::verify_snapshot(repository, session, !tags_only, counters, &options)?)))
@@ -372,6 +385,30 @@ impl Repository {
         };
         self.start(py, "longshore-prune", move |repository, counters| {
             Ok(Outcome::Prune(Arc::new(prune::run(repository, counters, &options)?)))
+        })
+    }
+
+    /// Starts a repair.
+    #[pyo3(signature = (*, dry_run, read_data, workers, memory_limit_bytes, host))]
+    fn repair(
+        &self,
+        py: Python<'_>,
+        dry_run: bool,
+        read_data: bool,
+        workers: usize,
+        memory_limit_bytes: usize,
+        host: String,
+    ) -> PyResult<Job> {
+        let options = RepairOptions {
+            dry_run,
+            read_data,
+            workers,
+            memory_budget_bytes: memory_limit_bytes,
+            host,
+            ..RepairOptions::default()
+        };
+        self.start(py, "longshore-repair", move |repository, counters| {
+            Ok(Outcome::Repair(Arc::new(repair::run(repository, counters, &options)?)))
         })
     }
 

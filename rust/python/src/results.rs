@@ -1,10 +1,12 @@
-//! What comes out: frozen values, copied once.
+//! What comes out: frozen values, copied once. Over 500 lines because every result of the engine
+//! is copied here field by field, and each is short.
 
 use longshore_engine::backup::Summary;
 use longshore_engine::browse::EntryRow;
-use longshore_engine::check::{CheckReport, Severity};
+use longshore_engine::check::{CheckReport, Finding, HurtItem, Severity};
 use longshore_engine::job::{Job, Stage};
 use longshore_engine::prune::PruneReport;
+use longshore_engine::repair::RepairReport;
 use longshore_engine::repository::SlotRow;
 use longshore_engine::repository::snapshots::SnapshotRow;
 use longshore_engine::restore::{LossKind, RestoreSummary};
@@ -184,11 +186,11 @@ impl From<&RestoreSummary> for RestoreResult {
 #[allow(missing_docs, reason = "told in _native.pyi")]
 pub struct CheckResult {
     /// Severity, object, message, snapshots.
-    pub findings: Vec<(&'static str, String, String, Vec<String>)>,
+    pub findings: Findings,
     pub errors: u64,
     pub warnings: u64,
     /// Snapshot, path, message.
-    pub hurt: Vec<(String, Vec<u8>, String)>,
+    pub hurt: Hurt,
     pub items_hurt: u64,
     pub snapshots: u64,
     pub packs: u64,
@@ -200,21 +202,28 @@ pub struct CheckResult {
     pub exit_code: i32,
 }
 
+type Findings = Vec<(&'static str, String, String, Vec<String>)>;
+type Hurt = Vec<(String, Vec<u8>, String)>;
+
+fn findings_of(findings: &[Finding]) -> Findings {
+    let severity = |severity| match severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+    };
+    findings.iter().map(|f| (severity(f.severity), f.object.clone(), f.message.clone(), f.snapshots.clone())).collect()
+}
+
+fn hurt_of(hurt: &[HurtItem]) -> Hurt {
+    hurt.iter().map(|item| (item.snapshot.clone(), item.path.clone(), item.message.clone())).collect()
+}
+
 impl From<&CheckReport> for CheckResult {
     fn from(report: &CheckReport) -> Self {
-        let severity = |severity| match severity {
-            Severity::Error => "error",
-            Severity::Warning => "warning",
-        };
-        let findings = report.findings.iter();
-        let hurt = report.hurt.iter();
         Self {
-            findings: findings
-                .map(|f| (severity(f.severity), f.object.clone(), f.message.clone(), f.snapshots.clone()))
-                .collect(),
+            findings: findings_of(&report.findings),
             errors: report.errors,
             warnings: report.warnings,
-            hurt: hurt.map(|item| (item.snapshot.clone(), item.path.clone(), item.message.clone())).collect(),
+            hurt: hurt_of(&report.hurt),
             items_hurt: report.items_hurt,
             snapshots: report.snapshots,
             packs: report.packs,
@@ -328,6 +337,73 @@ impl From<&SnapshotRow> for Snapshot {
     }
 }
 
+/// What a repair did.
+#[pyclass(frozen, get_all, module = "longshore._native")]
+#[allow(missing_docs, reason = "told in _native.pyi")]
+pub struct RepairResult {
+    /// Severity, object, message, snapshots.
+    pub findings: Findings,
+    /// Snapshot, path, message.
+    pub hurt: Hurt,
+    pub errors: u64,
+    pub warnings: u64,
+    pub items_hurt: u64,
+    pub snapshots: u64,
+    pub snapshots_hurt: u64,
+    pub snapshots_touched: u64,
+    pub snapshots_damaged: u64,
+    pub slots_damaged: u64,
+    pub packs: u64,
+    pub pack_bytes: u64,
+    pub bytes_read: u64,
+    pub packs_damaged: u64,
+    pub packs_indexed: u64,
+    pub segments_written: u64,
+    pub segments_deleted: u64,
+    pub frames_moved: u64,
+    pub bytes_moved: u64,
+    pub tables_rebuilt: u64,
+    pub frames_lost: u64,
+    pub chunks_missing: u64,
+    pub recorded: bool,
+    pub dry_run: bool,
+    pub seconds: f64,
+    pub exit_code: i32,
+}
+
+impl From<&RepairReport> for RepairResult {
+    fn from(report: &RepairReport) -> Self {
+        Self {
+            findings: findings_of(&report.findings),
+            hurt: hurt_of(&report.hurt),
+            errors: report.errors,
+            warnings: report.warnings,
+            items_hurt: report.items_hurt,
+            snapshots: report.snapshots,
+            snapshots_hurt: report.snapshots_hurt,
+            snapshots_touched: report.snapshots_touched,
+            snapshots_damaged: report.snapshots_damaged,
+            slots_damaged: report.slots_damaged,
+            packs: report.packs,
+            pack_bytes: report.pack_bytes,
+            bytes_read: report.bytes_read,
+            packs_damaged: report.packs_damaged,
+            packs_indexed: report.packs_indexed,
+            segments_written: report.segments_written,
+            segments_deleted: report.segments_deleted,
+            frames_moved: report.frames_moved,
+            bytes_moved: report.bytes_moved,
+            tables_rebuilt: report.tables_rebuilt,
+            frames_lost: report.frames_lost,
+            chunks_missing: report.chunks_missing,
+            recorded: report.recorded,
+            dry_run: report.dry_run,
+            seconds: report.seconds,
+            exit_code: report.exit_code,
+        }
+    }
+}
+
 /// What a prune did.
 #[pyclass(frozen, get_all, module = "longshore._native")]
 #[allow(missing_docs, reason = "told in _native.pyi")]
@@ -437,6 +513,7 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<RestoreResult>()?;
     m.add_class::<CheckResult>()?;
     m.add_class::<PruneResult>()?;
+    m.add_class::<RepairResult>()?;
     m.add_class::<Entry>()?;
     m.add_class::<Snapshot>()?;
     m.add_class::<KeySlot>()?;

@@ -11,9 +11,9 @@ from longshore.cli.output.tables import facts
 from longshore.cli.output.words import NAMED_MAX
 
 if TYPE_CHECKING:
-    from longshore.datapath import CheckResult
+    from longshore.datapath import CheckResult, RepairResult
 
-__all__ = ["check_fields", "report_check"]
+__all__ = ["check_fields", "report_check", "share_fields", "tell_findings"]
 
 
 def check_fields(result: CheckResult) -> dict[str, Any]:
@@ -33,18 +33,13 @@ def check_fields(result: CheckResult) -> dict[str, Any]:
     }
 
 
-def report_check(output: Output, result: CheckResult, *, what: str, fields: Mapping[str, object]) -> int:
-    """Tell what was found.
+def share_fields(share: tuple[int, int] | None) -> dict[str, Any]:
+    """Give the fields of a summary that say which part of all packs was read."""
+    return {"sample_part": share[0] if share else None, "sample_parts": share[1] if share else None}
 
-    Args:
-        output: where.
-        result: of the check.
-        what: was looked at, for people.
-        fields: that go before the summary's own.
 
-    Returns:
-        The exit code.
-    """
+def tell_findings(output: Output, result: CheckResult | RepairResult) -> None:
+    """Name what is wrong, and whom it hurts."""
     for finding in result.findings:
         output.item(
             {
@@ -70,7 +65,22 @@ def report_check(output: Output, result: CheckResult, *, what: str, fields: Mapp
     for item in result.hurt[:NAMED_MAX]:
         output.say(f"hurt: {item.snapshot_id}: {path_text(item.path) or '.'}: {item.message}")
     _more(output, result.items_hurt, "hurt item")
-    if result.errors:
+
+
+def report_check(output: Output, result: CheckResult, *, what: str, fields: Mapping[str, object]) -> int:
+    """Tell what was found.
+
+    Args:
+        output: where.
+        result: of the check.
+        what: was looked at, for people.
+        fields: that go before the summary's own.
+
+    Returns:
+        The exit code.
+    """
+    tell_findings(output, result)
+    if result.errors or result.items_hurt:
         verdict = (
             f"Damage was found in {what}: {plural(result.errors, 'error')}, {plural(result.items_hurt, 'item')} hurt"
         )
@@ -96,12 +106,12 @@ def report_check(output: Output, result: CheckResult, *, what: str, fields: Mapp
             indent="  ",
         ),
     ]
-    if result.errors:
+    if result.errors or result.items_hurt:
         lines += [
             "",
             "Next:",
-            "  restore what is whole, and back damaged volumes up again while they are there:",
-            "  longshore volume restore SNAPSHOT TARGET; longshore volume backup PATH --parent none",
+            "  write down what is lost and put right what can be: longshore repo repair, with --read-data when data was read here",
+            "  then back the hurt volumes up again while they are there: their next backup stores what is missing again",
         ]
     output.summary({**fields, **check_fields(result)}, lines)
     return int(result.exit_code)

@@ -24,13 +24,17 @@ COMMANDS: Final = {
         "longshore.cli.repo.maintain:command",
         "Do one run of maintenance or verification of a cluster's repository, as the server's Jobs do.",
     ),
+    "repair": (
+        "longshore.cli.repo.repair:command",
+        "Put right what is damaged in a repository, and name what is lost.",
+    ),
     "key": ("longshore.cli.repo.key:group", "List, add and remove the keys that open a repository."),
 }
 
 
 @click.group("repo", cls=LazyGroup, lazy=COMMANDS)
 def group() -> None:
-    """Make, look at, check and prune repositories, and their keys.
+    """Make, look at, check, repair and prune repositories, and their keys.
 
     With --repository it is that repository, without it the cluster's, where a command has both.
     """

@@ -5,8 +5,9 @@ from __future__ import annotations
 import click
 
 from longshore.cli.options import with_repository
-from longshore.cli.output.checking import report_check
+from longshore.cli.output.checking import report_check, share_fields
 from longshore.cli.running import run_job
+from longshore.cli.sampling import with_sample
 from longshore.cli.session import Session
 from longshore.cli.values import SNAPSHOT_PATH
 from longshore.errors import UsageError
@@ -18,8 +19,16 @@ __all__ = ["command"]
 @click.argument("snapshot", type=SNAPSHOT_PATH, metavar="SNAPSHOT")
 @click.option("--source", metavar="NAME", help="With latest: the volume whose latest snapshot is meant.")
 @click.option("--tags-only", is_flag=True, help="Open what is sealed, and leave chunk ids uncompared.")
+@with_sample
 @with_repository
-def command(session: Session, *, snapshot: tuple[str, bytes], source: str | None, tags_only: bool) -> int:
+def command(
+    session: Session,
+    *,
+    snapshot: tuple[str, bytes],
+    source: str | None,
+    tags_only: bool,
+    share: tuple[int, int] | None,
+) -> int:
     """Read a snapshot back and verify every byte. Exits with 4 when something is damaged or missing."""
     wanted, path = snapshot
     if path:
@@ -27,9 +36,11 @@ def command(session: Session, *, snapshot: tuple[str, bytes], source: str | None
     repository = session.open()
     found = repository.find(wanted, source=source)
     result = run_job(
-        repository.verify(found.id, tags_only=tags_only),
+        repository.verify(found.id, tags_only=tags_only, share=share),
         output=session.output,
         title="Verifying",
         after_cancel="nothing was changed: run the same command again",
     )
-    return report_check(session.output, result, what=f"snapshot {found.id}", fields={"snapshot_id": found.id})
+    return report_check(
+        session.output, result, what=f"snapshot {found.id}", fields={"snapshot_id": found.id, **share_fields(share)}
+    )

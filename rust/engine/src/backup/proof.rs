@@ -18,6 +18,8 @@ pub(crate) struct Proof {
     whole: Vec<bool>,
     /// Frames of packs that are not whole, where they lie in others.
     moved: Usage,
+    /// Frames that a repair found damaged and that lie nowhere else.
+    lost: Usage,
     relied: Vec<Vec<u64>>,
 }
 
@@ -33,16 +35,19 @@ impl Proof {
             .collect();
         let whole: Vec<bool> = cache.packs().iter().map(|pack| listed.contains(pack)).collect();
         let mut moved = Usage::new();
-        if whole.contains(&false) {
+        let damaged = index.damaged_frames();
+        if whole.contains(&false) || !damaged.is_empty() {
             for segment in &segments {
                 for frame in (0..).map_while(|row| segment.frame(row)) {
-                    if frame.birth.pack != frame.pack && listed.contains(&frame.pack) {
+                    if frame.birth.pack != frame.pack && listed.contains(&frame.pack) && !index.is_damaged_place(&frame) {
                         moved.insert(frame.birth);
                     }
                 }
             }
         }
-        Self { cache: Arc::clone(cache), relied: vec![Vec::new(); whole.len()], whole, moved }
+        let mut lost = Usage::new();
+        damaged.frames().filter(|frame| !moved.contains(*frame)).for_each(|frame| lost.insert(frame));
+        Self { cache: Arc::clone(cache), relied: vec![Vec::new(); whole.len()], whole, moved, lost }
     }
 
     /// Whether all these frames are there; those that are count as needed from now on.
@@ -53,9 +58,10 @@ impl Proof {
                 continue;
             }
             let (pack, ordinal) = (frame.0 as usize, frame.1);
+            let is_in = |frames: &Usage| birth(self.cache.packs(), frame).is_some_and(|birth| frames.contains(birth));
             let there = match self.whole.get(pack) {
-                Some(true) => true,
-                Some(false) => birth(self.cache.packs(), frame).is_some_and(|birth| self.moved.contains(birth)),
+                Some(true) => self.lost.is_empty() || !is_in(&self.lost),
+                Some(false) => is_in(&self.moved),
                 None => false,
             } && frame.1 < limits::PACK_FRAMES_MAX as u32;
             if !there {

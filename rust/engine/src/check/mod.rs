@@ -4,23 +4,26 @@
 //! to blame an object only for damage that a second look confirms, and to name the snapshots and files that damage hurts. Memory:
 //! one bit a frame, 32 bytes a distinct tree chunk, and the bytes being read. `packs` reads packs, `trees` walks snapshots.
 
-mod packs;
+pub(crate) mod packs;
 mod trees;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::job::{Job, Stage};
 use crate::repository::cursor::{as_damage, is_damage};
 use crate::repository::index::Index;
 use crate::repository::opened;
 use crate::repository::reader::ChunkReader;
+use crate::repository::repairs::Repairs;
 use crate::repository::snapshots::SnapshotRow;
 use crate::repository::{Repository, list};
 use longshore_format::envelope::Codec;
 use longshore_format::id::{PackName, SessionId};
+use longshore_format::index::index_key;
 use longshore_format::limits;
+use longshore_format::repair::repair_key;
 use longshore_format::usage::{Usage, usage_key};
 pub use packs::Depth;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Most findings that a report names; the rest is counted.
@@ -92,9 +95,30 @@ pub struct CheckReport {
     pub exit_code: i32,
 }
 
+/// One part of all packs. Which part a pack belongs to follows from its name alone: all parts together are all packs, each once, and
+/// none changes its part while others come and go. Packs of one session go round the parts, so these are about equally large.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Which, from 0.
+    pub part: u32,
+    /// How many there are.
+    pub parts: u32,
+}
+
+impl Share {
+    /// Whether a pack belongs to it.
+    #[must_use]
+    pub fn holds(&self, pack: PackName) -> bool {
+        let session = u128::from_be_bytes(pack.session.0) % u128::from(self.parts.max(1));
+        (session + u128::from(pack.number)) % u128::from(self.parts.max(1)) == u128::from(self.part)
+    }
+}
+
 /// How to check.
 #[derive(Clone, Debug)]
 pub struct CheckOptions {
+    /// Read the packs of this share, too; of a verify: of this share alone.
+    pub share: Option<Share>,
     /// Read the frames of packs, too: none, all or a random part of the packs.
     pub read_percent: u8,
     /// Threads that read; 0: the calling thread.
@@ -107,20 +131,20 @@ pub struct CheckOptions {
 
 impl Default for CheckOptions {
     fn default() -> Self {
-        Self { read_percent: 0, workers: 2, memory_budget_bytes: 128 << 20, host: String::new() }
+        Self { share: None, read_percent: 0, workers: 2, memory_budget_bytes: 128 << 20, host: String::new() }
     }
 }
 
 /// What all threads add to.
 #[derive(Debug, Default)]
-struct Notes(Mutex<CheckReport>);
+pub(crate) struct Notes(Mutex<CheckReport>);
 
 impl Notes {
-    fn with<T>(&self, change: impl FnOnce(&mut CheckReport) -> T) -> T {
+    pub(crate) fn with<T>(&self, change: impl FnOnce(&mut CheckReport) -> T) -> T {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn find(&self, severity: Severity, object: impl Into<String>, message: impl Into<String>, snapshots: Vec<String>) {
+    pub(crate) fn find(&self, severity: Severity, object: impl Into<String>, message: impl Into<String>, snapshots: Vec<String>) {
         self.with(|report| {
             match severity {
                 Severity::Error => report.errors += 1,
@@ -132,7 +156,7 @@ impl Notes {
         });
     }
 
-    fn hurt(&self, snapshot: &str, path: Vec<u8>, message: String) {
+    pub(crate) fn hurt(&self, snapshot: &str, path: Vec<u8>, message: String) {
         self.with(|report| {
             report.items_hurt += 1;
             if report.hurt.len() < HURT_NAMED_MAX {
@@ -141,7 +165,7 @@ impl Notes {
         });
     }
 
-    fn finish(&self, seconds: f64) -> CheckReport {
+    pub(crate) fn finish(&self, seconds: f64) -> CheckReport {
         let mut report = self.with(std::mem::take);
         report.findings.sort_by(|a, b| (a.severity, &a.object, &a.message).cmp(&(b.severity, &b.object, &b.message)));
         report.hurt.sort_by(|a, b| (&a.snapshot, &a.path).cmp(&(&b.snapshot, &b.path)));
@@ -166,23 +190,26 @@ pub fn run(repository: &Repository, job: &Arc<Job>, options: &CheckOptions) -> R
         let name = longshore_format::snapshot::public_id(session);
         notes.find(Severity::Error, format!("snapshots/{session}"), error.to_string(), vec![name]);
     }
+    let repairs = known_repairs(repository, &notes)?;
     let index = Arc::new(repository.load_index(job)?);
     for (segment, why) in &index.damaged {
         notes.find(Severity::Error, format!("index/{segment}"), why.clone(), vec![]);
     }
-    let unindexed = compare_sizes(&index, &notes);
+    let unindexed = compare_sizes(&index, &repairs, &notes);
     if !unindexed.is_empty() {
         repository.index_from_headers(&index, job, &mut Codec::new()?)?;
     }
     job.enter(Stage::Running);
     let all: Vec<(PackName, u64)> = index.pack_sizes().iter().map(|(name, size)| (*name, *size)).collect();
     job.bytes_expected.store(all.iter().map(|(_, size)| *size).sum(), std::sync::atomic::Ordering::Relaxed);
-    let depth = |_: &PackName| if draw(repository) < options.read_percent { Depth::Ids } else { Depth::Header };
+    let is_read = |name: &PackName| draw(repository) < options.read_percent || options.share.is_some_and(|s| s.holds(*name));
+    let depth = |name: &PackName| if is_read(name) { Depth::Ids } else { Depth::Header };
     let todo = all.into_iter().map(|(name, size)| (name, size, depth(&name))).collect();
-    let mut good = packs::read(repository, &index, job, &notes, None, todo, options)?;
+    let mut seen = packs::read(repository, &index, job, &notes, None, repairs.damaged(), todo, options)?;
+    compare_sums(&index, &seen, &notes);
     if !unindexed.is_empty() {
         let message = format!("in no index: a session that died, or one that runs now: packs={}", unindexed.len());
-        notes.find(Severity::Warning, format!("packs/{}", unindexed[0]), message, vec![]);
+        notes.find(Severity::Warning, unindexed[0].key(), message, vec![]);
     }
     // Removed while we looked: no longer ours to judge.
     let still: BTreeSet<SessionId> = repository.snapshot_names()?;
@@ -192,10 +219,10 @@ pub fn run(repository: &Repository, job: &Arc<Job>, options: &CheckOptions) -> R
         for row in &rows {
             job.check()?;
             // What is wrong with a table is said below.
-            let (needed, _) = usage_tables(repository, row, &Notes::default())?;
-            needed.frames().filter(|frame| !good.contains(*frame)).for_each(|frame| lost.insert(frame));
+            let (needed, _) = usage_tables(repository, row, &repairs, &Notes::default())?;
+            needed.frames().filter(|frame| !seen.good.contains(*frame)).for_each(|frame| lost.insert(frame));
         }
-        moved(repository, index, &lost, &mut good, Depth::Header, job, &notes, options)?
+        moved(repository, index, &lost, &mut seen.good, Depth::Header, job, &notes, options)?
     } else {
         index
     };
@@ -203,15 +230,18 @@ pub fn run(repository: &Repository, job: &Arc<Job>, options: &CheckOptions) -> R
     let mut unlisted: BTreeSet<PackName> = BTreeSet::new();
     for row in &rows {
         job.check()?;
-        let (needed, whole) = usage_tables(repository, row, &notes)?;
-        complete &= missing(row, &needed, &good, &notes) && whole;
-        unlisted.extend(needed.packs().filter(|pack| unindexed.binary_search(pack).is_ok()));
+        let (needed, whole) = usage_tables(repository, row, &repairs, &notes)?;
+        complete &= missing(row, &needed, &seen.good, &repairs, &notes) && whole;
+        // What is whole of a damaged pack was moved and is indexed elsewhere.
+        let damaged = repairs.damaged();
+        let is_news = |pack: &PackName| unindexed.binary_search(pack).is_ok() && !damaged.contains_key(pack);
+        unlisted.extend(needed.packs().filter(is_news));
     }
     for pack in unlisted {
         notes.find(Severity::Error, pack.key(), "is needed and in no index: backups would store its chunks again", vec![]);
     }
     let reader = reader(repository, &index, job, options);
-    trees::walk(&reader, &rows, &good, complete && notes.with(|r| r.errors) == 0, &notes)?;
+    trees::walk(&reader, &rows, &seen.good, complete && notes.with(|r| r.errors) == 0, &notes)?;
     notes.with(|report| report.snapshots = rows.len() as u64);
     job.enter(Stage::Finished);
     Ok(notes.finish(clock.monotonic().saturating_sub(started).as_secs_f64()))
@@ -236,7 +266,12 @@ pub fn verify_snapshot(
     let row = repository.find_snapshot(&session.to_string(), None).map_err(as_damage)?;
     let marker = repository.open_reader(row.session, &row.snapshot.usage, &options.host)?;
     let index = Arc::new(repository.load_index(job)?);
-    let (needed, tables_read) = usage_tables(repository, &row, &notes)?;
+    let repairs = repository.repairs(&mut Codec::new()?)?;
+    let (mut needed, tables_read) = usage_tables(repository, &row, &repairs, &notes)?;
+    if repairs.want_chunks() {
+        repository.index_from_headers(&index, job, &mut Codec::new()?)?;
+        needed.merge(&repairs.found_again(&index));
+    }
     let (mut todo, listed) = packs_with(&index, &needed);
     if listed != needed {
         repository.index_from_headers(&index, job, &mut Codec::new()?)?;
@@ -245,12 +280,25 @@ pub fn verify_snapshot(
     job.enter(Stage::Running);
     job.bytes_expected.store(todo.values().sum(), std::sync::atomic::Ordering::Relaxed);
     let depth = if ids { Depth::Ids } else { Depth::Seals };
+    // What is not read is taken for whole where it is said to lie; what a repair knows of it holds.
+    let mut taken = Usage::new();
+    if let Some(share) = options.share {
+        todo.retain(|name, _| share.holds(*name));
+        for place in index.segments().iter().flat_map(|segment| (0..).map_while(|row| segment.frame(row)).collect::<Vec<_>>()) {
+            let is_there = index.pack_sizes().contains_key(&place.pack) && index.is_whole_pack(&place.pack);
+            if needed.contains(place.birth) && !share.holds(place.pack) && is_there && !index.is_damaged_place(&place) {
+                taken.insert(place.birth);
+            }
+        }
+        job.bytes_expected.store(todo.values().sum(), std::sync::atomic::Ordering::Relaxed);
+    }
     let todo = todo.into_iter().map(|(name, size)| (name, size, depth)).collect();
     // Without all tables nobody knows what is needed: then everything in these packs, and the walk finds what else.
     let only = tables_read.then(|| Arc::new(needed.clone()));
-    let mut good = packs::read(repository, &index, job, &notes, only, todo, options)?;
+    let mut good = packs::read(repository, &index, job, &notes, only, repairs.damaged(), todo, options)?.good;
+    good.merge(&taken);
     let index = moved(repository, index, &needed, &mut good, depth, job, &notes, options)?;
-    let complete = missing(&row, &needed, &good, &notes);
+    let complete = missing(&row, &needed, &good, &repairs, &notes);
     let reader = reader(repository, &index, job, options);
     let clean = complete && tables_read && notes.with(|r| r.errors) == 0;
     if !clean || !ids {
@@ -289,11 +337,12 @@ fn moved(
             return Ok(index);
         }
         let todo = todo.into_iter().map(|(name, size)| (name, size, depth)).collect();
-        good.merge(&packs::read(repository, &index, job, notes, Some(Arc::new(lost)), todo, options)?);
+        let known = HashMap::new();
+        good.merge(&packs::read(repository, &index, job, notes, Some(Arc::new(lost)), known, todo, options)?.good);
     }
 }
 
-fn reader(repository: &Repository, index: &Arc<Index>, job: &Arc<Job>, options: &CheckOptions) -> ChunkReader {
+pub(crate) fn reader(repository: &Repository, index: &Arc<Index>, job: &Arc<Job>, options: &CheckOptions) -> ChunkReader {
     let budget = (options.memory_budget_bytes / 2).max(16 << 20);
     ChunkReader::new(repository.clone(), Arc::clone(index), Arc::clone(job), budget)
 }
@@ -304,7 +353,7 @@ fn draw(repository: &Repository) -> u8 {
     ((u16::from(bytes[0]) << 8 | u16::from(bytes[1])) % 100) as u8
 }
 
-fn slots(repository: &Repository, notes: &Notes) -> Result<()> {
+pub(crate) fn slots(repository: &Repository, notes: &Notes) -> Result<()> {
     let good: BTreeSet<String> = repository.slots()?.into_iter().map(|slot| format!("keys/{}", slot.name)).collect();
     list(&*repository.store, "keys/", |entry| {
         if !good.contains(entry.key.as_str()) {
@@ -315,7 +364,7 @@ fn slots(repository: &Repository, notes: &Notes) -> Result<()> {
 }
 
 /// Compares the listing of packs with what the index says of them; returns packs that no segment names.
-fn compare_sizes(index: &Index, notes: &Notes) -> Vec<PackName> {
+fn compare_sizes(index: &Index, repairs: &Repairs, notes: &Notes) -> Vec<PackName> {
     let mut known = BTreeMap::new();
     for row in index.segments().iter().flat_map(|segment| segment.packs()) {
         if row.size_bytes != 0 {
@@ -326,7 +375,8 @@ fn compare_sizes(index: &Index, notes: &Notes) -> Vec<PackName> {
         match index.pack_sizes().get(name) {
             Some(size) if size != said => {
                 let message = format!("has another length than the index says: size_bytes={size}, expected={said}");
-                notes.find(Severity::Error, name.key(), message, vec![]);
+                let known = repairs.known.values().any(|repair| repair.damaged.contains_key(name));
+                notes.find(if known { Severity::Warning } else { Severity::Error }, name.key(), message, vec![]);
             }
             Some(_) => {}
             // Whether anybody needs it the usage tables tell.
@@ -336,6 +386,27 @@ fn compare_sizes(index: &Index, notes: &Notes) -> Vec<PackName> {
     let mut unindexed: Vec<PackName> = index.pack_sizes().keys().filter(|name| !known.contains_key(name)).copied().collect();
     unindexed.sort();
     unindexed
+}
+
+/// What repairs know; a record that cannot be read is a finding.
+fn known_repairs(repository: &Repository, notes: &Notes) -> Result<Repairs> {
+    let repairs = repository.repairs(&mut Codec::new()?)?;
+    for (session, error) in &repairs.unreadable {
+        notes.find(Severity::Error, repair_key(*session), error.to_string(), vec![]);
+    }
+    Ok(repairs)
+}
+
+/// That each segment says of a pack what the pack's header says.
+fn compare_sums(index: &Index, seen: &packs::Seen, notes: &Notes) {
+    for (name, segment) in index.named_segments() {
+        for (pack, said) in packs::sums(&segment) {
+            if seen.sums.get(&pack).is_some_and(|sum| *sum != said) {
+                let message = format!("says of a pack what its header does not: pack={pack}");
+                notes.find(Severity::Error, index_key(name), message, vec![]);
+            }
+        }
+    }
 }
 
 /// The packs, with their listed size, in which needed frames lie according to the index, and the frames that it knows.
@@ -355,8 +426,13 @@ fn packs_with(index: &Index, needed: &Usage) -> (BTreeMap<PackName, u64>, Usage)
     (out, known)
 }
 
-/// A snapshot's usage tables together, and whether all could be read.
-fn usage_tables(repository: &Repository, row: &SnapshotRow, notes: &Notes) -> Result<(Usage, bool)> {
+/// A snapshot's usage tables together with what repairs say in their place, and whether nothing is missing.
+pub(crate) fn usage_tables(
+    repository: &Repository,
+    row: &SnapshotRow,
+    repairs: &Repairs,
+    notes: &Notes,
+) -> Result<(Usage, bool)> {
     let (mut all, mut whole, mut codec) = (Usage::new(), true, Codec::new()?);
     for name in &row.snapshot.usage {
         let read = || repository.get(usage_key(*name), limits::USAGE_BYTES_MAX);
@@ -366,26 +442,35 @@ fn usage_tables(repository: &Repository, row: &SnapshotRow, notes: &Notes) -> Re
         });
         match usage {
             Ok(usage) => all.merge(&usage),
+            Err(error) if is_damage(&error) && repairs.speaks_for(name, row.session) => {
+                notes.find(Severity::Warning, usage_key(*name), format!("{error}; a repair has made another"), vec![row.id()]);
+            }
             Err(error) if is_damage(&error) => {
                 whole = false;
                 notes.find(Severity::Error, usage_key(*name), error.to_string(), vec![row.id()]);
             }
-            Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
             Err(error) => return Err(error),
         }
     }
+    repairs.needs(row.session).for_each(|usage| all.merge(usage));
     Ok((all, whole))
 }
 
-/// That every frame which a snapshot needs is good somewhere.
-fn missing(row: &SnapshotRow, needed: &Usage, good: &Usage, notes: &Notes) -> bool {
+/// Whether every frame which a snapshot needs is good somewhere. Of those that a repair found nowhere only the trees tell whether
+/// they are missed still: their chunks may have been stored again.
+fn missing(row: &SnapshotRow, needed: &Usage, good: &Usage, repairs: &Repairs, notes: &Notes) -> bool {
     let mut lost: BTreeMap<PackName, u64> = BTreeMap::new();
+    let mut complete = true;
     for frame in needed.frames().filter(|frame| !good.contains(*frame)) {
+        complete = false;
+        if repairs.is_lost(frame) {
+            continue;
+        }
         *lost.entry(frame.pack).or_default() += 1;
     }
     for (pack, frames) in &lost {
         let message = format!("frames that were written into this pack are needed, and damaged or nowhere: frames={frames}");
         notes.find(Severity::Error, pack.key(), message, vec![row.id()]);
     }
-    lost.is_empty()
+    complete
 }

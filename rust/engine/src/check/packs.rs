@@ -1,6 +1,7 @@
 //! Packs, read by several threads: headers, seals, chunk ids.
 //!
-//! Gives back the frames that are good as a set of birth names. A frame that fails is read once more before it counts as damaged.
+//! Gives back the frames that are good as a set of birth names, and the places that are not. A frame that fails is read once more
+//! before it counts as damaged. What a repair knows to be damaged is looked at like everything else, and told as a warning.
 
 use super::{CheckOptions, Notes, Severity};
 use crate::error::{Error, Result};
@@ -10,8 +11,11 @@ use crate::repository::index::Index;
 use crate::repository::{Repository, key};
 use longshore_format::envelope::Codec;
 use longshore_format::id::PackName;
-use longshore_format::pack::{Frame, PackKey, check_chunks};
+use longshore_format::index::Segment;
+use longshore_format::pack::{BirthName, Frame, PackKey, check_chunks};
+use longshore_format::repair::chunk_prefix;
 use longshore_format::usage::Usage;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -21,7 +25,7 @@ const RANGE_BYTES_MAX: u64 = 8 << 20;
 const GAP_BYTES_MAX: u64 = 512 << 10;
 
 /// How deeply a pack is looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Depth {
     /// Its header.
     Header,
@@ -31,27 +35,43 @@ pub enum Depth {
     Ids,
 }
 
+/// What reading packs found.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    /// Frames that are whole somewhere.
+    pub good: Usage,
+    /// Frames that are damaged where they lie, by the pack in which they lie there.
+    pub damaged: BTreeMap<PackName, Usage>,
+    /// Packs whose header cannot be read.
+    pub headless: BTreeSet<PackName>,
+    /// Of each header, the sum that the index must have of the pack.
+    pub sums: HashMap<PackName, u64>,
+}
+
 struct Shared {
     repository: Repository,
     index: Arc<Index>,
     job: Arc<Job>,
     notes: Arc<Notes>,
     only: Option<Arc<Usage>>,
-    good: Mutex<Usage>,
+    known: HashMap<PackName, Usage>,
+    seen: Mutex<Seen>,
     fatal: Mutex<Option<Error>>,
     todo: Mutex<Vec<(PackName, u64, Depth)>>,
 }
 
-/// Reads packs; returns the frames that are good. `only`: look at no frame that is not in it.
-pub(super) fn read(
+/// Reads packs. `only`: look at no frame that is not in it. `known`: what repairs know to be damaged, which is told as a warning.
+#[expect(clippy::too_many_arguments, reason = "all of it is what reading is made of")]
+pub(crate) fn read(
     repository: &Repository,
     index: &Arc<Index>,
     job: &Arc<Job>,
     notes: &Arc<Notes>,
     only: Option<Arc<Usage>>,
+    known: HashMap<PackName, Usage>,
     mut todo: Vec<(PackName, u64, Depth)>,
     options: &CheckOptions,
-) -> Result<Usage> {
+) -> Result<Seen> {
     notes.with(|report| {
         report.packs += todo.len() as u64;
         report.pack_bytes += todo.iter().map(|(_, size, _)| *size).sum::<u64>();
@@ -64,7 +84,8 @@ pub(super) fn read(
         job: Arc::clone(job),
         notes: Arc::clone(notes),
         only,
-        good: Mutex::new(Usage::new()),
+        known,
+        seen: Mutex::default(),
         fatal: Mutex::new(None),
         todo: Mutex::new(todo),
     });
@@ -88,8 +109,7 @@ pub(super) fn read(
     if !ended {
         return Err(Error::internal("a thread of the check panicked"));
     }
-    let good = std::mem::take(&mut *lock(&shared.good));
-    Ok(good)
+    Ok(std::mem::take(&mut *lock(&shared.seen)))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -124,22 +144,29 @@ impl Shared {
                 if self.is_gone(name)? {
                     return Ok(());
                 }
-                self.notes.find(Severity::Error, name.key(), format!("header: {error}"), vec![]);
+                lock(&self.seen).headless.insert(name);
+                self.notes.find(self.severity(&name), name.key(), format!("header: {error}"), vec![]);
                 let frames = self.frames_by_index(name);
                 // What the header would have said is only believed when the seals hold.
                 return self.frames(name, &frames, if depth == Depth::Header { Depth::Seals } else { depth }, codec);
             }
             Err(error) => return Err(error),
         };
+        lock(&self.seen).sums.insert(name, sum(&frames));
         if let Some(only) = &self.only {
             frames.retain(|frame| only.contains(frame.birth));
         }
-        if depth == Depth::Header {
-            let mut good = lock(&self.good);
-            frames.iter().for_each(|frame| good.insert(frame.birth));
-            return Ok(());
+        if depth > Depth::Header {
+            return self.frames(name, &frames, depth, codec);
         }
-        self.frames(name, &frames, depth, codec)
+        // A header says nothing against what was once found damaged.
+        let known = self.known.get(&name);
+        let (doubtful, fine): (Vec<Frame>, Vec<Frame>) =
+            frames.into_iter().partition(|frame| known.is_some_and(|known| known.contains(frame.birth)));
+        let mut seen = lock(&self.seen);
+        fine.iter().for_each(|frame| seen.good.insert(frame.birth));
+        drop(seen);
+        self.frames(name, &doubtful, Depth::Ids, codec)
     }
 
     fn header(&self, name: PackName, size: u64, codec: &mut Codec) -> Result<Vec<Frame>> {
@@ -152,6 +179,11 @@ impl Shared {
             }
         }
         Err(last.unwrap_or_else(|| Error::internal("a header was neither read nor refused")))
+    }
+
+    /// What a repair wrote down is no news.
+    fn severity(&self, name: &PackName) -> Severity {
+        if self.known.contains_key(name) { Severity::Warning } else { Severity::Error }
     }
 
     /// A prune may have deleted it since it was listed; then its frames are elsewhere, or not needed.
@@ -234,13 +266,18 @@ impl Shared {
                     open(&alone)
                 });
                 match outcome {
-                    Ok(()) => lock(&self.good).insert(frame.birth),
+                    Ok(()) => lock(&self.seen).good.insert(frame.birth),
                     Err(error) if is_damage(&error) => {
                         if range.is_err() && self.is_gone(name)? {
                             return Ok(());
                         }
                         let message = format!("frame {} at {}: {error}", frame.birth.ordinal, frame.offset_bytes);
-                        self.notes.find(Severity::Error, name.key(), message, vec![]);
+                        let severity = match self.known.get(&name).is_some_and(|known| known.contains(frame.birth)) {
+                            true => Severity::Warning,
+                            false => Severity::Error,
+                        };
+                        self.notes.find(severity, name.key(), message, vec![]);
+                        lock(&self.seen).damaged.entry(name).or_default().insert(frame.birth);
                     }
                     Err(error) => return Err(error),
                 }
@@ -254,4 +291,59 @@ impl Shared {
         }
         Ok(())
     }
+}
+
+/// A number that is equal when two lists say the same of a pack, whatever their order: accidents are found, forgeries have seals
+/// against them.
+fn sum(frames: &[Frame]) -> u64 {
+    let mut total = 0u64;
+    for frame in frames {
+        let place = frame_part(frame.birth, frame.offset_bytes, frame.stored_bytes);
+        total = total.wrapping_add(place);
+        let mut at = 0u32;
+        for (id, length) in &frame.chunks {
+            total = total.wrapping_add(chunk_part(place, chunk_prefix(id), at, *length));
+            at = at.wrapping_add(*length);
+        }
+    }
+    total
+}
+
+fn mix(value: u64) -> u64 {
+    let value = (value ^ value >> 32).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    (value ^ value >> 29).wrapping_mul(0xBF58_476D_1CE4_E5B9)
+}
+
+fn frame_part(birth: BirthName, offset_bytes: u64, stored_bytes: u32) -> u64 {
+    let session = u128::from_le_bytes(birth.pack.session.0);
+    let name =
+        mix(session as u64) ^ mix((session >> 64) as u64) ^ mix(u64::from(birth.pack.number) << 32 | u64::from(birth.ordinal));
+    mix(name ^ mix(offset_bytes << 32 ^ u64::from(stored_bytes)))
+}
+
+fn chunk_part(place: u64, prefix: u64, at: u32, length: u32) -> u64 {
+    mix(place ^ mix(prefix) ^ mix(u64::from(at) << 32 | u64::from(length)))
+}
+
+/// What a segment says of each pack that it lists, as [`Seen::sums`] has it.
+pub(crate) fn sums<B: AsRef<[u8]>>(segment: &Segment<B>) -> HashMap<PackName, u64> {
+    let mut out: HashMap<PackName, u64> = segment.packs().filter(|row| row.size_bytes != 0).map(|row| (row.name, 0)).collect();
+    let mut add = |pack: PackName, part: u64| {
+        if let Some(total) = out.get_mut(&pack) {
+            *total = total.wrapping_add(part);
+        }
+    };
+    let mut places: Vec<(PackName, u64)> = Vec::with_capacity(segment.frame_count());
+    for frame in (0..).map_while(|row| segment.frame(row)) {
+        let part = frame_part(frame.birth, frame.offset_bytes, frame.stored_bytes);
+        add(frame.pack, part);
+        places.push((frame.pack, part));
+    }
+    for row in 0..segment.len() {
+        let place = segment.place(row);
+        if let Some((pack, part)) = places.get(place.frame as usize) {
+            add(*pack, chunk_part(*part, chunk_prefix(&segment.id(row)), place.offset_bytes, place.length_bytes));
+        }
+    }
+    out
 }

@@ -22,6 +22,8 @@ pub(super) struct Row {
     pub frames_bytes: u64,
     pub live_bytes: u64,
     pub live_frames: u32,
+    /// Needed frames that are damaged here and lie nowhere else: as long as they are needed, it stays as it is.
+    pub damaged_frames: u32,
     /// Needed frames that lie in several packs.
     shared_frames: u32,
 }
@@ -39,6 +41,8 @@ pub(super) struct Places {
     pub rows: Vec<Row>,
     /// Needed frames that lie in several packs, by row.
     shared: BTreeMap<BirthName, Vec<u32>>,
+    /// Needed frames that are damaged in a pack and lie elsewhere, too, by row.
+    spoilt: HashMap<u32, Vec<BirthName>>,
     found: Usage,
 }
 
@@ -51,8 +55,15 @@ pub(super) struct Choice {
 }
 
 impl Places {
-    /// Goes through the index once; `distrusted` packs hold nothing but what was born in them.
-    pub(super) fn find(index: &Index, sizes: &HashMap<PackName, u64>, needed: &Usage, distrusted: &HashSet<PackName>) -> Self {
+    /// Goes through the index once; `distrusted` packs hold nothing but what was born in them, and `damaged` ones not what is damaged
+    /// there: that is no copy of anything, but it may be all that is left.
+    pub(super) fn find(
+        index: &Index,
+        sizes: &HashMap<PackName, u64>,
+        needed: &Usage,
+        distrusted: &HashSet<PackName>,
+        damaged: &HashMap<PackName, Usage>,
+    ) -> Self {
         let mut rows: Vec<Row> = sizes
             .iter()
             .map(|(name, size)| Row {
@@ -63,12 +74,13 @@ impl Places {
                 frames_bytes: 0,
                 live_bytes: 0,
                 live_frames: 0,
+                damaged_frames: 0,
                 shared_frames: 0,
             })
             .collect();
         rows.sort_unstable_by_key(|row| row.name);
         let (mut found, mut twice) = (Usage::new(), Usage::new());
-        each_frame(index, &mut rows, distrusted, |row, birth, stored_bytes, is_needed_here| {
+        each_frame(index, &mut rows, distrusted, damaged, |row, birth, stored_bytes, is_needed_here| {
             row.frames_bytes += stored_bytes;
             if is_needed_here && needed.contains(birth) {
                 row.live_bytes += stored_bytes;
@@ -79,13 +91,27 @@ impl Places {
                 found.insert(birth);
             }
         });
+        let mut spoilt: HashMap<u32, Vec<BirthName>> = HashMap::new();
+        for (pack, frames) in damaged {
+            let Ok(at) = rows.binary_search_by_key(pack, |row| row.name) else { continue };
+            for frame in frames.frames().filter(|frame| needed.contains(*frame)) {
+                if found.contains(frame) {
+                    // It goes only when who holds the other copy stays.
+                    twice.insert(frame);
+                    spoilt.entry(at as u32).or_default().push(frame);
+                } else {
+                    rows[at].damaged_frames += 1;
+                    rows[at].live_frames += 1;
+                }
+            }
+        }
         let mut shared: BTreeMap<BirthName, Vec<u32>> = BTreeMap::new();
         if !twice.is_empty() {
             let names: Vec<PackName> = rows.iter().map(|row| row.name).collect();
             for row in &mut rows {
                 row.known = false;
             }
-            each_frame(index, &mut rows, distrusted, |row, birth, _, is_needed_here| {
+            each_frame(index, &mut rows, distrusted, damaged, |row, birth, _, is_needed_here| {
                 if is_needed_here && twice.contains(birth) {
                     row.shared_frames += 1;
                     let at = names.binary_search(&row.name).unwrap_or_default();
@@ -93,7 +119,7 @@ impl Places {
                 }
             });
         }
-        Self { rows, shared, found }
+        Self { rows, shared, spoilt, found }
     }
 
     /// Frames of `needed` that no known pack holds.
@@ -115,6 +141,9 @@ impl Places {
             for at in holders {
                 by_row.entry(*at).or_default().push(*birth);
             }
+        }
+        for (at, frames) in &self.spoilt {
+            by_row.entry(*at).or_default().extend(frames);
         }
         let mut choice = Choice::default();
         for at in order {
@@ -181,6 +210,7 @@ fn each_frame(
     index: &Index,
     rows: &mut [Row],
     distrusted: &HashSet<PackName>,
+    damaged: &HashMap<PackName, Usage>,
     mut visit: impl FnMut(&mut Row, BirthName, u64, bool),
 ) {
     let mut taken: HashMap<PackName, usize> = HashMap::new();
@@ -201,7 +231,9 @@ fn each_frame(
             rows[at].known = true;
             rows[at].is_data = frame.kind == ChunkKind::Data;
             let is_own = frame.birth.pack == frame.pack;
-            visit(&mut rows[at], frame.birth, u64::from(frame.stored_bytes), is_own || !distrusted.contains(&frame.pack));
+            let is_whole = !damaged.get(&frame.pack).is_some_and(|frames| frames.contains(frame.birth));
+            let is_held = is_whole && (is_own || !distrusted.contains(&frame.pack));
+            visit(&mut rows[at], frame.birth, u64::from(frame.stored_bytes), is_held);
         }
     }
 }

@@ -311,7 +311,7 @@ impl Prune<'_> {
         let look = self.look(None)?;
         let sizes = self.list_packs()?;
         let needed: &Usage = &look.counted_frames;
-        let places = super::Places::find(&self.index, &sizes, needed, &self.distrusted);
+        let places = super::Places::find(&self.index, &sizes, needed, &self.distrusted, &look.repairs.damaged());
         let lost = places.lost_without(packs);
         let table = tables.iter().find(|table| look.counts_table(table));
         let object = lost.first().map(PackName::key).or_else(|| table.map(|t| usage_key(*t)));

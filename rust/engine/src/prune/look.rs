@@ -8,10 +8,12 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::Job;
 use crate::repository::cursor::{as_damage, is_damage};
+use crate::repository::repairs::Repairs;
 use crate::repository::{Repository, opened};
 use longshore_format::envelope::Codec;
 use longshore_format::id::{SessionId, UsageName};
 use longshore_format::limits;
+use longshore_format::pack::BirthName;
 use longshore_format::session::{SessionKind, SessionMarker, session_key};
 use longshore_format::snapshot::{SnapshotObject, public_id, snapshot_key};
 use longshore_format::usage::{Usage, usage_key};
@@ -64,6 +66,8 @@ pub(super) struct Look {
     pub counted: BTreeSet<SessionId>,
     /// All markers, those of ended sessions included.
     pub markers: BTreeMap<SessionId, Marker>,
+    /// What repairs wrote down.
+    pub repairs: Repairs,
     counted_tables: BTreeSet<UsageName>,
     reader_tables: BTreeSet<UsageName>,
     /// Frames that snapshots need.
@@ -108,6 +112,18 @@ impl Look {
     /// Whether a snapshot that counts names a usage table.
     pub(super) fn counts_table(&self, table: &UsageName) -> bool {
         self.counted_tables.contains(table)
+    }
+
+    /// Whether a snapshot counts, or somebody reads it still.
+    pub(super) fn is_of_use(&self, snapshot: &SessionId) -> bool {
+        self.counted.contains(snapshot)
+            || self.markers.values().any(|m| matches!(m, Marker::Reader { snapshot: read, .. } if read == snapshot))
+    }
+
+    /// Without those that a repair found nowhere: that they are missing is known.
+    pub(super) fn not_lost(&self, mut frames: Vec<BirthName>) -> Vec<BirthName> {
+        frames.retain(|frame| !self.repairs.is_lost(*frame));
+        frames
     }
 
     pub(super) fn readers(&self) -> usize {
@@ -173,6 +189,12 @@ fn try_look(repository: &Repository, job: &Job, rules: &LookRules, last: Option<
         look.listed = repository.sessions_under("snapshots/")?;
     }
     look.removed.extend(&rules.forget);
+    // After the sessions: a repair that has ended is seen, and its record with it.
+    look.repairs = repository.repairs(codec)?;
+    if let Some((session, error)) = look.repairs.unreadable.first() {
+        let what = format!("what a repair wrote down cannot be read: repair={session}");
+        return Err(refuse(as_damage(error.clone()).while_doing(what)).with_next_step(REPAIR_STEP).into());
+    }
     let mut parents = BTreeMap::new();
     let mut tables: BTreeMap<UsageName, SessionId> = BTreeMap::new();
     for session in look.listed.difference(&look.removed) {
@@ -233,6 +255,7 @@ fn try_look(repository: &Repository, job: &Job, rules: &LookRules, last: Option<
     if let Some(last) = last
         && last.counted_tables == look.counted_tables
         && last.reader_tables == look.reader_tables
+        && last.repairs.known.keys().eq(look.repairs.known.keys())
     {
         look.counted_frames = last.counted_frames.clone();
         look.needed = last.needed.clone();
@@ -240,18 +263,32 @@ fn try_look(repository: &Repository, job: &Job, rules: &LookRules, last: Option<
     }
     for (table, session) in &tables {
         job.check()?;
-        match read_table(repository, *table, codec)? {
-            Some(usage) => look.counted_frames.merge(&usage),
-            None => return Err(gone(repository, *session, usage_key(*table))?),
+        match read_table(repository, *table, codec) {
+            Ok(Some(usage)) => look.counted_frames.merge(&usage),
+            Ok(None) if look.repairs.speaks_for(table, *session) => {}
+            Err(error) if is_damage(&error) && look.repairs.speaks_for(table, *session) => {}
+            Ok(None) => return Err(gone(repository, *session, usage_key(*table))?),
+            Err(error) => return Err(error.into()),
         }
     }
     look.needed = look.counted_frames.clone();
+    for session in &look.counted {
+        look.repairs.needs(*session).for_each(|usage| look.needed.merge(usage));
+    }
     for (table, snapshot) in wanted.iter().filter(|(table, _)| !tables.contains_key(*table)) {
-        match read_table(repository, *table, codec)? {
-            Some(usage) => look.needed.merge(&usage),
+        match read_table(repository, *table, codec) {
+            Ok(Some(usage)) => look.needed.merge(&usage),
+            // A reader of a snapshot that was repaired: what it needs stands in the record, as long as there is one.
+            Ok(None) if look.repairs.speaks_for(table, *snapshot) => {
+                look.repairs.needs(*snapshot).for_each(|usage| look.needed.merge(usage));
+            }
+            Err(error) if is_damage(&error) && look.repairs.speaks_for(table, *snapshot) => {
+                look.repairs.needs(*snapshot).for_each(|usage| look.needed.merge(usage));
+            }
             // The marker was put when the snapshot was long gone, and its reader is about to see that.
-            None if look.removed.contains(snapshot) => {}
-            None => return Err(gone(repository, *snapshot, usage_key(*table))?),
+            Ok(None) if look.removed.contains(snapshot) => {}
+            Ok(None) => return Err(gone(repository, *snapshot, usage_key(*table))?),
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(look)
@@ -265,9 +302,13 @@ fn gone(repository: &Repository, session: SessionId, object: String) -> Tried<Se
     let id = public_id(session);
     Ok(Seen::Failed(
         refuse(Error::corrupt(format!("an object that a snapshot needs is gone: object={object}, snapshot={id}")))
-            .with_next_step("nothing was deleted; see what it hurts with: longshore repo check"),
+            .with_next_step(REPAIR_STEP),
     ))
 }
+
+/// What an operator does about damage that a prune stops at.
+pub(super) const REPAIR_STEP: &str =
+    "nothing was deleted; see what it hurts with longshore repo check, then put right what can be with: longshore repo repair";
 
 pub(super) fn refuse(error: Error) -> Error {
     error.while_doing("refusing to prune")
@@ -296,7 +337,7 @@ fn read_table(repository: &Repository, name: UsageName, codec: &mut Codec) -> Re
     });
     table.map_err(|error| match is_damage(&error) {
         true => refuse(as_damage(error).while_doing(format_args!("a usage table cannot be read: table={name}")))
-            .with_next_step("nothing was deleted; bring the table back from a copy of the repository, or delete the snapshots that name it: longshore repo check tells which"),
+            .with_next_step(REPAIR_STEP),
         false => error,
     })
 }

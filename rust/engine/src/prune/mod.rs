@@ -28,6 +28,7 @@ use generation::Generation;
 use longshore_format::envelope::Codec;
 use longshore_format::generation::DOOMED_NAMES_MAX;
 use longshore_format::id::{PackName, RandomName, SessionId, UsageName};
+use longshore_format::repair::repair_key;
 use longshore_format::usage::Usage;
 use longshore_store::{Put, StoreErrorKind};
 use look::{Look, LookRules, look, refuse};
@@ -197,7 +198,7 @@ impl Prune<'_> {
         self.job.enter(Stage::Committing);
         self.rewrite_index(&sight, &BTreeSet::new())?;
         self.watch(&sight)?;
-        Ok(())
+        self.forget_repairs(&sight)
     }
 
     /// Listings that can never be empty.
@@ -229,11 +230,23 @@ impl Prune<'_> {
 
     /// A look, then tombstones, then packs: in this order.
     fn sight(&mut self, last: Option<Look>) -> Result<Sight> {
-        let look = self.look(last.as_ref())?;
+        let mut look = self.look(last.as_ref())?;
         let generations = self.generations()?;
         let sizes = self.list_packs()?;
+        self.shelter_what_came_again(&mut look, &sizes)?;
         let places = self.places(&look, &sizes)?;
         Ok(Sight { look, sizes, places, generations })
+    }
+
+    /// Chunks that a repair missed and somebody has stored again belong to the snapshots that miss them, wherever they lie now.
+    fn shelter_what_came_again(&mut self, look: &mut Look, sizes: &HashMap<PackName, u64>) -> Result<()> {
+        if look.repairs.want_chunks() {
+            let listed = self.listed_packs();
+            let unknown: Vec<PackName> = sizes.keys().filter(|pack| !listed.contains(pack)).copied().collect();
+            self.index_headers(&unknown, sizes)?;
+            look.needed.merge(&look.repairs.found_again(&self.index));
+        }
+        Ok(())
     }
 
     fn list_packs(&self) -> Result<HashMap<PackName, u64>> {
@@ -249,16 +262,17 @@ impl Prune<'_> {
 
     /// Where needed frames lie; packs that no segment lists are asked for their headers when something is not found without them.
     fn places(&mut self, look: &Look, sizes: &HashMap<PackName, u64>) -> Result<Places> {
-        let find = |prune: &Self| Places::find(&prune.index, sizes, &look.needed, &prune.distrusted);
+        let damaged = look.repairs.damaged();
+        let find = |prune: &Self| Places::find(&prune.index, sizes, &look.needed, &prune.distrusted, &damaged);
         let mut places = find(self);
-        let missing = places.missing(&look.needed);
+        let missing = look.not_lost(places.missing(&look.needed));
         if !missing.is_empty() {
             let births: HashSet<PackName> = missing.iter().map(|frame| frame.pack).collect();
             let unknown: Vec<PackName> = places.rows.iter().filter(|row| !row.known).map(|row| row.name).collect();
             let (own, others): (Vec<_>, Vec<_>) = unknown.into_iter().partition(|name| births.contains(name));
             self.index_headers(&own, sizes)?;
             places = find(self);
-            if !places.missing(&look.needed).is_empty() {
+            if !look.not_lost(places.missing(&look.needed)).is_empty() {
                 self.index_headers(&others, sizes)?;
                 places = find(self);
             }
@@ -267,11 +281,11 @@ impl Prune<'_> {
     }
 
     fn refuse_missing(&self, sight: &Sight) -> Result<()> {
-        let missing = sight.places.missing(&sight.look.counted_frames);
+        let missing = sight.look.not_lost(sight.places.missing(&sight.look.counted_frames));
         let Some(first) = missing.first() else { return Ok(()) };
         // A snapshot that was deleted since the look may have lost its packs to another prune.
         let again = self.look(None)?;
-        let missing = sight.places.missing(&again.counted_frames);
+        let missing = again.not_lost(sight.places.missing(&again.counted_frames));
         if missing.is_empty() {
             return Ok(());
         }
@@ -280,7 +294,21 @@ impl Prune<'_> {
             missing.len(),
             first.pack
         )))
-        .with_next_step("nothing was deleted; see what it hurts with: longshore repo check; then bring the pack back from a copy, or delete those snapshots"))
+        .with_next_step(look::REPAIR_STEP))
+    }
+
+    /// Deletes what repairs wrote down of snapshots and packs that are all gone.
+    fn forget_repairs(&mut self, sight: &Sight) -> Result<()> {
+        for (session, repair) in &sight.look.repairs.known {
+            let mut holds = repair.needs.keys().any(|snapshot| sight.look.is_of_use(snapshot));
+            for pack in repair.damaged.keys() {
+                holds = holds || sight.sizes.contains_key(pack) || look::has(self.repository, &pack.key())?;
+            }
+            if !holds {
+                self.delete(&repair_key(*session))?;
+            }
+        }
+        Ok(())
     }
 
     /// Creates an object; when the store is full, out of the room that is kept back.
@@ -352,6 +380,7 @@ impl Prune<'_> {
     fn tell(&mut self) {
         for row in std::mem::take(&mut self.rows) {
             let partly = if row.live_bytes < row.frames_bytes { Why::PartlyNeeded } else { Why::Needed };
+            let partly = if row.damaged_frames > 0 { Why::Damaged } else { partly };
             let why = self.verdicts.get(&row.name).copied().unwrap_or(partly);
             self.report.tell(PackRow { name: row.name, size_bytes: row.size_bytes, live_bytes: row.live_bytes, why });
         }

@@ -106,7 +106,9 @@ impl Prune<'_> {
         let stuck: HashSet<PackName> =
             sight.generations.iter().filter(|g| g.is_stuck()).flat_map(super::Generation::packs).copied().collect();
         let off = sight.tombstoned();
-        let is_free = |row: &Row| row.known && row.live_frames > 0 && !sheltered.contains(&row.name.session);
+        // What is damaged and all that is left cannot be moved, so its pack stays whatever is moved out of it.
+        let is_free =
+            |row: &Row| row.known && row.live_frames > 0 && row.damaged_frames == 0 && !sheltered.contains(&row.name.session);
         let mut out: Vec<Row> =
             sight.places.rows.iter().filter(|row| is_free(row) && stuck.contains(&row.name)).copied().collect();
         let open: Vec<Row> = sight.places.rows.iter().filter(|row| is_free(row) && !off.contains(&row.name)).copied().collect();
@@ -153,9 +155,10 @@ impl Prune<'_> {
         out: &mut Out,
     ) -> Result<()> {
         let (_, frames) = self.repository.pack_header(row.name, row.size_bytes, &mut self.codec)?;
+        let damaged = sight.look.repairs.damaged().remove(&row.name).unwrap_or_default();
         let wanted: Vec<&Frame> = frames
             .iter()
-            .filter(|f| sight.look.needed.contains(f.birth) && !out.moved.contains(f.birth))
+            .filter(|f| sight.look.needed.contains(f.birth) && !out.moved.contains(f.birth) && !damaged.contains(f.birth))
             .filter(|f| !sight.places.lies_elsewhere(&f.birth, &row.name, off, leaving))
             .collect();
         let object = key(row.name.key())?;

@@ -125,7 +125,8 @@ impl Prune<'_> {
         Ok(())
     }
 
-    fn listed_packs(&self) -> BTreeSet<PackName> {
+    /// Packs whose frames some segment lists.
+    pub(super) fn listed_packs(&self) -> BTreeSet<PackName> {
         self.index.segments().iter().flat_map(|s| s.packs()).filter(|row| row.size_bytes != 0).map(|row| row.name).collect()
     }
 }

@@ -13,6 +13,7 @@ use longshore_format::id::{ChunkId, PackName, RandomName, SessionId, UsageName};
 use longshore_format::index::{self, FramePlace, Segment, SegmentBuilder, index_key};
 use longshore_format::limits;
 use longshore_format::pack::{self, Frame, TRAILER_BYTES};
+use longshore_format::usage::Usage;
 use longshore_kernels::map::Map;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, RwLock};
@@ -59,9 +60,13 @@ pub struct Index {
     names: HashMap<usize, RandomName>,
     usable: RwLock<HashSet<PackName>>,
     sizes: HashMap<PackName, u64>,
+    /// Places of which a repair said that what lies there is damaged: read as a last resort, relied on by nobody.
+    damaged_places: HashMap<PackName, Usage>,
     /// Segments that were listed.
     listed: BTreeSet<RandomName>,
     dead_tables: HashSet<UsageName>,
+    /// Packs of another length than the index says.
+    cut: HashSet<PackName>,
     /// Why a tombstone could not be read. Nothing may be relied on then by who writes; a reader need not mind.
     pub(crate) unknown_dead: Option<Error>,
     /// Segments that could not be read, by name and reason.
@@ -111,6 +116,8 @@ impl Repository {
         let mut codec = Codec::new()?;
         let (dead, dead_tables, unknown_dead) = self.tombstoned(&mut codec)?;
         let Some(mut index) = self.read_segments(job, &mut codec)? else { return Ok(None) };
+        // Of a record that cannot be read nothing is known: what it said is found again by whoever repairs.
+        index.damaged_places = self.repairs(&mut codec)?.damaged();
         let mut sizes = HashMap::new();
         list(&*self.store, "packs/", |entry| {
             if let Some(name) = entry.key.as_str().strip_prefix("packs/").and_then(|n| PackName::from_text(n).ok()) {
@@ -123,6 +130,7 @@ impl Repository {
         for row in index.segments().iter().flat_map(|s| s.packs()) {
             if row.size_bytes != 0 && sizes.get(&row.name).is_some_and(|size| *size != row.size_bytes) {
                 usable.remove(&row.name);
+                index.cut.insert(row.name);
             }
         }
         (index.usable, index.sizes, index.dead_tables) = (RwLock::new(usable), sizes, dead_tables);
@@ -387,10 +395,33 @@ impl Index {
         self.dead_tables.contains(name)
     }
 
+    /// Whether a pack is as long as the index says.
+    pub(crate) fn is_whole_pack(&self, name: &PackName) -> bool {
+        !self.cut.contains(name)
+    }
+
     /// Whether frames of a pack may be relied on.
     #[must_use]
     pub fn is_usable(&self, name: &PackName) -> bool {
         self.usable.read().is_ok_and(|u| u.contains(name))
+    }
+
+    /// Whether a repair found that what lies at a place is damaged.
+    pub(crate) fn is_damaged_place(&self, place: &FramePlace) -> bool {
+        self.damaged_places.get(&place.pack).is_some_and(|frames| frames.contains(place.birth))
+    }
+
+    /// Frames that are damaged in some pack.
+    pub(crate) fn damaged_frames(&self) -> Usage {
+        let mut all = Usage::new();
+        self.damaged_places.values().for_each(|frames| all.merge(frames));
+        all
+    }
+
+    /// Frames with a chunk whose id begins so.
+    pub(crate) fn frames_with_prefix(&self, prefix: u64) -> Vec<FramePlace> {
+        let segments = self.segments();
+        segments.iter().flat_map(|s| s.find_prefix(prefix).filter_map(|place| s.frame(place.frame))).collect()
     }
 
     /// Number of chunks in all segments; those that stand in several count several times.
@@ -408,7 +439,7 @@ impl Index {
     /// A place of a chunk in a pack that may be relied on.
     #[must_use]
     pub fn find(&self, id: &ChunkId) -> Option<Found> {
-        self.find_where(id, |pack| self.is_usable(pack))
+        self.find_where(id, |place| self.is_usable(&place.pack) && !self.is_damaged_place(place))
     }
 
     /// All places of a chunk, also in packs that may not be relied on: for a reader that tries them in turn.
@@ -425,12 +456,26 @@ impl Index {
         out
     }
 
-    fn find_where(&self, id: &ChunkId, good: impl Fn(&PackName) -> bool) -> Option<Found> {
+    /// Shows places of a chunk, youngest segments first, until `visit` has seen enough.
+    pub(crate) fn each_place(&self, id: &ChunkId, mut visit: impl FnMut(&Found) -> bool) {
+        let Ok(segments) = self.segments.read() else { return };
+        for segment in segments.iter().rev() {
+            for place in segment.find(id) {
+                if let Some(frame) = segment.frame(place.frame)
+                    && visit(&Found { frame, offset_bytes: place.offset_bytes, length_bytes: place.length_bytes })
+                {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn find_where(&self, id: &ChunkId, good: impl Fn(&FramePlace) -> bool) -> Option<Found> {
         let segments = self.segments.read().ok()?;
         for segment in segments.iter().rev() {
             for place in segment.find(id) {
                 if let Some(frame) = segment.frame(place.frame)
-                    && good(&frame.pack)
+                    && good(&frame)
                 {
                     return Some(Found { frame, offset_bytes: place.offset_bytes, length_bytes: place.length_bytes });
                 }

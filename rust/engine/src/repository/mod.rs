@@ -8,6 +8,7 @@ pub mod cache;
 pub mod cursor;
 pub mod index;
 pub mod reader;
+pub(crate) mod repairs;
 pub mod session;
 pub mod snapshots;
 

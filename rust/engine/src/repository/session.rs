@@ -166,6 +166,14 @@ impl Repository {
         if builder.is_empty() { Ok(()) } else { put(&mut builder, &mut codec) }
     }
 
+    /// A writer's marker alone, for one who reads tombstones and index by himself. What he never commits he must abort.
+    pub(crate) fn open_bare_writer(&self, host: &str) -> Result<Writer> {
+        let session = self.world.session();
+        self.put_marker(session, SessionKind::Writer { adopts: vec![] }, host)?;
+        let (index, nonce) = (Arc::new(Index::empty()), self.world.random16());
+        Ok(Writer { repository: self.clone(), session, nonce, index, adopts: vec![], ended: false })
+    }
+
     /// A reader's marker: made, then the removal looked for. The marker goes when the value is dropped.
     ///
     /// A store that may only be read gets no marker (docs/format.md chapter 12).
@@ -265,17 +273,21 @@ impl Writer {
         let repository = &self.repository;
         let (name, bytes) = usage.encode(&repository.keys, self.session, repository.world.salt(), &mut Codec::new()?)?;
         let text = usage_key(name);
-        let mut found = None;
+        let mut found = Vec::new();
         // Listed after the marker was made and in no tombstone read since: a prune that deletes it waits for this session. One of
         // another length was cut short or packed otherwise.
         list(&*repository.store, &text[..text.len() - 32], |entry| {
             let other = entry.key.as_str().strip_prefix("usage/").and_then(|n| UsageName::from_hex(n).ok());
-            let good = other.filter(|other| entry.size_bytes == bytes.len() as u64 && !self.index.is_dead_table(other));
-            found = found.or(good);
+            found.extend(other.filter(|other| entry.size_bytes == bytes.len() as u64 && !self.index.is_dead_table(other)));
             Ok(())
         })?;
-        if let Some(found) = found {
-            return Ok(found);
+        for other in found {
+            // A name says what should be in it; what a snapshot comes to rest on is read.
+            if let Some(there) = repository.get(usage_key(other), limits::USAGE_BYTES_MAX)?
+                && Usage::decode(&repository.keys, other, &there, &mut Codec::new()?).is_ok()
+            {
+                return Ok(other);
+            }
         }
         repository.store.put_new(&key(text)?, Bytes::from(bytes))?;
         Ok(name)

@@ -149,6 +149,30 @@ impl Repository {
         })
     }
 
+    /// Deletes a snapshot by its identifier or a unique prefix; gives its session. One that cannot be read, or that is gone and that a
+    /// younger one names as its parent, can be given up by its whole identifier.
+    ///
+    /// # Errors
+    /// As [`Repository::find_snapshot`].
+    pub fn delete_snapshot(&self, wanted: &str, by: &str) -> Result<SessionId> {
+        let whole = SessionId::from_hex(wanted.strip_prefix(SNAPSHOT_ID_PREFIX).unwrap_or(wanted)).ok();
+        let session = match (self.find_snapshot(wanted, None), whole) {
+            (Ok(row), _) => row.session,
+            (Err(error), Some(session)) => {
+                let (rows, damaged) = self.snapshots()?;
+                let is_damaged = damaged.iter().any(|(name, _)| *name == session);
+                let is_missed = !self.is_removed(session)? && rows.iter().any(|row| row.snapshot.parent == Some(session));
+                if !is_damaged && !is_missed {
+                    return Err(error);
+                }
+                session
+            }
+            (Err(error), None) => return Err(error),
+        };
+        self.remove_snapshot(session, by)?;
+        Ok(session)
+    }
+
     /// Deletes a snapshot: the removal first, then the object. Data is freed by a later prune.
     ///
     /// # Errors

@@ -1,0 +1,170 @@
+//! A repair of a million chunks and forty snapshots that damage touches, in bounded memory. A process of its own: what it measures is its
+//! own peak.
+
+#![expect(clippy::unwrap_used, reason = "a test makes its own files and may fail loudly")]
+
+mod common;
+
+use common::pruned::{back_up_alone, prune};
+use common::{init, write};
+use longshore_engine::job::Job;
+use longshore_engine::prune::PruneOptions;
+use longshore_engine::repair::{self, RepairOptions};
+use longshore_engine::repository::reader::ChunkReader;
+use longshore_format::envelope::{Codec, Compression};
+use longshore_format::id::{ChunkKind, PackName, RandomName, SessionId};
+use longshore_format::index::{SegmentBuilder, index_key, seal_segment};
+use longshore_format::pack::{BirthName, PackWriter};
+use longshore_format::snapshot::{Snapshot, SnapshotObject, snapshot_key};
+use longshore_format::tree::{Entry, Item, Node};
+use longshore_format::usage::{Usage, usage_key};
+use longshore_store::{Key, LocalSettings, LocalStore, Store};
+use std::sync::Arc;
+
+const PACKS: u32 = 1000;
+const FRAMES: u32 = 100;
+const CHUNKS: u32 = 10;
+const CHUNK_BYTES: usize = 16;
+const SNAPSHOTS: u32 = 40;
+const BOUND_BYTES: u64 = 200 << 20;
+
+fn peak_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
+}
+
+#[test]
+fn a_million_chunks_and_forty_snapshots_are_repaired_within_two_hundred_megabytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = LocalStore::open(folder.path(), LocalSettings { create: true, ..LocalSettings::default() }).unwrap();
+    let store: Arc<dyn Store> = Arc::new(store);
+    let repository = init(Arc::clone(&store));
+    let volume = tempfile::tempdir().unwrap();
+    write(&volume.path().join("file"), b"content");
+    back_up_alone(&repository, volume.path()).unwrap();
+    let model = repository.snapshots().unwrap().0.remove(0).snapshot;
+    let job = Arc::new(Job::new());
+    let reader = ChunkReader::new(repository.clone(), Arc::new(repository.load_index(&job).unwrap()), job, 1 << 20);
+    let file = reader.entry_at(&model.root, b"file").unwrap();
+    let (mut codec, world) = (Codec::new().unwrap(), repository.world().clone());
+    let put = |text: String, bytes: Vec<u8>| {
+        store.put_new(&Key::new(text).unwrap(), bytes.into()).unwrap();
+    };
+    // A file a pack: its chunks in ten a frame, and the list that names them in a pack of trees.
+    let session = SessionId([7; 16]);
+    let name = |number: u32| PackName { session, number };
+    let mut trees = PackWriter::new(repository.keys(), name(PACKS), world.salt(), Vec::new()).unwrap();
+    let (mut builder, mut segments, mut entries) = (SegmentBuilder::new(), Vec::new(), Vec::new());
+    let mut scratch = Vec::new();
+    for number in 0..PACKS {
+        let mut pack = PackWriter::new(repository.keys(), name(number), world.salt(), Vec::new()).unwrap();
+        let mut list = Vec::new();
+        for frame in 0..FRAMES {
+            let mut payload = Vec::new();
+            let mut chunks = Vec::new();
+            for chunk in 0..CHUNKS {
+                let mut bytes = [0; CHUNK_BYTES];
+                bytes[..12].copy_from_slice(&[number.to_le_bytes(), frame.to_le_bytes(), chunk.to_le_bytes()].concat());
+                let id = repository.keys().chunk_id(ChunkKind::Data, &bytes);
+                Item::Data { span: CHUNK_BYTES as u64, id }.encode(&mut list);
+                payload.extend_from_slice(&bytes);
+                chunks.push((id, CHUNK_BYTES as u32));
+            }
+            pack.push(ChunkKind::Data, &payload, chunks, Compression::None, &mut codec).unwrap();
+        }
+        let done = pack.finish(&mut codec).unwrap();
+        builder.add_pack(done.name, done.salt, done.bytes.len() as u64, &done.frames);
+        put(done.name.key(), done.bytes);
+        if builder.chunks() >= 64 << 10 || number == PACKS - 1 {
+            let segment = RandomName(world.random16());
+            let payload = std::mem::take(&mut builder).payload().unwrap();
+            put(index_key(segment), seal_segment(repository.keys(), segment, world.salt(), &payload, &mut codec).unwrap());
+            segments.push(segment);
+        }
+        let id = repository.keys().chunk_id(ChunkKind::List, &list);
+        let size_bytes = u64::from(FRAMES * CHUNKS) * CHUNK_BYTES as u64;
+        let node = Node::File { size_bytes, content: vec![Item::List { span: size_bytes, id }] };
+        let length = list.len() as u32;
+        trees.push(ChunkKind::List, &list, vec![(id, length)], Compression::None, &mut codec).unwrap();
+        Entry { name: format!("{number:05}").into_bytes(), node, ..file.clone() }.encode(&mut scratch, &mut entries);
+    }
+    let id = repository.keys().chunk_id(ChunkKind::Tree, &entries);
+    let length = entries.len() as u32;
+    trees.push(ChunkKind::Tree, &entries, vec![(id, length)], Compression::None, &mut codec).unwrap();
+    let done = trees.finish(&mut codec).unwrap();
+    let mut builder = SegmentBuilder::new();
+    builder.add_pack(done.name, done.salt, done.bytes.len() as u64, &done.frames);
+    put(done.name.key(), done.bytes);
+    let segment = RandomName(world.random16());
+    put(
+        index_key(segment),
+        seal_segment(repository.keys(), segment, world.salt(), &builder.payload().unwrap(), &mut codec).unwrap(),
+    );
+    let root =
+        Entry { node: Node::Directory { content: vec![Item::Piece { span: u64::from(PACKS), id }] }, ..model.root.clone() };
+    let mut tables = Vec::new();
+    for number in 0..SNAPSHOTS {
+        // Tables may name more than is needed: each names something that the others do not.
+        let mut usage = Usage::new();
+        usage.insert(BirthName { pack: PackName { session: SessionId([number as u8 + 100; 16]), number: 0 }, ordinal: 0 });
+        let mut own = PackWriter::new(
+            repository.keys(),
+            PackName { session: SessionId([number as u8 + 100; 16]), number: 0 },
+            world.salt(),
+            Vec::new(),
+        )
+        .unwrap();
+        let bytes = number.to_le_bytes();
+        let chunk = repository.keys().chunk_id(ChunkKind::Data, &bytes);
+        own.push(ChunkKind::Data, &bytes, vec![(chunk, 4)], Compression::None, &mut codec).unwrap();
+        let done = own.finish(&mut codec).unwrap();
+        put(done.name.key(), done.bytes);
+        for pack in 0..PACKS {
+            (0..FRAMES).for_each(|ordinal| usage.insert(BirthName { pack: name(pack), ordinal }));
+        }
+        (0..=PACKS).for_each(|ordinal| usage.insert(BirthName { pack: name(PACKS), ordinal }));
+        let made = SessionId([number as u8 + 100; 16]);
+        let (table, bytes) = usage.encode(repository.keys(), made, world.salt(), &mut codec).unwrap();
+        put(usage_key(table), bytes);
+        tables.push(table);
+        let snapshot = Snapshot { nonce: [number as u8; 16], usage: vec![table], root: root.clone(), ..model.clone() };
+        let object = SnapshotObject::Committed(Box::new(snapshot));
+        put(snapshot_key(made), object.encode(repository.keys(), made, world.salt(), &mut codec).unwrap());
+    }
+    // Two packs gone, the header of a third damaged, two segments gone and one damaged, a table gone.
+    for number in [5, 500] {
+        store.delete(&Key::new(name(number).key()).unwrap()).unwrap();
+    }
+    let damage = |text: String| {
+        let at = Key::new(text).unwrap();
+        let mut bytes = store.get(&at, 1 << 30).unwrap().to_vec();
+        let end = bytes.len() - 40;
+        bytes[end] ^= 1;
+        store.delete(&at).unwrap();
+        store.put_new(&at, bytes.into()).unwrap();
+    };
+    damage(name(7).key());
+    damage(index_key(segments[3]));
+    for segment in [segments[8], segments[9]] {
+        store.delete(&Key::new(index_key(segment)).unwrap()).unwrap();
+    }
+    store.delete(&Key::new(usage_key(tables[11])).unwrap()).unwrap();
+    drop(reader);
+    let before = peak_bytes();
+    let report = repair::run(&repository, &Arc::new(Job::new()), &RepairOptions::default()).unwrap();
+    println!("peak before: {} MiB, after: {} MiB, {:.1} s", before >> 20, peak_bytes() >> 20, report.seconds);
+    assert_eq!(
+        (report.exit_code, report.snapshots, report.snapshots_touched),
+        (4, u64::from(SNAPSHOTS) + 1, u64::from(SNAPSHOTS))
+    );
+    assert_eq!((report.items_hurt, report.tables_rebuilt), (u64::from(2 * SNAPSHOTS), 1), "{:?}", report.findings);
+    assert_eq!((report.chunks_missing, report.frames_moved), (u64::from(2 * FRAMES * CHUNKS), u64::from(FRAMES)));
+    assert!(report.packs_indexed > 150 && report.segments_deleted > 0, "{report:?}");
+    assert!(peak_bytes() < BOUND_BYTES, "peak_bytes={}", peak_bytes());
+    let pruned =
+        prune(&repository, &PruneOptions { waste_percent: 100, pack_size_bytes: 128, ..PruneOptions::default() }).unwrap();
+    assert_eq!((pruned.exit_code, pruned.packs_deleted), (0, 1), "{:?}", pruned.kept);
+    println!("after a prune: {} MiB", peak_bytes() >> 20);
+    assert!(peak_bytes() < BOUND_BYTES, "peak_bytes={}", peak_bytes());
+}
