@@ -164,7 +164,8 @@ fn a_million_chunks_and_forty_snapshots_are_repaired_within_two_hundred_megabyte
     assert!(peak_bytes() < BOUND_BYTES, "peak_bytes={}", peak_bytes());
     let pruned =
         prune(&repository, &PruneOptions { waste_percent: 100, pack_size_bytes: 128, ..PruneOptions::default() }).unwrap();
-    assert_eq!((pruned.exit_code, pruned.packs_deleted), (0, 1), "{:?}", pruned.kept);
+    // The pack without a header, and what only the lost table named: no tree does.
+    assert_eq!((pruned.exit_code, pruned.packs_deleted), (0, 2), "{:?}", pruned.kept);
     println!("after a prune: {} MiB", peak_bytes() >> 20);
     assert!(peak_bytes() < BOUND_BYTES, "peak_bytes={}", peak_bytes());
 }
