@@ -23,7 +23,7 @@ __all__ = ["main", "root"]
 
 COMMANDS: Final = {
     "volume": ("longshore.cli.volume:group", "Back up, look into and restore directories."),
-    "repo": ("longshore.cli.repo:group", "Make, look at, check and prune repositories, and their keys."),
+    "repo": ("longshore.cli.repo:group", "Make, look at, check, repair and prune repositories, and their keys."),
     "node-agent": ("longshore.cli.node_agent:command", "Serve PodVolumeBackups and PodVolumeRestores of one node."),
     "server": ("longshore.cli.server:command", "Serve repositories and storage locations of a cluster."),
     "install": ("longshore.cli.install:command", "Install or update Longshore in a cluster."),
