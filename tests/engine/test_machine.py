@@ -52,22 +52,26 @@ def test_workers_follow_mask_and_quota(tmp_path: Path, files: dict[str, str], ex
     assert machine.workers(root=lay(tmp_path, files)) == expected
 
 
+@pytest.mark.usefixtures("eight")
 @pytest.mark.parametrize(
     ("files", "expected_mib"),
     [
-        ({}, 512),
-        ({V2: "0::/\n", f"{GROUP}/memory.max": "max\n"}, 512),
+        ({}, 204),
+        ({V2: "0::/\n", f"{GROUP}/cpu.max": "200000 100000\n"}, 96),
+        ({V2: "0::/\n", f"{GROUP}/memory.max": "max\n"}, 204),
         ({V2: "0::/\n", f"{GROUP}/memory.max": f"{800 * MIB}\n"}, 200),
         ({V2: "0::/a/b\n", f"{GROUP}/a/b/memory.max": "max\n", f"{GROUP}/a/memory.max": f"{400 * MIB}\n"}, 100),
         ({V2: "0::/a\n", f"{GROUP}/a/memory.max": f"{400 * MIB}\n", f"{GROUP}/memory.max": f"{800 * MIB}\n"}, 100),
         ({V2: "0::/a\n", f"{GROUP}/a/memory.max": f"{800 * MIB}\n", f"{GROUP}/memory.max": f"{400 * MIB}\n"}, 100),
         ({V2: "0::/\n", f"{GROUP}/memory.max": f"{100 * MIB}\n"}, 64),
-        ({V2: "0::/\n", f"{GROUP}/memory.max": f"{64 << 30}\n"}, 1024),
-        ({V2: "3:memory:/us\n", f"{GROUP}/memory/us/memory.limit_in_bytes": f"{1024 * MIB}\n"}, 256),
-        ({V2: "3:memory:/us\n", f"{GROUP}/memory/us/memory.limit_in_bytes": "9223372036854771712\n"}, 512),
+        ({V2: "0::/\n", f"{GROUP}/memory.max": f"{64 << 30}\n"}, 204),
+        ({V2: "3:memory:/us\n", f"{GROUP}/memory/us/memory.limit_in_bytes": f"{600 * MIB}\n"}, 150),
+        ({V2: "3:memory:/us\n", f"{GROUP}/memory/us/memory.limit_in_bytes": "9223372036854771712\n"}, 204),
     ],
 )
-def test_memory_is_a_share_of_the_limit(tmp_path: Path, files: dict[str, str], expected_mib: int) -> None:
+def test_memory_is_what_is_of_use_within_a_share_of_the_limit(
+    tmp_path: Path, files: dict[str, str], expected_mib: int
+) -> None:
     assert machine.memory_limit_bytes(root=lay(tmp_path, files)) == expected_mib * MIB
 
 

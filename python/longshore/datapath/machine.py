@@ -16,9 +16,10 @@ __all__ = ["memory_limit_bytes", "workers"]
 
 MIB: Final = 1 << 20
 MEMORY_BYTES_MIN: Final = 64 * MIB
-MEMORY_BYTES_DEFAULT: Final = 512 * MIB
+MEMORY_BYTES_BASE: Final = 60 * MIB
+MEMORY_BYTES_WORKER: Final = 18 * MIB
+"""What is of use, for all and for each worker. Measured on 115,000 files and 1.6 GB with two workers: five times as much took the same processor time."""
 MEMORY_BYTES_MAX: Final = 1024 * MIB
-"""More makes no backup faster: packs end at 32 MiB and the caches of trees are satisfied."""
 _MEMORY_SHARE: Final = 4
 _UNLIMITED: Final = 1 << 60
 
@@ -30,11 +31,10 @@ def workers(*, root: Path = Path("/")) -> int:
 
 
 def memory_limit_bytes(*, root: Path = Path("/")) -> int:
-    """Give what the engine's buffers may take: a quarter of the control group's limit, 512 MiB without one."""
+    """Give what the engine's buffers may take: what is of use to its workers, at most a quarter of the control group's limit."""
+    useful = min(MEMORY_BYTES_MAX, MEMORY_BYTES_BASE + MEMORY_BYTES_WORKER * workers(root=root))
     limits = [limit for limit in _memory_limits(root) if limit < _UNLIMITED]
-    if not limits:
-        return MEMORY_BYTES_DEFAULT
-    return min(MEMORY_BYTES_MAX, max(MEMORY_BYTES_MIN, min(limits) // _MEMORY_SHARE))
+    return min([useful, *(max(MEMORY_BYTES_MIN, limit // _MEMORY_SHARE) for limit in limits)])
 
 
 def _cpu_quotas(root: Path) -> Iterator[float]:

@@ -50,7 +50,12 @@ __all__ = ["command"]
 @click.option("--strict", is_flag=True, help="Exit with 3 when a file changed while it was read.")
 @click.option("--paranoid", is_flag=True, help="Read every file, whatever its times and size say.")
 @click.option("--compression", type=COMPRESSION, default="auto", show_default=True, help="auto, none or a zstd level.")
-@click.option("--memory-limit", type=BYTES, metavar="SIZE", help="Bound of all buffers, e.g. 512MiB.")
+@click.option(
+    "--memory-limit",
+    type=BYTES,
+    metavar="SIZE",
+    help="Bound of all buffers, e.g. 512MiB.  [default: 60MiB and 18MiB a worker, within the cgroup]",
+)
 @click.option(
     "--workers",
     type=click.IntRange(1, 256),

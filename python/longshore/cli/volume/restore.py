@@ -36,7 +36,12 @@ __all__ = ["command"]
     metavar="N",
     help="Threads that fetch and write.  [default: one for each CPU]",
 )
-@click.option("--memory-limit", type=BYTES, metavar="SIZE", help="Bound of all buffers, e.g. 512MiB.")
+@click.option(
+    "--memory-limit",
+    type=BYTES,
+    metavar="SIZE",
+    help="Bound of all buffers, e.g. 512MiB.  [default: 60MiB and 18MiB a worker, within the cgroup]",
+)
 @with_repository
 def command(
     session: Session,

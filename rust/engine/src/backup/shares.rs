@@ -9,7 +9,7 @@
 pub(crate) const BUDGET_BYTES_MIN: usize = 64 << 20;
 /// Buffers and contexts of one worker: 3 MiB to read into, up to three chunks handed on, three open frames, contexts of zstd, and
 /// what a frame is compressed, opened and decompressed into.
-const WORKER_BYTES: usize = 12 << 20;
+const WORKER_BYTES: usize = 14 << 20;
 /// An open pack of trees.
 const TREES_BYTES: usize = 4 << 20;
 /// What the session remembers of chunks until a segment of the index answers for them, and the segment on its way out.

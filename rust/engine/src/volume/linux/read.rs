@@ -166,7 +166,8 @@ impl ReadFile for LinuxReadFile {
             // The kernel's own reading ahead would bring in what nobody could tell from the owner's pages.
             let _ = rustix::fs::fadvise(fd, 0, None, Advice::Random);
         }
-        // What can be read without waiting was in memory before, and stays.
+        // What can be read without waiting was in memory before, and stays. Asking starts to read what is not: where this thread is held up
+        // until that has ended, these pages stay as well.
         let cached = if asked == offset_bytes { 0 } else { fill(fd, offset_bytes, buf, ReadWriteFlags::NOWAIT).unwrap_or(0) };
         let rest = buf.get_mut(cached..).unwrap_or_default();
         let read = if rest.is_empty() { 0 } else { read_at(fd, offset_bytes + cached as u64, rest)? };
