@@ -105,15 +105,16 @@ def make(plan: Plan) -> str:
     Returns:
         The image's digest.
     """
-    version = ours.version(plan.root)
+    # Asked once: whoever commits during the build must not date half of it.
+    version, created, revision = ours.version(plan.root), epoch(plan.root), _revision(plan.root)
     with _interpreter(plan) as (system, interpreter):
-        made = layers(plan, system, interpreter)
+        made = layers(plan, system, interpreter, created=created)
         image = Image(
             name=f"docker.io/library/longshore:{version}",
             architecture=plan.architecture,
-            created=epoch(plan.root),
+            created=created,
             layers=made,
-            config=configuration(version, revision=_revision(plan.root), is_pinned=not plan.is_current),
+            config=configuration(version, revision=revision, is_pinned=not plan.is_current),
         )
         plan.target.mkdir(parents=True, exist_ok=True)
         digest = write_archive(image, plan.archive_path, gzip=interpreter.gzip)
@@ -122,7 +123,7 @@ def make(plan: Plan) -> str:
     return digest
 
 
-def layers(plan: Plan, system: list[debian.Package], interpreter: Interpreter) -> list[Layer]:
+def layers(plan: Plan, system: list[debian.Package], interpreter: Interpreter, *, created: int) -> list[Layer]:
     """Make the layers, the lowest first."""
     # Tracebacks through the standard library tell file and line without the text; those through all else tell both.
     base = interpreter.bytecode(system_files(system), instead=True)
@@ -137,7 +138,6 @@ def layers(plan: Plan, system: list[debian.Package], interpreter: Interpreter) -
     generated = f"{packages.PLACE}/kubernetes/client/"
     third = interpreter.bytecode(installed.without(lambda path: path.startswith(generated)))
     third.merge(interpreter.bytecode(installed.without(lambda path: not path.startswith(generated)), instead=True))
-    created = epoch(plan.root)
     wheel = plan.wheel or ours.build_wheel(plan.root, plan.target, epoch=created)
     helper = ours.build_helper(plan.root, plan.target, architecture=plan.machine, epoch=created)
     own = interpreter.bytecode(ours.wheel_files(wheel))
@@ -177,10 +177,10 @@ def epoch(root: Path) -> int:
 def write_folder(plan: Plan, place: Path) -> None:
     """Lay the files of all layers down below `place`."""
     with _interpreter(plan) as (system, interpreter):
-        whole = Tree()
-        for layer in layers(plan, system, interpreter):
+        whole, created = Tree(), epoch(plan.root)
+        for layer in layers(plan, system, interpreter, created=created):
             whole.nodes |= layer.tree.nodes
-        whole.write(place, mtime=epoch(plan.root))
+        whole.write(place, mtime=created)
 
 
 @contextmanager

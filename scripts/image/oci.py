@@ -88,9 +88,9 @@ def write_archive(image: Image, path: Path, *, gzip: Callable[[bytes], bytes]) -
     """
     blobs, diff_ids, layers = _Blobs(), [], []
     for layer in image.layers:
-        tar = layer_tar(layer.tree, mtime=image.created)
-        diff_ids.append(f"sha256:{hashlib.sha256(tar).hexdigest()}")
-        layers.append(blobs.add(gzip(tar), f"{_MEDIA}.layer.v1.tar+gzip"))
+        content = layer_tar(layer.tree, mtime=image.created)
+        diff_ids.append(f"sha256:{hashlib.sha256(content).hexdigest()}")
+        layers.append(blobs.add(gzip(content), f"{_MEDIA}.layer.v1.tar+gzip"))
     created = datetime.fromtimestamp(image.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     config = {
         "architecture": image.architecture,
