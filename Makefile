@@ -25,6 +25,8 @@ RENEW ?=
 SCALE ?= 1
 DEBIAN ?= pinned
 APT_SOURCES ?=
+SEED ?=
+ROW ?=
 BIN := .venv/bin
 # Only these Python files are ours to judge; a folder joins the list when it comes to exist.
 PYTHON_ROOMS := $(wildcard python tests scripts benches daemonset)
@@ -33,7 +35,7 @@ RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust -type f \( -name '*.rs' 
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help venv build tools demo test test-rust test-unit test-engine test-scale test-cluster test-image bench bench-quick bench-micro bench-tools gate \
+.PHONY: help venv build tools demo test test-rust test-unit test-engine test-scale test-cluster test-image sim sim-long bench bench-quick bench-micro bench-tools gate \
 	lint lint-rust lint-python lint-types lint-seam lint-house format crds manifests image image-lock ci lock clean
 
 help: ## This list
@@ -101,6 +103,15 @@ test-cluster: build
 # The extension comes from `build`, unlike that of `make image`, which is compiled once more with the machine's paths taken out.
 test-image: build
 	$(BIN)/python -m pytest tests/image $(ARGS)
+
+# The whole engine under a seed, on a stage where time, disk and store are made up and break: docs/reliability.md.
+sim: ## Break what the engine stands on, in ten thousands of ways: minutes; SEED=schedule:28 replays one, ROW=age runs one row
+	cargo build --release --locked --quiet --package longshore-sim
+	target/release/sim $(if $(SEED),--seed $(SEED)) $(if $(ROW),--row $(ROW))
+
+sim-long: ## The same in millions of ways: hours
+	cargo build --release --locked --quiet --package longshore-sim
+	target/release/sim --long $(if $(ROW),--row $(ROW))
 
 # --- measurements ---
 
@@ -175,8 +186,8 @@ lock: venv ## Resolve requirements.in and Cargo.toml anew into their lock files
 		--constraints requirements.txt --output-file requirements-runtime.txt requirements-runtime.in
 	cargo update --quiet
 
-ci: ## What a merge needs: lint and test, each step timed
-	@$(PYTHON) scripts/steps.py venv build $(LINT_STEPS) tools-for-tests $(TEST_STEPS) gate
+ci: ## What a merge needs: lint, test, sim and gate, each step timed
+	@$(PYTHON) scripts/steps.py venv build $(LINT_STEPS) tools-for-tests $(TEST_STEPS) sim gate
 
 clean: ## Take away what make made here (not the tools' cache)
 	rm -rf .venv target .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache python/longshore/_native*.so

@@ -114,7 +114,8 @@ impl Prune<'_> {
     fn decide(&mut self, name: RandomName, decision: Doomed) -> Result<Told<Doomed>> {
         let bytes =
             decision.encode(&self.repository.keys, Role::Decision, name, self.repository.world.salt(), &mut self.codec)?;
-        if self.put(&Role::Decision.key(name), bytes)? == Put::Created || !self.keeps(Rule::OneDecision) {
+        let Some(put) = self.put(&Role::Decision.key(name), bytes)? else { return Ok(Told::Absent) };
+        if put == Put::Created || !self.keeps(Rule::OneDecision) {
             return Ok(Told::Says(decision));
         }
         self.doomed(Role::Decision, name)
@@ -129,8 +130,10 @@ impl Prune<'_> {
         let open = OpenWriters { sessions };
         let bytes = open.encode(&self.repository.keys, name, self.repository.world.salt(), &mut self.codec)?;
         match self.put(&open_key(name), bytes)? {
-            Put::Created => Ok(Told::Says(open.sessions)),
-            Put::Exists => self.open_of(name),
+            Some(Put::Created) => Ok(Told::Says(open.sessions)),
+            Some(Put::Exists) => self.open_of(name),
+            // Lost, or the generation was ended by another.
+            None => Ok(Told::Absent),
         }
     }
 
@@ -238,7 +241,10 @@ impl Prune<'_> {
         let early = if self.keeps(Rule::TombstoneFirst) { None } else { Some(self.open_writers()?) };
         let doomed = Doomed { packs: packs.into_iter().collect(), tables: tables.into_iter().collect() };
         let bytes = doomed.encode(&self.repository.keys, Role::Tombstone, name, self.repository.world.salt(), &mut self.codec)?;
-        self.put(&tombstone_key(name), bytes)?;
+        if self.put(&tombstone_key(name), bytes)?.is_none() {
+            // Lost, or carried on and ended by another prune since: there is nothing to decide here.
+            return Ok(());
+        }
         let open = self.put_open(name, early)?;
         let own = Generation { name, tombstone: Told::Says(doomed), open, decision: Told::Absent };
         if self.keeps(Rule::LookAgain) {

@@ -281,14 +281,16 @@ impl Prune<'_> {
     }
 
     fn refuse_missing(&self, sight: &Sight) -> Result<()> {
-        let missing = sight.look.not_lost(sight.places.missing(&sight.look.counted_frames));
-        let Some(first) = missing.first() else { return Ok(()) };
-        // A snapshot that was deleted since the look may have lost its packs to another prune.
-        let again = self.look(None)?;
-        let missing = again.not_lost(sight.places.missing(&again.counted_frames));
+        let mut missing = sight.look.not_lost(sight.places.missing(&sight.look.counted_frames));
         if missing.is_empty() {
             return Ok(());
         }
+        // A snapshot that was deleted since the look may have lost its packs to another prune. What only newer snapshots need was not
+        // looked for.
+        let again = self.look(None)?;
+        missing.retain(|frame| again.counted_frames.contains(*frame));
+        let missing = again.not_lost(missing);
+        let Some(first) = missing.first() else { return Ok(()) };
         Err(refuse(Error::corrupt(format!(
             "frames that snapshots need lie in no pack: frames={}, first_pack={}",
             missing.len(),
@@ -311,19 +313,25 @@ impl Prune<'_> {
         Ok(())
     }
 
-    /// Creates an object; when the store is full, out of the room that is kept back.
-    fn put(&mut self, text: &str, bytes: Vec<u8>) -> Result<Put> {
+    /// Creates an object, when the store is full out of the room that is kept back, and looks whether it is there: a store may
+    /// acknowledge what it does not keep. None: it is not there, or another prune has taken it away since.
+    fn put(&mut self, text: &str, bytes: Vec<u8>) -> Result<Option<Put>> {
         let (at, body) = (key(text)?, Bytes::from(bytes));
-        match self.repository.store.put_new(&at, body.clone()) {
+        let put = match self.repository.store.put_new(&at, body.clone()) {
             Err(error) if error.kind() == StoreErrorKind::NoSpace && !self.full => {
                 self.full = true;
                 self.report.used_reserve = true;
                 tracing::warn!("The store is full, using the room that was kept back");
                 self.repository.store.delete(&key(RESERVE_KEY)?)?;
-                Ok(self.repository.store.put_new(&at, body)?)
+                self.repository.store.put_new(&at, body)?
             }
-            done => Ok(done?),
+            done => done?,
+        };
+        if look::has(self.repository, text)? {
+            return Ok(Some(put));
         }
+        tracing::warn!(object = %text, "The store acknowledged an object that is not there");
+        Ok(None)
     }
 
     /// Keeps room back for the next time the store is full.

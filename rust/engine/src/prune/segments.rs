@@ -78,11 +78,9 @@ impl Prune<'_> {
         let damaged: Vec<RandomName> =
             self.index.damaged.iter().map(|(name, _)| *name).filter(|name| !self.replaced.contains(name)).collect();
         if !damaged.is_empty() {
-            let unknown: Vec<PackName> = {
-                let listed: BTreeSet<PackName> = self.listed_packs();
-                sizes.keys().filter(|pack| !listed.contains(pack)).copied().collect()
-            };
-            self.index_headers(&unknown, sizes)?;
+            let listed = self.listed_packs();
+            let unknown: BTreeSet<PackName> = sizes.keys().filter(|pack| !listed.contains(pack)).copied().collect();
+            self.index_headers(&unknown.into_iter().collect::<Vec<_>>(), sizes)?;
         }
         let stays = |pack: &PackName, size: u64| sizes.get(pack) == Some(&size) && !doomed.contains(pack);
         let stored: Vec<(RandomName, Arc<Segment<SegmentBytes>>)> =

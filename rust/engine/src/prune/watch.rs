@@ -81,7 +81,10 @@ impl Prune<'_> {
             SnapshotObject::Aborted { nonce: self.repository.world.random16(), reason: "judged dead by a prune".to_owned() };
         let bytes = object.encode(&self.repository.keys, session, self.repository.world.salt(), &mut self.codec)?;
         // It may have committed this moment: then it has ended all the same.
-        self.put(&snapshot_key(session), bytes)?;
+        if self.put(&snapshot_key(session), bytes)?.is_none() && !look::has(self.repository, &removed_key(session))? {
+            return Err(crate::error::Error::corrupt(format!("the store does not keep the end of a session: session={session}"))
+                .with_next_step("nothing was deleted; look for faults of the store, then prune again"));
+        }
         Ok(())
     }
 

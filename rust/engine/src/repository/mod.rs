@@ -140,7 +140,9 @@ impl Repository {
         // The slot goes first: a configuration without any slot could never be opened, a slot without a configuration is inert.
         let slot = world.name();
         let slot_bytes = keys::encode_slot(&keys, slot, unlock, world.salt(), cost, label)?;
-        store.put_new(&key(keys::slot_key(slot))?, Bytes::from(slot_bytes))?;
+        let slot_at = key(keys::slot_key(slot))?;
+        store.put_new(&slot_at, Bytes::from(slot_bytes))?;
+        store.head(&slot_at)?;
         let bytes = config.encode(&keys, world.salt(), &mut codec)?;
         match store.put_new(&key(config_key(0))?, Bytes::from(bytes))? {
             Put::Created => Ok(Self {
@@ -243,6 +245,12 @@ impl Repository {
         Self { store, ..self.clone() }
     }
 
+    /// The same repository in the hands of another process, with a clock and chance of its own.
+    #[must_use]
+    pub fn with_world(&self, world: World) -> Self {
+        Self { world, ..self.clone() }
+    }
+
     /// What it was handed of the world.
     #[must_use]
     pub fn world(&self) -> &World {
@@ -277,7 +285,7 @@ impl Repository {
     pub fn add_slot(&self, unlock: &Unlock, label: &str, cost: Argon2Cost) -> Result<RandomName> {
         let name = self.world.name();
         let bytes = keys::encode_slot(&self.keys, name, unlock, self.world.salt(), cost, label)?;
-        match self.store.put_new(&key(keys::slot_key(name))?, Bytes::from(bytes))? {
+        match self.put_certainly(&keys::slot_key(name), Bytes::from(bytes))? {
             Put::Created => Ok(name),
             Put::Exists => Err(Error::internal("a random slot name was taken")),
         }
@@ -302,6 +310,23 @@ impl Repository {
         }
         self.store.delete(&key(keys::slot_key(name))?)?;
         Ok(())
+    }
+
+    /// Creates an object on whose being there safety rests, and looks whether it is: a store may acknowledge what it does not keep.
+    ///
+    /// # Errors
+    /// Corrupt when it is not there, or what the store says.
+    pub(crate) fn put_certainly(&self, text: &str, bytes: Bytes) -> Result<Put> {
+        let at = key(text)?;
+        let put = self.store.put_new(&at, bytes)?;
+        match self.store.head(&at) {
+            Err(error) if error.kind() == StoreErrorKind::NotFound => {
+                Err(Error::corrupt(format!("the store acknowledged an object and does not have it: object={text}"))
+                    .with_next_step("look for faults of the store, then run it again"))
+            }
+            Err(error) => Err(error.into()),
+            Ok(_) => Ok(put),
+        }
     }
 
     pub(crate) fn get(&self, text: String, limit_bytes: usize) -> Result<Option<Bytes>> {

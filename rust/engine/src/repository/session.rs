@@ -15,7 +15,7 @@ use longshore_format::limits;
 use longshore_format::session::{SessionKind, SessionMarker, session_key};
 use longshore_format::snapshot::{Snapshot, SnapshotObject, snapshot_key};
 use longshore_format::usage::{Usage, usage_key};
-use longshore_store::{Key, Put, StoreErrorKind};
+use longshore_store::{Put, StoreErrorKind};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -129,7 +129,7 @@ impl Repository {
         let reason = "its process ended before it committed; a later run went on from there".to_owned();
         let object = SnapshotObject::Aborted { nonce: self.world.random16(), reason };
         let bytes = object.encode(&self.keys, session, self.world.salt(), &mut Codec::new()?)?;
-        self.store.put_new(&key(snapshot_key(session))?, Bytes::from(bytes))?;
+        self.put_certainly(&snapshot_key(session), Bytes::from(bytes))?;
         if let Err(error) = self.store.delete(&key(session_key(session))?)
             && error.kind() != StoreErrorKind::NotFound
         {
@@ -205,7 +205,7 @@ impl Repository {
             host: host.to_owned(),
         };
         let bytes = marker.encode(&self.keys, session, self.world.salt(), &mut Codec::new()?)?;
-        match self.store.put_new(&key(session_key(session))?, Bytes::from(bytes))? {
+        match self.put_certainly(&session_key(session), Bytes::from(bytes))? {
             Put::Created => Ok(()),
             Put::Exists => Err(Error::internal("a random session name was taken")),
         }
@@ -289,8 +289,12 @@ impl Writer {
                 return Ok(other);
             }
         }
-        repository.store.put_new(&key(text)?, Bytes::from(bytes))?;
-        Ok(name)
+        match repository.put_certainly(&text, Bytes::from(bytes))? {
+            Put::Created => Ok(name),
+            // Nobody else writes under this session's name, and an answer that was lost reads as created: an earlier try was torn.
+            Put::Exists => Err(Error::corrupt(format!("the store kept a part of a usage table: object={text}"))
+                .with_next_step("nothing was committed; look for faults of the store, then run the backup again")),
+        }
     }
 
     /// Step 5: that every own pack is in the store with the length that was sent, and every pack of an adopted session that `usage` names
@@ -334,41 +338,35 @@ impl Writer {
     }
 
     /// What lies where this session commits.
-    fn read_own(&self, at: &Key) -> Result<SnapshotObject> {
+    fn read_own(&self) -> Result<Option<SnapshotObject>> {
         let repository = &self.repository;
-        let read = || Ok(repository.store.get(at, limits::RECORD_BYTES_MAX as u64)?);
-        opened(read, |there| Ok(SnapshotObject::decode(&repository.keys, self.session, there, &mut Codec::new()?)?))
+        let read = || repository.get(snapshot_key(self.session), limits::RECORD_BYTES_MAX);
+        opened(read, |there| match there {
+            None => Ok(None),
+            Some(there) => Ok(Some(SnapshotObject::decode(&repository.keys, self.session, there, &mut Codec::new()?)?)),
+        })
     }
 
     fn put_snapshot(&mut self, object: &SnapshotObject) -> Result<Commit> {
         let repository = &self.repository;
         let mut codec = Codec::new()?;
         let bytes = object.encode(&repository.keys, self.session, repository.world.salt(), &mut codec)?;
-        let at = key(snapshot_key(self.session))?;
-        let outcome = match repository.store.put_new(&at, Bytes::from(bytes))? {
-            Put::Created => {
-                // As with packs: a store may acknowledge what it does not keep, and nothing is told that is not so.
-                if let Err(error) = repository.store.head(&at)
-                    && error.kind() == StoreErrorKind::NotFound
-                {
-                    let session = self.session;
-                    return Err(Error::corrupt(format!(
-                        "the store acknowledged the snapshot and does not have it: snapshot={session}"
-                    ))
-                    .with_next_step("nothing was committed; look for faults of the store, then run the backup again"));
-                }
-                Commit::Done
+        repository.store.put_new(&key(snapshot_key(self.session))?, Bytes::from(bytes))?;
+        // Whatever it answered: a store may acknowledge what it does not keep, and nothing is told that is not so.
+        let outcome = match self.read_own()? {
+            None => {
+                let session = self.session;
+                return Err(Error::corrupt(format!(
+                    "the store acknowledged the snapshot and does not have it: snapshot={session}"
+                ))
+                .with_next_step("nothing was committed; look for faults of the store, then run the backup again"));
             }
-            Put::Exists => {
-                match self.read_own(&at)? {
-                    there if there.nonce() == self.nonce && there == *object => Commit::Done,
-                    SnapshotObject::Aborted { reason, .. } => Commit::Fenced(reason),
-                    // Our own commit, after which we tried to abort: it counts.
-                    SnapshotObject::Committed(there) if there.nonce == self.nonce => Commit::Done,
-                    SnapshotObject::Committed(_) => {
-                        return Err(Error::corrupt("another writer committed under this session's name"));
-                    }
-                }
+            Some(there) if there.nonce() == self.nonce && there == *object => Commit::Done,
+            Some(SnapshotObject::Aborted { reason, .. }) => Commit::Fenced(reason),
+            // Our own commit, after which we tried to abort: it counts.
+            Some(SnapshotObject::Committed(there)) if there.nonce == self.nonce => Commit::Done,
+            Some(SnapshotObject::Committed(_)) => {
+                return Err(Error::corrupt("another writer committed under this session's name"));
             }
         };
         self.ended = true;
@@ -393,13 +391,11 @@ impl Writer {
         let repository = &self.repository;
         let mut codec = Codec::new()?;
         let bytes = object.encode(&repository.keys, self.session, repository.world.salt(), &mut codec)?;
-        let at = key(snapshot_key(self.session))?;
-        let outcome = match repository.store.put_new(&at, Bytes::from(bytes))? {
-            Put::Created => Aborted::Nothing,
-            Put::Exists => match self.read_own(&at)? {
-                SnapshotObject::Committed(snapshot) if snapshot.nonce == self.nonce => Aborted::HadCommitted,
-                _ => Aborted::Nothing,
-            },
+        repository.store.put_new(&key(snapshot_key(self.session))?, Bytes::from(bytes))?;
+        let outcome = match self.read_own()? {
+            None => return Err(Error::corrupt("the store does not keep that the session was given up")),
+            Some(SnapshotObject::Committed(snapshot)) if snapshot.nonce == self.nonce => Aborted::HadCommitted,
+            Some(_) => Aborted::Nothing,
         };
         self.ended = true;
         let _ = repository.store.delete(&key(session_key(self.session))?);

@@ -181,7 +181,7 @@ impl Repository {
         let mut codec = Codec::new()?;
         let removal = Removal { at_nanos: self.world.clock.wall_nanos(), by: by.to_owned() };
         let bytes = removal.encode(&self.keys, session, self.world.salt(), &mut codec)?;
-        self.store.put_new(&key(removed_key(session))?, Bytes::from(bytes))?;
+        self.put_certainly(&removed_key(session), Bytes::from(bytes))?;
         self.store.delete(&key(snapshot_key(session))?)?;
         Ok(())
     }

@@ -1,0 +1,241 @@
+//! A process of the simulation: the engine with a clock, chance and a way to the store of its own, and the jobs that it can be told.
+//!
+//! Each job tells the oracle what it is about to do and what it says it did. Everything runs on the thread that calls.
+
+use crate::link::{Link, Plan};
+use crate::sea::Sea;
+use crate::stage::{SimClock, SimRng, Stage};
+use crate::volume::{ROOT, Volume, difference, look};
+use longshore_engine::backup::{self, BackupOptions, ParentChoice};
+use longshore_engine::check::{self, CheckOptions};
+use longshore_engine::job::Job;
+use longshore_engine::packer::CompressionChoice;
+use longshore_engine::prune::{self, PruneOptions, PruneReport};
+use longshore_engine::repository::Repository;
+use longshore_engine::repository::cache::Cache;
+use longshore_engine::restore::{self, RestoreOptions};
+use longshore_engine::seams::{SystemSpawn, World};
+use longshore_engine::volume::made_up::MadeUpFs;
+use longshore_engine::volume::{Fs, RootOptions};
+use longshore_engine::{Error, ErrorKind, Result};
+use longshore_format::id::SessionId;
+use longshore_format::keys::{Argon2Cost, Unlock};
+use longshore_format::pack::VerifyUpload;
+use longshore_store::layers::{Retry, RetrySettings};
+use longshore_store::{Key, MemoryStore, Store};
+use std::path::Path;
+use std::sync::Arc;
+
+/// The secret of every simulated repository.
+pub const SECRET: [u8; 32] = [1; 32];
+
+/// The secret that takes its place when the key is changed.
+pub const NEW_SECRET: [u8; 32] = [2; 32];
+
+/// A process.
+#[derive(Debug)]
+pub struct Process {
+    /// Its way to the store.
+    pub link: Arc<Link>,
+    /// The store that it shares.
+    pub sea: Arc<Sea>,
+    world: World,
+    number: usize,
+    store: Arc<dyn Store>,
+    repository: Option<Repository>,
+}
+
+/// How a process is born.
+pub struct Birth {
+    /// Chooses its randomness.
+    pub seed: u64,
+    /// Its place on the stage.
+    pub number: usize,
+    /// How far its clock is ahead.
+    pub skew_nanos: i64,
+    /// When its wall jumps, and how far.
+    pub jump: (u64, i64),
+    /// Whether what is unavailable is tried again, as in production.
+    pub retries: bool,
+    /// What becomes of its calls.
+    pub plan: Box<dyn Plan>,
+}
+
+impl Birth {
+    /// A process that nothing happens to.
+    #[must_use]
+    pub fn quiet(seed: u64) -> Self {
+        Self::with(seed, |_: &crate::link::Call<'_>| (1_000_000, crate::link::Fate::Pass))
+    }
+
+    /// The only process of a stage, without retries.
+    pub fn with(seed: u64, plan: impl Plan + 'static) -> Self {
+        Self { seed, number: 0, skew_nanos: 0, jump: (0, 0), retries: false, plan: Box::new(plan) }
+    }
+}
+
+impl Process {
+    /// A process that has not opened the repository yet.
+    #[must_use]
+    pub fn new(sea: &Arc<Sea>, stage: &Arc<Stage>, birth: Birth) -> Self {
+        let clock = Arc::new(SimClock::new(Arc::clone(stage), birth.number, birth.skew_nanos, birth.jump));
+        let rng = Arc::new(SimRng::new(birth.seed, birth.number as u64));
+        let world = World { clock, rng, spawn: Arc::new(SystemSpawn) };
+        let link = Link::new(Arc::clone(sea), Arc::clone(stage), birth.number, birth.plan);
+        let store: Arc<dyn Store> = if birth.retries {
+            let settings = RetrySettings::default();
+            Arc::new(Retry::new(Arc::clone(&link), settings, Arc::clone(&world.clock), Arc::clone(&world.rng)))
+        } else {
+            Arc::<Link>::clone(&link)
+        };
+        Self { link, sea: Arc::clone(sea), world, number: birth.number, store, repository: None }
+    }
+
+    /// The same with a repository that was opened before the curtain rose.
+    #[must_use]
+    pub fn at_home(mut self, opened: &Repository) -> Self {
+        let world = self.world.clone();
+        self.repository = Some(opened.with_world(world).with_store(Arc::clone(&self.store)));
+        self
+    }
+
+    /// Makes a repository.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn init(&self) -> Result<Repository> {
+        let cost = Argon2Cost::default();
+        Repository::init(Arc::clone(&self.store), self.world.clone(), &Unlock::Secret(SECRET), "", cost, Cache::none())
+    }
+
+    /// The repository, opened by its own calls unless it was before.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn repository(&self) -> Result<Repository> {
+        let open = |secret| Repository::open(Arc::clone(&self.store), self.world.clone(), &Unlock::Secret(secret), Cache::none());
+        match &self.repository {
+            Some(repository) => Ok(repository.clone()),
+            None => match open(SECRET) {
+                Err(error) if error.kind() == ErrorKind::WrongKey => open(NEW_SECRET),
+                opened => opened,
+            },
+        }
+    }
+
+    /// Backs a volume up, and tells the oracle.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn back_up(&self, volume: &Volume, source: &str) -> Result<String> {
+        let options = BackupOptions {
+            path: ROOT.into(),
+            source: source.to_owned(),
+            host: format!("host {}", self.number),
+            tags: vec![],
+            parent: ParentChoice::Auto,
+            excludes: vec![],
+            exclude_root_names: vec![],
+            one_file_system: true,
+            dry_run: false,
+            strict: false,
+            paranoid: false,
+            workers: 0,
+            upload_threads: 0,
+            memory_budget_bytes: 64 << 20,
+            compression: CompressionChoice::Level(1),
+            verify: VerifyUpload::Full,
+        };
+        let summary = backup::run(&self.repository()?, &volume.fs, &Arc::new(Job::new()), &options)?;
+        let session = summary.snapshot.ok_or_else(|| Error::internal("a backup without snapshot"))?.to_string();
+        self.sea.oracle(|ledger| {
+            if summary.exit_code != 0 {
+                ledger.violated(format!("I3: a backup says it lost items of a sound volume: {:?}", summary.lost));
+            }
+            ledger.acknowledge(&session, volume.truth());
+        });
+        Ok(session)
+    }
+
+    /// Prunes.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn prune(&self, options: &PruneOptions) -> Result<PruneReport> {
+        prune::run(&self.repository()?, &Arc::new(Job::new()), options)
+    }
+
+    /// Deletes a snapshot.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn delete(&self, session: &str) -> Result<()> {
+        let repository = self.repository()?;
+        self.sea.oracle(|ledger| ledger.intend(session));
+        repository.remove_snapshot(session_id(session), "simulator")
+    }
+
+    /// Checks everything, every byte of it.
+    ///
+    /// # Errors
+    /// What the engine says; Corrupt also when it finds damage.
+    pub fn check(&self) -> Result<()> {
+        let options = CheckOptions { read_percent: 100, workers: 0, memory_budget_bytes: 32 << 20, ..CheckOptions::default() };
+        let report = check::run(&self.repository()?, &Arc::new(Job::new()), &options)?;
+        match report.exit_code {
+            0 => Ok(()),
+            _ => Err(Error::corrupt(format!("a check finds damage: {:?} {:?}", report.findings, report.hurt))),
+        }
+    }
+
+    /// Gives the repository another key slot and takes the old one away.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn change_key(&self) -> Result<()> {
+        let repository = self.repository()?;
+        repository.add_slot(&Unlock::Secret(NEW_SECRET), "new", Argon2Cost::default())?;
+        repository.remove_slot(repository.slot())
+    }
+
+    /// Restores a snapshot into `fs`; when it says that all is well, compares with what the snapshot held when it was committed.
+    ///
+    /// # Errors
+    /// What the engine says; Corrupt also when it says that something was not restored.
+    pub fn restore(&self, session: &str, fs: &MadeUpFs) -> Result<()> {
+        let truth = self.sea.oracle(|ledger| ledger.counted().get(session).cloned());
+        let options = RestoreOptions {
+            workers: 0,
+            fetch_threads: 0,
+            memory_budget_bytes: 32 << 20,
+            ..RestoreOptions::new(session_id(session), "restored")
+        };
+        let summary = restore::run(&self.repository()?, fs, &Arc::new(Job::new()), &options)?;
+        if summary.exit_code != 0 {
+            return Err(Error::corrupt(format!("a restore is not whole: {summary:?}")));
+        }
+        let root = fs.open_root(Path::new("restored"), RootOptions::default())?;
+        let found = look(&*root);
+        self.sea.oracle(|ledger| match &truth {
+            None => ledger.violated(format!("I1: a snapshot was restored that never counted: {session}")),
+            Some(counted) => {
+                if let Some(what) = difference(&counted.tree, &found) {
+                    ledger.violated(format!("I1: snapshot {session} was restored as something else: {what}"));
+                }
+            }
+        });
+        Ok(())
+    }
+}
+
+/// A session by its digits.
+#[must_use]
+pub fn session_id(digits: &str) -> SessionId {
+    SessionId::from_hex(digits).expect("32 digits")
+}
+
+/// What is at a key, in memory.
+#[must_use]
+pub fn bytes_at(store: &MemoryStore, key: &str) -> bytes::Bytes {
+    store.get(&Key::new(key).expect("a key"), 1 << 30).expect("an object that is there")
+}

@@ -1,0 +1,266 @@
+//! One schedule: backups, prunes, restores and a deletion beside one another, in an order, with pauses, skewed clocks and faults that a
+//! seed chooses.
+//!
+//! The oracle watches every call. Afterwards all faults end, what is under way lands, and prunes that follow must work with nothing done by
+//! hand, change nothing that counts, and leave nothing that nobody needs; then a backup must work.
+
+use crate::draw::Draw;
+use crate::link::{Call, Fate};
+use crate::process::{Birth, Process};
+use crate::scene::{BEGIN, Scene, prune_options};
+use crate::sea::Sea;
+use crate::stage::{DAY, SECOND, Stage};
+use longshore_engine::ErrorKind;
+use longshore_engine::prune::{PruneOptions, Rules};
+use longshore_engine::volume::made_up::MadeUpFs;
+use longshore_store::StoreErrorKind;
+use longshore_store::layers::Verb;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+/// How a run went.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Outcome {
+    /// Calls of the store.
+    pub calls: u64,
+    /// A hash of all that happened.
+    pub trace: u64,
+    /// Backups acknowledged while others ran.
+    pub commits: u64,
+}
+
+/// What a seed decides for all processes of a schedule.
+#[derive(Clone, Copy, Debug)]
+struct Weather {
+    mortal: bool,
+    store_fails: bool,
+    lists_short: bool,
+    puts_lost: bool,
+    fences: bool,
+}
+
+impl Weather {
+    fn of(seed: u64) -> Self {
+        let mut draw = Draw::new(seed, 3);
+        let mut often = |times| draw.in_thousand(times);
+        Self { mortal: often(350), store_fails: often(350), lists_short: often(200), puts_lost: often(200), fences: often(300) }
+    }
+}
+
+/// Whether a store that promises whole objects or none may leave a beginning of this one. A commit is one request everywhere.
+fn may_tear(key: &str) -> bool {
+    !["snapshots/", "config/", "keys/"].iter().any(|whole| key.starts_with(whole))
+}
+
+fn fate(draw: &mut Draw, weather: Weather, call: &Call<'_>) -> Fate {
+    if weather.mortal && draw.in_thousand(4) {
+        let torn = call.verb == Verb::PutNew && may_tear(call.key);
+        return match draw.below(3) {
+            0 => Fate::DieBefore,
+            1 if torn => Fate::DieTorn(draw.below(200) as usize),
+            _ => Fate::DieAfter,
+        };
+    }
+    let writes = matches!(call.verb, Verb::PutNew | Verb::Delete);
+    if weather.store_fails && draw.in_thousand(40) {
+        return match draw.below(4) {
+            0 => Fate::FailBefore(StoreErrorKind::Unavailable),
+            1 if writes => Fate::Late(draw.magnitude(SECOND / 1000, 30 * DAY)),
+            2 if call.verb == Verb::PutNew && may_tear(call.key) => Fate::Torn(draw.below(200) as usize),
+            _ => Fate::FailAfter(StoreErrorKind::Unavailable),
+        };
+    }
+    if weather.puts_lost && call.verb == Verb::PutNew && draw.in_thousand(60) {
+        return Fate::Lose;
+    }
+    if weather.lists_short && call.verb == Verb::List && draw.in_thousand(150) {
+        return Fate::Short(draw.number());
+    }
+    Fate::Pass
+}
+
+/// A process of a schedule: how long its calls take, when it pauses, what befalls it.
+fn birth(seed: u64, number: usize, weather: Weather) -> Birth {
+    let mut draw = Draw::new(seed, 100 + number as u64);
+    let ten_years = (3652 * DAY) as i64;
+    let skew = |draw: &mut Draw| draw.below(2 * ten_years as u64) as i64 - ten_years;
+    let skew_nanos = skew(&mut draw);
+    let jump = (BEGIN + draw.magnitude(SECOND, 60 * DAY), skew(&mut draw));
+    let pace = draw.magnitude(SECOND / 1000, 10 * SECOND);
+    let plan = move |call: &Call<'_>| {
+        let pause = match draw.in_thousand(25) {
+            true => draw.magnitude(SECOND, 30 * DAY),
+            false => draw.below(2 * pace) + 1,
+        };
+        (pause, fate(&mut draw, weather, call))
+    };
+    Birth { seed, number, skew_nanos, jump, retries: true, plan: Box::new(plan) }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Writer(usize),
+    Prune,
+    Reader,
+    Remover,
+}
+
+fn roles(draw: &mut Draw) -> Vec<Role> {
+    let mut roles = vec![Role::Writer(0), Role::Writer(1), Role::Prune, Role::Prune, Role::Reader, Role::Remover];
+    if draw.in_thousand(250) {
+        roles.push(Role::Writer(0));
+    }
+    if draw.in_thousand(250) {
+        roles.push(Role::Prune);
+    }
+    roles
+}
+
+fn act(scene: &Scene, process: &Process, role: Role, weather: Weather, mut draw: Draw, rules: Rules) {
+    let violated = |what: String| process.sea.oracle(|ledger| ledger.violated(what));
+    match role {
+        Role::Writer(volume) => {
+            for _ in 0..=draw.below(2) {
+                let _ = process.back_up(&scene.volumes[volume], if draw.in_thousand(500) { "a" } else { "b" });
+            }
+        }
+        Role::Prune => {
+            for _ in 0..=draw.below(3) {
+                let options = PruneOptions {
+                    fence_now: weather.fences && draw.in_thousand(400),
+                    pack_size_bytes: draw.magnitude(8 << 10, 128 << 10) as usize,
+                    waste_percent: draw.one_of(&[0, 20, 60, 100]),
+                    rules,
+                    ..prune_options()
+                };
+                // A store that lies may be refused; one that only fails or is slow never looks damaged.
+                match process.prune(&options) {
+                    Err(error) if error.kind() == ErrorKind::Corrupt && !weather.lists_short && !weather.puts_lost => {
+                        violated(format!("I7: a prune finds something missing: {error}"));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Role::Reader => {
+            let session = &scene.counted[draw.below(scene.counted.len() as u64) as usize];
+            let outcome = process.restore(session, &MadeUpFs::default());
+            let excused = process.link.was_disturbed()
+                || process.sea.was_fenced(process.link.process())
+                || process.sea.oracle(|ledger| ledger.may_go(session));
+            match outcome {
+                // Who was accepted as a reader misses nothing, unless it was fenced or the store lied to it.
+                Err(error)
+                    if error.kind() == ErrorKind::Corrupt
+                        && !process.link.was_disturbed()
+                        && !process.sea.was_fenced(process.link.process()) =>
+                {
+                    violated(format!("I7: an accepted reader misses something: {error}"));
+                }
+                Err(error) if !excused => violated(format!("I4: a restore failed for nothing: {error}")),
+                _ => {}
+            }
+        }
+        Role::Remover => {
+            let session = &scene.counted[draw.below(scene.counted.len() as u64) as usize];
+            let _ = process.delete(session);
+        }
+    }
+}
+
+/// Runs one schedule.
+///
+/// # Errors
+/// What it violates.
+pub fn play(scene: &Scene, seed: u64, rules: Rules) -> Result<Outcome, String> {
+    play_heard(scene, seed, rules, None)
+}
+
+/// The same, with every call in words.
+///
+/// # Errors
+/// What it violates.
+pub fn play_heard(scene: &Scene, seed: u64, rules: Rules, heard: Option<&mut Vec<String>>) -> Result<Outcome, String> {
+    let sea = scene.sea.fork();
+    let weather = Weather::of(seed);
+    let mut draw = Draw::new(seed, 4);
+    let roles = roles(&mut draw);
+    let spread = draw.magnitude(SECOND / 1000, 10 * DAY);
+    let wake = roles.iter().map(|_| BEGIN + draw.below(spread)).collect();
+    let stage = Stage::new(BEGIN, wake);
+    if heard.is_some() {
+        stage.listen();
+        stage.tell(0, &format!("{weather:?} {roles:?}"));
+    }
+    let processes: Vec<Process> = (0..roles.len())
+        .map(|number| Process::new(&sea, &stage, birth(seed, number, weather)).at_home(&scene.repository))
+        .collect();
+    let before = sea.oracle(|ledger| ledger.counted().len());
+    std::thread::scope(|scope| {
+        for (number, (process, role)) in processes.iter().zip(&roles).enumerate() {
+            let (stage, draw) = (&stage, Draw::new(seed, 200 + number as u64));
+            scope.spawn(move || {
+                stage.enter(number);
+                let done = catch_unwind(AssertUnwindSafe(|| act(scene, process, *role, weather, draw, rules)));
+                if done.is_err() {
+                    process.sea.oracle(|ledger| ledger.violated("the engine panicked".to_owned()));
+                }
+                stage.leave(number);
+            });
+        }
+    });
+    let calls = processes.iter().map(|process| process.link.calls()).sum();
+    let commits = sea.oracle(|ledger| ledger.counted().len()).saturating_sub(before) as u64;
+    let trace = stage.trace();
+    let after = Stage::alone(stage.now() + 31 * DAY);
+    if heard.is_some() {
+        after.listen();
+    }
+    let ended = end(scene, &sea, seed, &after);
+    if let Some(heard) = heard {
+        *heard = [stage.told(), after.told()].concat();
+    }
+    ended.map(|()| Outcome { calls, trace, commits })
+}
+
+/// Faults are over: everything must come right by itself.
+fn end(scene: &Scene, sea: &Arc<Sea>, seed: u64, stage: &Arc<Stage>) -> Result<(), String> {
+    sea.land(u64::MAX);
+    let sound = |when: &str| sea.oracle(|ledger| ledger.violation().map_or(Ok(()), |what| Err(format!("{when}: {what}"))));
+    sound("while they ran")?;
+    settle(sea, &Process::new(sea, stage, Birth::quiet(seed ^ 0xe4d)).at_home(&scene.repository), &scene.volumes[0])?;
+    sound("afterwards")
+}
+
+/// Prunes and a backup with nothing done by hand, after which nothing is left that nobody needs.
+///
+/// # Errors
+/// What does not hold.
+pub fn settle(sea: &Arc<Sea>, process: &Process, volume: &crate::volume::Volume) -> Result<(), String> {
+    let counted = |sea: &Sea| sea.oracle(|ledger| ledger.counted().keys().cloned().collect::<Vec<_>>());
+    let before = counted(sea);
+    for round in 0..3 {
+        let options = PruneOptions { fence_now: true, ..prune_options() };
+        process.prune(&options).map_err(|error| format!("I4: prune {round} afterwards: {error}"))?;
+    }
+    if counted(sea) != before {
+        return Err("I7: the prunes afterwards changed what counts".to_owned());
+    }
+    if let Some(session) = sea.oracle(|ledger| ledger.lost().cloned()) {
+        return Err(format!("I1: an acknowledged snapshot does not count: {session}"));
+    }
+    let mut left = sea.oracle(|ledger| ledger.garbage());
+    for prefix in ["tombstones/", "open/", "sessions/", "watches/"] {
+        // A generation whose decision was torn names what may be needed, and stays until that is not.
+        let is_stuck = |key: &String| sea.oracle(|ledger| ledger.is_stuck(key.trim_start_matches(prefix)));
+        left.extend(sea.keys(prefix).into_iter().filter(|key| !is_stuck(key)));
+    }
+    if !left.is_empty() {
+        return Err(format!("I5: left behind: {left:?}"));
+    }
+    if let Some(session) = before.first() {
+        process.restore(session, &MadeUpFs::default()).map_err(|error| format!("I1: a restore afterwards: {error}"))?;
+    }
+    process.back_up(volume, "a").map_err(|error| format!("I4: a backup afterwards: {error}"))?;
+    Ok(())
+}
