@@ -57,7 +57,7 @@ pub const TABLE: [Line; 11] = [
         "crash",
         "crash states: every store call and volume write × before, after, answer lost, torn × 7 operations",
         [60_000, 1_000_000],
-        [92, 1540],
+        [94, 1580],
         "states",
     ),
     line(
