@@ -12,6 +12,7 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -294,7 +295,14 @@ def test_wrong_credentials_are_denied_at_once(place: Place) -> None:
 def test_credentials_that_end_in_a_backup_end_it_and_name_the_verb(place: Place, many: Path) -> None:
     repository = place.init()
     place.proxy.forget()
-    place.proxy.plan = lambda request: Fault.error(403, "AccessDenied") if request.number > 6 else None
+    ended = threading.Event()
+
+    def plan(request: Request) -> Fault | None:
+        if request.verb == "PUT" and "/packs/" in request.path:
+            ended.set()
+        return Fault.error(403, "AccessDenied") if ended.is_set() else None
+
+    place.proxy.plan = plan
     began = time.monotonic()
     with pytest.raises(StoreDeniedError, match="verb=PUT"):
         done(start(repository, many))

@@ -145,7 +145,7 @@ def _verify(repository: Repository, wait: _Wait, started: datetime, clock: Clock
         named = ", ".join(hurt[:_NAMED_MAX])
         message = (
             f"the repository is damaged: snapshots_hurt={len(hurt)}, first=[{named}], snapshots_unreadable={unreadable}; "
-            "see what is hurt with longshore volume verify and longshore repo check, and back these volumes up again"
+            "see what is hurt with longshore repo check, put right what can be with longshore repo repair, and back these volumes up again"
         )
     else:
         message = f"snapshots were read back: snapshots={verified}, bytes={size}"
