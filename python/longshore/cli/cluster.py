@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import click
 
-__all__ = ["LOG_LEVELS", "cluster_command", "cluster_options", "run_until_signal"]
+__all__ = ["LOG_LEVELS", "cluster_command", "cluster_options", "run_options", "run_until_signal"]
 
 Function = Callable[..., Any]
 
@@ -140,52 +140,66 @@ def cluster_command(name: str) -> Callable[[Function], click.Command]:
     return decorate
 
 
+_LOG_OPTIONS: Final = (
+    click.option(
+        "--log-format",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        envvar="LONGSHORE_LOG_FORMAT",
+        show_envvar=True,
+        show_default=True,
+        help="How log records are written.",
+    ),
+    click.option(
+        "--log-level",
+        type=click.Choice(list(LOG_LEVELS), case_sensitive=False),
+        default="info",
+        envvar="LONGSHORE_LOG_LEVEL",
+        show_envvar=True,
+        show_default=True,
+        help="Log records from this level on.",
+    ),
+)
+_METRICS_OPTION: Final = click.option(
+    "--metrics-address",
+    metavar="HOST:PORT",
+    default=":8085",
+    envvar="LONGSHORE_METRICS_ADDRESS",
+    show_envvar=True,
+    show_default=True,
+    help="Where /metrics, /healthz and /readyz are served.",
+)
+_API_OPTIONS: Final = (
+    click.option(
+        "--namespace",
+        "-n",
+        metavar="NAME",
+        default="velero",
+        envvar="VELERO_NAMESPACE",
+        show_envvar=True,
+        show_default=True,
+        help="Where Velero's custom resources live.",
+    ),
+    click.option(
+        "--kubeconfig",
+        metavar="FILE",
+        help="How to reach the API server.  [default: KUBECONFIG, else the pod's service account]",
+    ),
+)
+
+
 def cluster_options(function: Function) -> Function:
-    """Add the flags that both commands have."""
-    for option in (
-        click.option(
-            "--log-format",
-            type=click.Choice(["text", "json"]),
-            default="text",
-            envvar="LONGSHORE_LOG_FORMAT",
-            show_envvar=True,
-            show_default=True,
-            help="How log records are written.",
-        ),
-        click.option(
-            "--log-level",
-            type=click.Choice(list(LOG_LEVELS), case_sensitive=False),
-            default="info",
-            envvar="LONGSHORE_LOG_LEVEL",
-            show_envvar=True,
-            show_default=True,
-            help="Log records from this level on.",
-        ),
-        click.option(
-            "--metrics-address",
-            metavar="HOST:PORT",
-            default=":8085",
-            envvar="LONGSHORE_METRICS_ADDRESS",
-            show_envvar=True,
-            show_default=True,
-            help="Where /metrics, /healthz and /readyz are served.",
-        ),
-        click.option(
-            "--namespace",
-            "-n",
-            metavar="NAME",
-            default="velero",
-            envvar="VELERO_NAMESPACE",
-            show_envvar=True,
-            show_default=True,
-            help="Where Velero's custom resources live.",
-        ),
-        click.option(
-            "--kubeconfig",
-            metavar="FILE",
-            help="How to reach the API server.  [default: KUBECONFIG, else the pod's service account]",
-        ),
-    ):
+    """Add the flags that all processes of a cluster have which serve until they are told to end."""
+    return _with((*_LOG_OPTIONS, _METRICS_OPTION, *_API_OPTIONS), function)
+
+
+def run_options(function: Function) -> Function:
+    """Add the flags of a process that does one thing in a cluster and ends: the same, but nothing is served."""
+    return _with((*_LOG_OPTIONS, *_API_OPTIONS), function)
+
+
+def _with(options: tuple[Callable[[Function], Function], ...], function: Function) -> Function:
+    for option in options:
         function = option(function)
     return function
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from longshore.cli.cluster import LOG_LEVELS, run_until_signal
+from longshore.cli.cluster import run_options, run_until_signal
 
 if TYPE_CHECKING:
     from longshore.controllers.maintenance.ledger import Operation, Outcome
@@ -44,39 +44,7 @@ _TERMINATION_LOG: Final = "/dev/termination-log"
 @click.option(
     "--cache-dir", metavar="DIR", envvar="LONGSHORE_CACHE_DIR", show_envvar=True, help="Local cache; it may be deleted."
 )
-@click.option(
-    "--log-format",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    envvar="LONGSHORE_LOG_FORMAT",
-    show_envvar=True,
-    show_default=True,
-    help="How log records are written.",
-)
-@click.option(
-    "--log-level",
-    type=click.Choice(list(LOG_LEVELS), case_sensitive=False),
-    default="info",
-    envvar="LONGSHORE_LOG_LEVEL",
-    show_envvar=True,
-    show_default=True,
-    help="Log records from this level on.",
-)
-@click.option(
-    "--namespace",
-    "-n",
-    metavar="NAME",
-    default="velero",
-    envvar="VELERO_NAMESPACE",
-    show_envvar=True,
-    show_default=True,
-    help="Where Velero's custom resources live.",
-)
-@click.option(
-    "--kubeconfig",
-    metavar="FILE",
-    help="How to reach the API server.  [default: KUBECONFIG, else the pod's service account]",
-)
+@run_options
 def command(
     *,
     name: str,
