@@ -13,7 +13,7 @@ use longshore_format::generation::{Doomed, OpenWriters, Role, open_key, tombston
 use longshore_format::id::{PackName, RandomName, SessionId, UsageName};
 use longshore_format::limits;
 use longshore_format::usage::{Usage, usage_key};
-use longshore_store::{Put, StoreErrorKind};
+use longshore_store::Put;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -273,7 +273,7 @@ impl Prune<'_> {
         let mut refused: HashSet<String> = HashSet::new();
         for pack in &packs {
             self.job.check()?;
-            if self.delete(&pack.key())? {
+            if self.repository.delete(&pack.key())? {
                 if let Some(size) = sight.sizes.remove(pack) {
                     self.report.packs_deleted += 1;
                     self.report.bytes_freed += size;
@@ -290,7 +290,7 @@ impl Prune<'_> {
         }
         for table in &tables {
             self.job.check()?;
-            if self.delete(&usage_key(*table))? {
+            if self.repository.delete(&usage_key(*table))? {
                 self.report.tables_deleted += 1;
             } else {
                 refused.insert(usage_key(*table));
@@ -333,22 +333,9 @@ impl Prune<'_> {
         }
     }
 
-    /// Whether an object is gone now; the store may refuse.
-    pub(super) fn delete(&self, text: &str) -> Result<bool> {
-        match self.repository.store.delete(&key(text)?) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(true),
-            Err(error) if error.kind() == StoreErrorKind::Denied => {
-                tracing::warn!(object = %text, error = %error, "The store refuses to delete");
-                Ok(false)
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
     /// Step 7.
     fn end(&mut self, name: RandomName) -> Result<()> {
-        if self.delete(&tombstone_key(name))? && self.delete(&open_key(name))? {
+        if self.repository.delete(&tombstone_key(name))? && self.repository.delete(&open_key(name))? {
             self.report.generations_done += 1;
         }
         Ok(())

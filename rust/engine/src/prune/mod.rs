@@ -307,7 +307,7 @@ impl Prune<'_> {
                 holds = holds || sight.sizes.contains_key(pack) || look::has(self.repository, &pack.key())?;
             }
             if !holds {
-                self.delete(&repair_key(*session))?;
+                self.repository.delete(&repair_key(*session))?;
             }
         }
         Ok(())

@@ -115,7 +115,7 @@ impl Prune<'_> {
         self.unstored.clear();
         for name in old.iter().map(|(name, _)| *name).chain(damaged) {
             self.job.check()?;
-            if self.delete(&index_key(name))? {
+            if self.repository.delete(&index_key(name))? {
                 self.report.segments_deleted += 1;
             }
             self.replaced.insert(name);

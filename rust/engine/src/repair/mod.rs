@@ -34,7 +34,7 @@ use longshore_format::limits;
 use longshore_format::repair::{Repair, repair_key};
 use longshore_format::snapshot::public_id;
 use longshore_format::usage::{Usage, usage_key};
-use longshore_store::{Put, StoreErrorKind};
+use longshore_store::Put;
 pub use report::RepairReport;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -171,7 +171,7 @@ impl Repairing<'_> {
         if !self.options.dry_run {
             for name in old_segments {
                 self.job.check()?;
-                self.delete(&index_key(name))?;
+                self.repository.delete(&index_key(name))?;
             }
         }
         Ok(())
@@ -202,8 +202,8 @@ impl Repairing<'_> {
             // A decision that was there holds: a prune follows it.
             let is_empty =
                 put == Put::Created || self.doomed(Role::Decision, name).is_ok_and(|d| d.is_some_and(|d| d.is_empty()));
-            if is_empty && self.delete(&tombstone_key(name))? {
-                self.delete(&open_key(name))?;
+            if is_empty && self.repository.delete(&tombstone_key(name))? {
+                self.repository.delete(&open_key(name))?;
             }
         }
         Ok(())
@@ -426,22 +426,9 @@ impl Repairing<'_> {
             self.repository.store.head(&at)?;
         }
         for session in old {
-            self.delete(&repair_key(session))?;
+            self.repository.delete(&repair_key(session))?;
         }
         Ok(())
-    }
-
-    /// Whether an object is gone now; the store may refuse.
-    fn delete(&self, text: &str) -> Result<bool> {
-        match self.repository.store.delete(&key(text)?) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(true),
-            Err(error) if error.kind() == StoreErrorKind::Denied => {
-                tracing::warn!(object = %text, error = %error, "The store refuses to delete");
-                Ok(false)
-            }
-            Err(error) => Err(error.into()),
-        }
     }
 }
 

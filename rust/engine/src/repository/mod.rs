@@ -329,6 +329,19 @@ impl Repository {
         }
     }
 
+    /// Whether an object is gone now; the store may refuse.
+    pub(crate) fn delete(&self, text: &str) -> Result<bool> {
+        match self.store.delete(&key(text)?) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(true),
+            Err(error) if error.kind() == StoreErrorKind::Denied => {
+                tracing::warn!(object = %text, error = %error, "The store refuses to delete");
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
     pub(crate) fn get(&self, text: String, limit_bytes: usize) -> Result<Option<Bytes>> {
         match self.store.get(&key(text)?, (limit_bytes + limits::STORED_EXTRA_BYTES_MAX) as u64) {
             Ok(bytes) => Ok(Some(bytes)),
