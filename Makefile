@@ -35,7 +35,7 @@ RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust -type f \( -name '*.rs' 
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help venv build tools demo test test-rust test-unit test-engine test-scale test-cluster test-image sim sim-long bench bench-quick bench-micro bench-tools gate \
+.PHONY: help venv build tools demo test test-rust test-unit test-engine test-scale test-cluster test-image test-node sim sim-long bench bench-quick bench-micro bench-tools gate \
 	lint lint-rust lint-python lint-types lint-seam lint-house format crds manifests image image-lock ci lock clean
 
 help: ## This list
@@ -103,6 +103,12 @@ test-cluster: build
 # The extension comes from `build`, unlike that of `make image`, which is compiled once more with the machine's paths taken out.
 test-image: build
 	$(BIN)/python -m pytest tests/image $(ARGS)
+
+# A whole node in a room of its own: tests/node/room.py. The images are made outside of it, for in it there is no network.
+test-node: build ## A real kubelet runs our image in pods and its volumes go out and back: as root, minutes
+	tests/tools/build.sh etcd kube-apiserver kubectl versitygw && tests/tools/build.sh --set node || [ "$${CI:-}" != true ]
+	$(BIN)/python -m tests.node.images target/node || [ "$${CI:-}" != true ]
+	$(BIN)/python -m tests.node.room $(BIN)/python -m pytest tests/node $(ARGS)
 
 # The whole engine under a seed, on a stage where time, disk and store are made up and break: docs/reliability.md.
 sim: ## Break what the engine stands on, in ten thousands of ways: minutes; SEED=schedule:28 replays one, ROW=age runs one row

@@ -19,12 +19,13 @@ from pathlib import Path
 import boto3
 from kubernetes import client
 
+from tests.support import velero_asks
 from tests.support.processes import ChildProcess
+from tests.support.velero_asks import RESTORE_UID
 
 ROOT = Path(__file__).resolve().parents[2]
 NODE = "node-1"
 TERMINAL = {"Completed", "Failed", "Canceled"}
-RESTORE_UID = "5f0e4d8a-4a0b-4f6f-9b0e-restore00001"
 # Kubernetes' own lease times, which the command line has, and shorter ones: with those each of twenty kills would cost 15 s of waiting.
 LEASES = {
     "default": "LeaseTimes()",
@@ -131,8 +132,7 @@ class Cluster:
         self._exit.__exit__(None, None, None)
 
     def create(self, plural, body):
-        kinds = {"backupstoragelocations": "BackupStorageLocation", "podvolumebackups": "PodVolumeBackup"}
-        full = {"apiVersion": "velero.io/v1", "kind": kinds.get(plural, "PodVolumeRestore"), **body}
+        full = {"apiVersion": "velero.io/v1", "kind": "BackupStorageLocation", **body}
         return self.custom.create_namespaced_custom_object("velero.io", "v1", self.namespace, plural, full)
 
     def get(self, plural, name):
@@ -189,31 +189,15 @@ class Cluster:
         self.core.patch_namespaced_pod_status(name, self.namespace, body)
 
     def backup(self, name, pod, uid, **spec):
-        body = {
-            "node": NODE,
-            "pod": {"kind": "Pod", "namespace": self.namespace, "name": pod, "uid": uid},
-            "volume": "data",
-            "backupStorageLocation": "default",
-            "repoIdentifier": "",
-            "uploaderType": "kopia",
-            "tags": {"backup": "nightly", "volume": "data"},
-            **spec,
-        }
-        self.create("podvolumebackups", {"metadata": {"name": name}, "spec": body})
+        whose = {"namespace": self.namespace, "name": pod, "uid": uid}
+        self.create("podvolumebackups", velero_asks.backup(name, whose, **{"volume": "data", "node": NODE, **spec}))
 
     def restore(self, name, pod, uid, snapshot, *, source=None, annotations=None):
-        owner = {"apiVersion": "velero.io/v1", "kind": "Restore", "name": "r", "uid": RESTORE_UID, "controller": True}
-        body = {
-            "pod": {"kind": "Pod", "namespace": self.namespace, "name": pod, "uid": uid},
-            "volume": "data",
-            "backupStorageLocation": "default",
-            "repoIdentifier": "",
-            "snapshotID": snapshot,
-            "sourceNamespace": source or self.namespace,
-            "uploaderType": "kopia",
-        }
-        metadata = {"name": name, "ownerReferences": [owner], "annotations": annotations or {}}
-        self.create("podvolumerestores", {"metadata": metadata, "spec": body})
+        whose = {"namespace": self.namespace, "name": pod, "uid": uid}
+        body = velero_asks.restore(
+            name, whose, volume="data", snapshot=snapshot, source=source, annotations=annotations
+        )
+        self.create("podvolumerestores", body)
 
     def agent(self, *argv, lease="short"):
         number = next(self.agents)

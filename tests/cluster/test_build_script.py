@@ -89,6 +89,18 @@ def test_no_name_means_what_make_test_needs(room: Room) -> None:
     assert names == ["etcd", "helm", "kube-apiserver", "kubectl", "promtool", "restic", "velero", "velero", "versitygw"]
 
 
+def test_set_is_built_by_its_name(room: Room) -> None:
+    code, out = room.run("--set", "node", FAIL="cmd/ctr")  # the pretended compiler cannot unpack Debian's packages
+    names = {name.rpartition("-")[0] for name in room.built()}
+    assert {"kubelet", "kube-controller-manager", "kube-scheduler", "containerd", "containerd-shim-runc-v2"} <= names, (
+        out
+    )
+    assert code == 1 and "ctr-2.2.7" in out.splitlines()[-1]
+    assert "etcd" not in names
+    code, out = room.run("--set", "nonesuch")
+    assert code == 2 and "no such set: nonesuch; known are: extra node test" in out
+
+
 def test_one_failure_is_named_and_the_others_are_built(room: Room) -> None:
     code, out = room.run("etcd", "restic", "kopia", FAIL="restic")
     assert code == 1

@@ -1,21 +1,15 @@
 """The image, built once for a session, and unpacked.
 
-Promises: where Debian's packages cannot be had the tests are skipped and say why; with `CI=true` that is a failure. Where the mirror has dropped a
-pinned version, and only then, the image is made from what the mirror has, with a warning that says to move the pins: what is tested here does not
-depend on the version. The extension is the one that `make build` has built: `make image` builds it once more with the machine's paths taken out,
-which takes minutes. `LONGSHORE_TEST_WHEEL` names a wheel to take instead.
+Promises: where Debian's packages cannot be had the tests are skipped and say why; with `CI=true` that is a failure. How it is made: tests/support/image.py.
 """
 
-import dataclasses
 import gzip
 import io
 import json
 import os
 import shutil
 import subprocess
-import sys
 import tarfile
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +17,10 @@ from typing import Any
 
 import pytest
 from scripts.image import assembly
-from scripts.image.debian import PinGoneError
 from scripts.image.tree import ImageError
 
 from tests.support.container import Container
+from tests.support.image import make_image, plan_in
 
 
 @dataclass(frozen=True)
@@ -50,31 +44,6 @@ class Built:
         return subprocess.run(
             self.container(**how).command(*words), capture_output=True, text=True, check=False, timeout=120
         )
-
-
-def _wheel(target: Path) -> Path:
-    if given := os.environ.get("LONGSHORE_TEST_WHEEL"):
-        return Path(given)
-    binaries = Path(sys.executable).parent
-    subprocess.run(
-        [binaries / "maturin", "build", "--release", "--locked", "--quiet", f"--out={target}"],
-        cwd=assembly.ROOT,
-        env={**os.environ, "PATH": f"{binaries}:{os.environ['PATH']}", "PYO3_PYTHON": sys.executable},
-        check=True,
-    )
-    (wheel,) = target.glob("*.whl")
-    return wheel
-
-
-def _made(plan: assembly.Plan) -> tuple[assembly.Plan, str]:
-    try:
-        return plan, assembly.make(plan)
-    except PinGoneError as err:
-        warnings.warn(
-            f"the image is made from unpinned packages, `make image-lock` moves the pins: {err}", stacklevel=1
-        )
-        plan = dataclasses.replace(plan, is_current=True)
-        return plan, assembly.make(plan)
 
 
 def unpack(archive: Path, root: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -109,12 +78,9 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Built]:
     for one in (folder, *folder.parents[:3]):
         if one.stat().st_uid == os.geteuid() and one != Path("/tmp"):
             one.chmod(0o755)
-    plan = assembly.Plan(target=folder / "target", wheel=_wheel(folder / "wheel"))
-    plan.target.mkdir()
-    # The helper is built once a clone, not once a session.
-    (plan.target / "cargo").symlink_to(_made_folder(assembly.ROOT / "target" / "image" / "cargo"))
+    plan = plan_in(folder / "target", scratch=folder / "wheel")
     try:
-        plan, digest = _made(plan)
+        plan, digest = make_image(plan)
     except ImageError as err:
         if os.environ.get("CI") == "true":
             pytest.fail(f"the image cannot be made, which CI must: {err}", pytrace=False)
@@ -124,11 +90,6 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Built]:
     manifest, config = unpack(plan.archive_path, root)
     yield Built(plan, digest, root, manifest, config)
     shutil.rmtree(root)
-
-
-def _made_folder(place: Path) -> Path:
-    place.mkdir(parents=True, exist_ok=True)
-    return place
 
 
 @pytest.fixture(scope="session")

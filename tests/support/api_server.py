@@ -1,11 +1,11 @@
-"""A real kube-apiserver with a real etcd of its own, on loopback, for one test run or one demo.
+"""A real kube-apiserver with a real etcd of its own, by default on loopback, for one test run or one demo.
 
 Promises: nothing is shared between two of them: own folder, own authority, own etcd behind a unix socket, own port, which stays the same
 across restarts. RBAC decides, so what a user may do here they may do in a cluster. After `stop` no process is left, nor the folder, if it
 was a temporary one.
 
-What it is not: a cluster. No controller manager runs: no namespace gets a default service account (so the admission plugin that would
-demand one is off), nobody collects owned objects, a deleted namespace stays Terminating, and no pod runs; tests write the status of pods
+What it is not: a cluster (tests/node makes one of it). No controller manager runs: no namespace gets a default service account (so the admission plugin
+that would demand one is off), nobody collects owned objects, a deleted namespace stays Terminating, and no pod runs; tests write the status of pods
 themselves.
 
 Does not know: longshore.
@@ -33,22 +33,35 @@ _ISSUER = "https://kubernetes.default.svc.cluster.local"
 class ApiServer:
     """etcd and kube-apiserver. Use as a context manager, or call `start` and `stop`."""
 
-    def __init__(self, folder: Path | None = None, *, extra_args: Sequence[str] = ()) -> None:
+    admission_args: tuple[str, ...] = ("--disable-admission-plugins=ServiceAccount",)
+
+    def __init__(
+        self,
+        folder: Path | None = None,
+        *,
+        extra_args: Sequence[str] = (),
+        address: str = "127.0.0.1",
+        port: int | None = None,
+    ) -> None:
         """Prepare, start nothing.
 
         Args:
             folder: where everything lives; it is kept afterwards. A temporary one, removed by `stop`, when not given.
             extra_args: further flags of kube-apiserver.
+            address: by which clients reach it; it listens there, and with a port of its own at every address.
+            port: one that nobody else will take; the kernel's choice when not given.
         """
         self._own = HeldFolder("apiserver") if folder is None else None
         self.folder = folder if self._own is None else self._own.path
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._extra_args = tuple(extra_args)
-        self._port = ReservedPort()
-        self._authority = Authority()
+        self._port = ReservedPort() if port is None else None
+        self.address, self.port = address, port if self._port is None else self._port.number
+        self._listen = address if port is None else "0.0.0.0"
+        self.authority = Authority()
         self._etcd: ChildProcess | None = None
         self._apiserver: ChildProcess | None = None
-        self.url = f"https://127.0.0.1:{self._port.number}"
+        self.url = f"https://{address}:{self.port}"
         self.kubeconfig = self.folder / "admin.kubeconfig"
 
     def __enter__(self) -> Self:
@@ -105,16 +118,16 @@ class ApiServer:
             [
                 self._program,
                 "--etcd-servers=unix://etcd:1",
-                "--bind-address=127.0.0.1",
-                "--advertise-address=127.0.0.1",  # else it looks for a network, and a machine without one has no server
-                f"--secure-port={self._port.number}",
+                f"--bind-address={self._listen}",
+                f"--advertise-address={self.address}",  # else it looks for a network, and a machine without one has no server
+                f"--secure-port={self.port}",
                 f"--tls-cert-file={pki / 'apiserver.crt'}",
                 f"--tls-private-key-file={pki / 'apiserver.key'}",
                 f"--client-ca-file={pki / 'ca.crt'}",
                 f"--cert-dir={pki}",
                 "--authorization-mode=Node,RBAC",
                 "--anonymous-auth=false",
-                "--disable-admission-plugins=ServiceAccount",
+                *self.admission_args,
                 "--allow-privileged=true",
                 "--service-cluster-ip-range=10.96.0.0/24",
                 "--endpoint-reconciler-type=none",  # nobody reaches us through a Service, and loopback is no valid endpoint
@@ -149,7 +162,8 @@ class ApiServer:
             if child is not None:
                 child.stop()
         self._apiserver = self._etcd = None
-        self._port.close()
+        if self._port is not None:
+            self._port.close()
         if self._own is not None:
             self._own.remove()
 
@@ -162,7 +176,7 @@ class ApiServer:
             path: where to write it; in the server's folder when not given.
         """
         target = path if path is not None else self.folder / f"{user.replace(':', '-').replace('/', '-')}.kubeconfig"
-        write_private(target, self._render_kubeconfig(user, self._authority.issue_client(user, groups=groups)))
+        write_private(target, self.render_kubeconfig(user, self.authority.issue_client(user, groups=groups)))
         return target
 
     def client(self, kubeconfig: Path | None = None) -> Any:
@@ -193,19 +207,20 @@ class ApiServer:
     def _write_pki(self) -> None:
         pki = self.folder / "pki"
         pki.mkdir(mode=0o700, exist_ok=True)
-        (pki / "ca.crt").write_bytes(self._authority.certificate)
+        (pki / "ca.crt").write_bytes(self.authority.certificate)
         names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"]
-        self._authority.issue_server("kube-apiserver", dns_names=names, addresses=["127.0.0.1", "10.96.0.1"]).write(
-            pki, "apiserver"
-        )
+        addresses = sorted({"127.0.0.1", "10.96.0.1", self.address})
+        self.authority.issue_server("kube-apiserver", dns_names=names, addresses=addresses).write(pki, "apiserver")
         write_private(pki / "service-account.key", new_key_pem())
-        admin = self._authority.issue_client("admin", groups=["system:masters"])
+        admin = self.authority.issue_client("admin", groups=["system:masters"])
         certificate, key = admin.write(pki, "admin")
-        write_private(self.kubeconfig, self._render_kubeconfig("admin", admin))
-        self._tls = ssl.create_default_context(cadata=self._authority.certificate.decode())
+        write_private(self.kubeconfig, self.render_kubeconfig("admin", admin))
+        self._tls = ssl.create_default_context(cadata=self.authority.certificate.decode())
         self._tls.load_cert_chain(certificate, key)
 
-    def _render_kubeconfig(self, user: str, pair: Pair) -> bytes:
+    def render_kubeconfig(self, user: str, pair: Pair) -> bytes:
+        """Give a kubeconfig for a user with this certificate."""
+
         def encode(pem: bytes) -> str:
             return base64.b64encode(pem).decode()
 
@@ -216,7 +231,7 @@ class ApiServer:
             "clusters": [
                 {
                     "name": "test",
-                    "cluster": {"server": self.url, "certificate-authority-data": encode(self._authority.certificate)},
+                    "cluster": {"server": self.url, "certificate-authority-data": encode(self.authority.certificate)},
                 }
             ],
             "users": [
@@ -232,7 +247,7 @@ class ApiServer:
     def _not_ready(self) -> str | None:
         if self._etcd is not None:
             self._etcd.check_alive()
-        connection = http.client.HTTPSConnection("127.0.0.1", self._port.number, timeout=5, context=self._tls)
+        connection = http.client.HTTPSConnection(self.address, self.port, timeout=5, context=self._tls)
         try:
             connection.request("GET", "/readyz")
             answer = connection.getresponse()

@@ -36,16 +36,16 @@ class ComponentFailedError(Exception):
 
 
 class ReservedPort:
-    """A loopback TCP port chosen by the kernel, held as long as this object is open.
+    """A TCP port, by default of loopback, chosen by the kernel, held as long as this object is open.
 
     The socket is bound and never listens. Linux lets a second socket bind and listen on the same port when both set SO_REUSEADDR, as
     every Go server does, while it hands the port to nobody who asks for a free one. So there is no moment between choosing and using.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, address: str = "127.0.0.1") -> None:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._socket.bind(("127.0.0.1", 0))
+        self._socket.bind((address, 0))
         self.number: int = self._socket.getsockname()[1]
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""A real S3 server on loopback: versitygw over a plain folder, where each object is a file that a test can damage.
+"""A real S3 server, by default on loopback: versitygw over a plain folder, where each object is a file that a test can damage.
 
 Promises: own folder, own port, which stays the same across restarts, own random credentials, handed to the server by its environment and
 so not to be read from the process list. After `stop` no process is left, nor the folder, if it was a temporary one.
@@ -28,13 +28,16 @@ _REGION = "us-east-1"
 class S3Server:
     """versitygw with its posix backend. Use as a context manager, or call `start` and `stop`."""
 
-    def __init__(self, folder: Path | None = None, *, access_log: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path | None = None, *, access_log: Path | None = None, address: str = "127.0.0.1"
+    ) -> None:
         """Prepare, start nothing.
 
         Args:
             folder: where objects and the log live; it is kept afterwards. A temporary one, removed by `stop`, when not given. Its
                 filesystem must know extended attributes of users: the server keeps ETags and metadata there.
             access_log: a line for each request is written there.
+            address: where it listens.
         """
         self._own = HeldFolder("s3") if folder is None else None
         self.folder = folder if self._own is None else self._own.path
@@ -42,10 +45,10 @@ class S3Server:
         self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._accounts_dir = self.folder / "accounts"
         self._accounts_dir.mkdir(mode=0o700, exist_ok=True)
-        self._port = ReservedPort()
+        self._address, self._port = address, ReservedPort(address)
         self._access_log = access_log
         self._child: ChildProcess | None = None
-        self.endpoint_url = f"http://127.0.0.1:{self._port.number}"
+        self.endpoint_url = f"http://{address}:{self._port.number}"
         self.region = _REGION
         self.access_key = f"test{secrets.token_hex(8)}"
         self.secret_key = secrets.token_urlsafe(30)
@@ -80,7 +83,7 @@ class S3Server:
             "versitygw",
             [
                 program,
-                f"--port=127.0.0.1:{self._port.number}",
+                f"--port={self._address}:{self._port.number}",
                 f"--region={_REGION}",
                 "--health=/healthz",
                 f"--iam-dir={self._accounts_dir}",
@@ -163,7 +166,7 @@ class S3Server:
         }
 
     def _not_ready(self) -> str | None:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port.number, timeout=5)
+        connection = http.client.HTTPConnection(self._address, self._port.number, timeout=5)
         try:
             connection.request("GET", "/healthz")
             status = connection.getresponse().status

@@ -2,6 +2,7 @@
 # Builds the real components that tests and benchmarks run beside us: kube-apiserver, etcd, an S3 server, restic and their like.
 #
 #   build.sh                  what `make test` needs
+#   build.sh --set node       what `make test-node` needs beside it
 #   build.sh NAME...          those; NAME is a name of versions.txt, or NAME-VERSION where a name stands there twice
 #   build.sh --list           every component with its version, and whether it is built
 #
@@ -131,6 +132,25 @@ promtool_build() {
   debian_unpack prometheus "$version" && mv unpacked/usr/bin/promtool "$out" && rm -rf unpacked
 }
 
+# runc is linked against libseccomp, which every Debian has; the rest of its package is not needed.
+runc_build() {
+  local out=$1 version=$2
+  debian_unpack runc "$version" && mv unpacked/usr/sbin/runc "$out" && rm -rf unpacked
+}
+
+# A CNI plugin is called by its own name and says by CNI_COMMAND what it is to do: whoever makes a folder of plugins gives this program
+# their names.
+cni_plugins_build() {
+  local out=$1 version=$2
+  debian_unpack containernetworking-plugins "$version" || return
+  cat >"$out" <<END
+#!/bin/sh
+[ "\$*" != --version ] || { CNI_COMMAND=VERSION exec "$PWD/unpacked/usr/lib/cni/bridge" </dev/null; }
+exec "$PWD/unpacked/usr/lib/cni/\${0##*/}" "\$@"
+END
+  chmod +x "$out"
+}
+
 # build OUT NAME VERSION, in the component's own folder. The second half asks the new binary for its version: a program that
 # cannot start is a failed build.
 build() {
@@ -149,12 +169,18 @@ build() {
     valgrind)   valgrind_build "$out" "$version" ;;
     helm)       go_build "$out" helm.sh/helm/v4 "$version" helm.sh/helm/v4/cmd/helm "" ;;
     promtool)   promtool_build "$out" "$version" ;;
+    containerd|containerd-shim-runc-v2|ctr)
+                go_build "$out" github.com/containerd/containerd/v2 "$version" "github.com/containerd/containerd/v2/cmd/$name" \
+                  "-X github.com/containerd/containerd/v2/version.Version=v$version" ;;
+    runc)       runc_build "$out" "$version" ;;
+    cni-plugins) cni_plugins_build "$out" "$version" ;;
     *)          echo "versions.txt names it, but build.sh has no recipe for it: $name" >&2; return 1 ;;
   esac || return
   case $name in
     kubectl)    run timeout 60 "$out" version --client ;;
     velero)     run timeout 60 "$out" version --client-only ;;
     restic|helm) run timeout 60 "$out" version ;;
+    containerd-shim-runc-v2) run timeout 60 "$out" -v ;;
     *)          run timeout 60 "$out" --version ;;
   esac
 }
@@ -166,7 +192,7 @@ component() {
   log=$tools/log/$name-$version.log
   case $name in
     rustic) needs=cargo ;;
-    borg | valgrind | promtool) needs=dpkg-deb ;;
+    borg | valgrind | promtool | runc | cni-plugins) needs=dpkg-deb ;;
   esac
   if [ ! -x "$final" ]; then
     command -v $needs >/dev/null || { echo "$name $version: failed: $needs is not on PATH; install it, then run this again" >&2; return 1; }
@@ -182,7 +208,10 @@ component() {
   echo "$name $version: building"
   start=$SECONDS
   source=$tools/src/$name-$version
-  [[ $name != kube* ]] || source=$tools/src/kubernetes-$version
+  case $name in
+    kube*) source=$tools/src/kubernetes-$version ;;
+    containerd* | ctr) source=$tools/src/containerd-$version ;;
+  esac
   partial=$tools/bin/.$name-$version.$$
   for attempt in 1 2; do # the second time for a module proxy that hiccuped: what was downloaded and compiled stays cached
     rm -rf "$source" "$partial"
@@ -217,8 +246,10 @@ main() {
     exit 0
   fi
 
-  if [ $# -eq 0 ]; then
-    mapfile -t wanted < <(versions | awk '$3 == "test" {print $1 "-" $2}')
+  [ $# -gt 0 ] || set -- --set test
+  if [ "$1" = --set ]; then
+    mapfile -t wanted < <(versions | awk -v set="${2:-}" '$3 == set {print $1 "-" $2}')
+    [ ${#wanted[@]} -gt 0 ] || { echo "no such set: ${2:-}; known are: $(versions | awk '{print $3}' | sort -u | paste -sd' ')" >&2; exit 2; }
   else
     for name in "$@"; do
       resolve "$name" >/dev/null || { echo "no such component: $name; known are: $(versions | awk '{print $1}' | uniq | paste -sd' ')" >&2; exit 2; }
