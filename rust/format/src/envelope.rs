@@ -31,17 +31,42 @@ pub enum Compression {
     Zstd(i32),
 }
 
-/// Compression contexts, reused for each payload of one thread.
+/// Compression contexts, reused for each payload of one thread. Each is made when it is first used: many jobs only read.
 pub struct Codec {
-    compress: CCtx<'static>,
-    decompress: DCtx<'static>,
+    compress: Option<CCtx<'static>>,
+    decompress: Option<DCtx<'static>>,
     level: i32,
     /// Whether `compress` is set to what is said at [`WIDE_FROM_BYTES`].
     wide: bool,
     /// Its own context for samples: a change of level costs a context its tables.
-    sample: CCtx<'static>,
+    sample: Option<CCtx<'static>>,
     /// What a compression wrote, before it is known to pay.
     compressed: Vec<u8>,
+}
+
+fn context(level: i32) -> Result<CCtx<'static>> {
+    let mut context = CCtx::try_create().ok_or(FormatError::Library("create a compression context"))?;
+    for parameter in [CParameter::ContentSizeFlag(false), CParameter::CompressionLevel(level)] {
+        context.set_parameter(parameter).map_err(|_| FormatError::Library("set a compression parameter"))?;
+    }
+    Ok(context)
+}
+
+fn set(context: &mut CCtx<'static>, level: i32, wide: bool) -> Result<()> {
+    // 0 stands for what the level says.
+    let (window, least) = if wide { (WIDE_WINDOW_LOG, WIDE_MATCH_BYTES) } else { (0, 0) };
+    for parameter in [CParameter::CompressionLevel(level), CParameter::WindowLog(window), CParameter::MinMatch(least)] {
+        context.set_parameter(parameter).map_err(|_| FormatError::Library("set a compression parameter"))?;
+    }
+    Ok(())
+}
+
+/// What is there, or else made now.
+fn made<T>(slot: &mut Option<T>, make: impl FnOnce() -> Result<T>) -> Result<&mut T> {
+    match slot {
+        Some(there) => Ok(there),
+        None => Ok(slot.insert(make()?)),
+    }
 }
 
 impl std::fmt::Debug for Codec {
@@ -51,27 +76,12 @@ impl std::fmt::Debug for Codec {
 }
 
 impl Codec {
-    /// New contexts.
+    /// Contexts that are not made yet.
     ///
     /// # Errors
-    /// `Library` when memory is short.
+    /// None today; what uses it says `Library` when memory is short.
     pub fn new() -> Result<Self> {
-        let context = |level| {
-            let mut context = CCtx::try_create().ok_or(FormatError::Library("create a compression context"))?;
-            for parameter in [CParameter::ContentSizeFlag(false), CParameter::CompressionLevel(level)] {
-                context.set_parameter(parameter).map_err(|_| FormatError::Library("set a compression parameter"))?;
-            }
-            Ok(context)
-        };
-        let decompress = DCtx::try_create().ok_or(FormatError::Library("create a decompression context"))?;
-        Ok(Self {
-            compress: context(1)?,
-            decompress,
-            level: 1,
-            wide: false,
-            sample: context(LEVEL_SAMPLE)?,
-            compressed: Vec::new(),
-        })
+        Ok(Self { compress: None, decompress: None, level: 1, wide: false, sample: None, compressed: Vec::new() })
     }
 
     /// About how many bytes `payload` would take: a quick look at the fastest level.
@@ -81,7 +91,9 @@ impl Codec {
     pub fn estimate(&mut self, payload: &[u8]) -> Result<usize> {
         self.compressed.clear();
         self.compressed.reserve(zstd_safe::compress_bound(payload.len()));
-        self.sample.compress2(&mut self.compressed, payload).map_err(|_| FormatError::Library("compress a sample"))
+        made(&mut self.sample, || context(LEVEL_SAMPLE))?
+            .compress2(&mut self.compressed, payload)
+            .map_err(|_| FormatError::Library("compress a sample"))
     }
 
     /// Appends an envelope with `payload`; falls back to raw when compression does not pay. Returns its length in bytes.
@@ -99,11 +111,16 @@ impl Codec {
         out.extend_from_slice(&length.to_le_bytes());
         if let Compression::Zstd(level) = compression {
             let level = level.clamp(LEVEL_MIN, LEVEL_MAX);
-            self.set(level, level == 1 && payload.len() >= WIDE_FROM_BYTES)?;
+            let wide = level == 1 && payload.len() >= WIDE_FROM_BYTES;
+            let (was, compress) = ((self.level, self.wide), made(&mut self.compress, || context(1))?);
+            if was != (level, wide) {
+                set(compress, level, wide)?;
+                (self.level, self.wide) = (level, wide);
+            }
             // With room for the worst case zstd writes without looking for the end, and into memory that nobody had to clear.
             self.compressed.clear();
             self.compressed.reserve(zstd_safe::compress_bound(payload.len()));
-            if self.compress.compress2(&mut self.compressed, payload).is_ok_and(|written| written < payload.len()) {
+            if compress.compress2(&mut self.compressed, payload).is_ok_and(|written| written < payload.len()) {
                 out.extend_from_slice(&self.compressed);
                 out[start] = ZSTD;
                 return Ok(out.len() - start);
@@ -111,19 +128,6 @@ impl Codec {
         }
         out.extend_from_slice(payload);
         Ok(out.len() - start)
-    }
-
-    fn set(&mut self, level: i32, wide: bool) -> Result<()> {
-        if (level, wide) == (self.level, self.wide) {
-            return Ok(());
-        }
-        // 0 stands for what the level says.
-        let (window, least) = if wide { (WIDE_WINDOW_LOG, WIDE_MATCH_BYTES) } else { (0, 0) };
-        for parameter in [CParameter::CompressionLevel(level), CParameter::WindowLog(window), CParameter::MinMatch(least)] {
-            self.compress.set_parameter(parameter).map_err(|_| FormatError::Library("set a compression parameter"))?;
-        }
-        (self.level, self.wide) = (level, wide);
-        Ok(())
     }
 
     /// Takes an envelope apart into `out`, which is replaced.
@@ -174,7 +178,8 @@ impl Codec {
                 }
                 // What is there is overwritten, so only what is missing has to be cleared.
                 scratch.resize(length, 0);
-                match self.decompress.decompress(&mut scratch[..], body) {
+                let make = || DCtx::try_create().ok_or(FormatError::Library("create a decompression context"));
+                match made(&mut self.decompress, make)?.decompress(&mut scratch[..], body) {
                     Ok(written) if written == length => Ok(scratch),
                     _ => Err(FormatError::corrupt(what, "payload does not decompress to the declared length")),
                 }

@@ -69,24 +69,37 @@ pub struct Tried {
 
 /// One state: what befalls which call of the store, or before which write to the volume the process dies.
 #[derive(Clone, Copy, Debug)]
-enum State {
+pub enum State {
+    /// A call of the store, and its fate.
     Call(u64, Fate),
+    /// A write to the volume.
     Write(u64),
 }
 
-struct Ran {
-    sea: Arc<Sea>,
-    verbs: Vec<Verb>,
-    writes: u64,
-    outcome: longshore_engine::Result<()>,
+/// A job that has run, whole or not.
+pub struct Ran {
+    /// What it left.
+    pub sea: Arc<Sea>,
+    /// Its calls of the store, with their keys or prefixes.
+    pub calls: Vec<(Verb, String)>,
+    /// Its writes to the volume.
+    pub writes: u64,
+    /// What it said.
+    pub outcome: longshore_engine::Result<()>,
 }
 
-fn once(scene: &Scene, operation: Operation, fresh: &Volume, seed: u64, state: Option<State>) -> Ran {
-    let sea = scene.sea.fork();
-    let verbs = Arc::new(Mutex::new(vec![]));
-    let noted = Arc::clone(&verbs);
+/// Runs a job over a copy of `sea`, and lets one thing befall it.
+pub fn once(
+    sea: &Sea,
+    seed: u64,
+    state: Option<State>,
+    job: impl FnOnce(&Process, &MadeUpFs) -> longshore_engine::Result<()>,
+) -> Ran {
+    let sea = sea.fork();
+    let calls = Arc::new(Mutex::new(vec![]));
+    let noted = Arc::clone(&calls);
     let birth = Birth::with(seed, move |call: &Call<'_>| {
-        noted.lock().unwrap_or_else(PoisonError::into_inner).push(call.verb);
+        noted.lock().unwrap_or_else(PoisonError::into_inner).push((call.verb, call.key.to_owned()));
         let fate = match state {
             Some(State::Call(number, fate)) if number == call.number => fate,
             _ => Fate::Pass,
@@ -107,10 +120,23 @@ fn once(scene: &Scene, operation: Operation, fresh: &Volume, seed: u64, state: O
         }
         link.is_dead().then_some(VolumeErrorKind::Io)
     })));
-    let outcome = run(operation, &process, scene, fresh, &fs);
+    let outcome = job(&process, &fs);
     fs.set_hook(None);
-    let verbs = verbs.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    Ran { sea, verbs, writes: writes.load(Relaxed), outcome }
+    let calls = calls.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    Ran { sea, calls, writes: writes.load(Relaxed), outcome }
+}
+
+/// Every state of a job that ran undisturbed.
+pub fn states(ran: &Ran, draw: &mut Draw) -> Vec<State> {
+    let mut states: Vec<State> = (0..ran.writes).map(State::Write).collect();
+    for (number, (verb, _)) in (0..).zip(&ran.calls) {
+        let lost = Fate::FailAfter(StoreErrorKind::Unavailable);
+        states.extend([Fate::DieBefore, Fate::DieAfter, lost].map(|fate| State::Call(number, fate)));
+        if *verb == Verb::PutNew {
+            states.push(State::Call(number, Fate::DieTorn(draw.below(300) as usize)));
+        }
+    }
+    states
 }
 
 /// Tries every state of one operation on one scene.
@@ -120,20 +146,14 @@ fn once(scene: &Scene, operation: Operation, fresh: &Volume, seed: u64, state: O
 pub fn play(scene: &Scene, operation: Operation, seed: u64) -> Result<Tried, String> {
     let mut draw = Draw::new(seed, 7);
     let fresh = Volume::random(&mut draw, 5, FILE_BYTES_MAX);
-    let ran = once(scene, operation, &fresh, seed, None);
-    ran.outcome.map_err(|error| format!("{operation:?} undisturbed: {error}"))?;
+    let job = |process: &Process, fs: &MadeUpFs| run(operation, process, scene, &fresh, fs);
+    let ran = once(&scene.sea, seed, None, job);
+    ran.outcome.as_ref().map_err(|error| format!("{operation:?} undisturbed: {error}"))?;
     let mut tried = Tried::default();
     after(scene, &ran.sea, seed, &mut tried).map_err(|why| format!("{operation:?} undisturbed: {why}"))?;
-    let mut states: Vec<State> = (0..ran.writes).map(State::Write).collect();
-    for (number, verb) in (0..).zip(&ran.verbs) {
-        let lost = Fate::FailAfter(StoreErrorKind::Unavailable);
-        states.extend([Fate::DieBefore, Fate::DieAfter, lost].map(|fate| State::Call(number, fate)));
-        if *verb == Verb::PutNew {
-            states.push(State::Call(number, Fate::DieTorn(draw.below(300) as usize)));
-        }
-    }
+    let states = states(&ran, &mut draw);
     for (number, state) in (0..).zip(states) {
-        let ran = once(scene, operation, &fresh, seed, Some(state));
+        let ran = once(&scene.sea, seed, Some(state), job);
         let old = scene.sea.oracle(|ledger| ledger.garbage());
         let left = ran.sea.oracle(|ledger| ledger.garbage());
         let new = left.iter().filter(|key| !old.contains(key) && !scene.sea.has(key));

@@ -13,13 +13,20 @@
 
 pub mod age;
 pub mod crash;
+pub mod disk;
 pub mod draw;
 pub mod link;
 pub mod oracle;
+pub mod portrait;
+pub mod power;
 pub mod process;
+pub mod relic;
+pub mod repair;
+pub mod rot;
 pub mod rows;
 pub mod scene;
 pub mod schedule;
 pub mod sea;
 pub mod stage;
+pub mod trace;
 pub mod volume;

@@ -5,15 +5,16 @@
 use crate::link::{Link, Plan};
 use crate::sea::Sea;
 use crate::stage::{SimClock, SimRng, Stage};
-use crate::volume::{ROOT, Volume, difference, look};
+use crate::volume::{ROOT, Tree, Volume, difference, look};
 use longshore_engine::backup::{self, BackupOptions, ParentChoice};
 use longshore_engine::check::{self, CheckOptions};
 use longshore_engine::job::Job;
 use longshore_engine::packer::CompressionChoice;
 use longshore_engine::prune::{self, PruneOptions, PruneReport};
+use longshore_engine::repair::{self, RepairOptions, RepairReport};
 use longshore_engine::repository::Repository;
 use longshore_engine::repository::cache::Cache;
-use longshore_engine::restore::{self, RestoreOptions};
+use longshore_engine::restore::{self, RestoreOptions, RestoreSummary};
 use longshore_engine::seams::{SystemSpawn, World};
 use longshore_engine::volume::made_up::MadeUpFs;
 use longshore_engine::volume::{Fs, RootOptions};
@@ -97,6 +98,12 @@ impl Process {
         let world = self.world.clone();
         self.repository = Some(opened.with_world(world).with_store(Arc::clone(&self.store)));
         self
+    }
+
+    /// The same over another store; what that tells the sea, the oracle sees.
+    #[must_use]
+    pub fn over(self, store: Arc<dyn Store>) -> Self {
+        Self { store, ..self }
     }
 
     /// Makes a repository.
@@ -188,6 +195,15 @@ impl Process {
         }
     }
 
+    /// Repairs, reading every frame.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn repair(&self) -> Result<RepairReport> {
+        let options = RepairOptions { read_data: true, workers: 0, pack_size_bytes: 32 << 10, ..RepairOptions::default() };
+        repair::run(&self.repository()?, &Arc::new(Job::new()), &options)
+    }
+
     /// Gives the repository another key slot and takes the old one away.
     ///
     /// # Errors
@@ -198,19 +214,33 @@ impl Process {
         repository.remove_slot(repository.slot())
     }
 
-    /// Restores a snapshot into `fs`; when it says that all is well, compares with what the snapshot held when it was committed.
+    /// What a snapshot of a damaged repository still gives back.
     ///
     /// # Errors
-    /// What the engine says; Corrupt also when it says that something was not restored.
-    pub fn restore(&self, session: &str, fs: &MadeUpFs) -> Result<()> {
-        let truth = self.sea.oracle(|ledger| ledger.counted().get(session).cloned());
+    /// What the engine says when it gives back nothing.
+    pub fn salvage(&self, session: &str) -> Result<Tree> {
+        let fs = MadeUpFs::default();
+        self.restore_how(session, &fs)?;
+        Ok(look(&*fs.open_root(Path::new("restored"), RootOptions::default())?))
+    }
+
+    fn restore_how(&self, session: &str, fs: &MadeUpFs) -> Result<RestoreSummary> {
         let options = RestoreOptions {
             workers: 0,
             fetch_threads: 0,
             memory_budget_bytes: 32 << 20,
             ..RestoreOptions::new(session_id(session), "restored")
         };
-        let summary = restore::run(&self.repository()?, fs, &Arc::new(Job::new()), &options)?;
+        restore::run(&self.repository()?, fs, &Arc::new(Job::new()), &options)
+    }
+
+    /// Restores a snapshot into `fs`; when it says that all is well, compares with what the snapshot held when it was committed.
+    ///
+    /// # Errors
+    /// What the engine says; Corrupt also when it says that something was not restored.
+    pub fn restore(&self, session: &str, fs: &MadeUpFs) -> Result<()> {
+        let truth = self.sea.oracle(|ledger| ledger.counted().get(session).cloned());
+        let summary = self.restore_how(session, fs)?;
         if summary.exit_code != 0 {
             return Err(Error::corrupt(format!("a restore is not whole: {summary:?}")));
         }

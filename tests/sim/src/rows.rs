@@ -4,8 +4,11 @@
 //! reports to the program that started it. Does not know processes.
 
 use crate::crash::{self, Operation};
+use crate::disk::Loss;
+use crate::power::Power;
+use crate::rot::{self, Rot};
 use crate::scene::Scene;
-use crate::{age, schedule};
+use crate::{age, repair, schedule};
 use longshore_engine::prune::{Rule, Rules};
 use std::fmt::Write;
 
@@ -25,6 +28,12 @@ pub enum Row {
     Age,
     /// Rules of the protocol taken away.
     Rules,
+    /// Damage at rest.
+    Rot,
+    /// Crash states of repairs.
+    Repair,
+    /// Power cuts.
+    Power,
     /// What other rooms must build first.
     NotYet,
 }
@@ -79,12 +88,38 @@ pub const TABLE: [Line; 11] = [
     ),
     line(Row::Rules, "rules", "rules of the protocol taken away, seen by schedules", [RULES, RULES], [RULES, RULES], "rules"),
     line(Row::NotYet, "kill", "real SIGKILLs at the N-th syscall", [100, 20_000], [0, 0], "kills"),
-    line(Row::NotYet, "power", "power cuts of a local repository", [500, 5_000], [0, 0], "cuts"),
-    line(Row::NotYet, "rot", "every byte of a small repository flipped, zeroed, cut", [49_000, 786_000], [0, 0], "mutations"),
+    line(
+        Row::Power,
+        "power",
+        "power cuts of a folder: backup, deletion, prune, repair; unsynced bytes and names lost in any order",
+        [500, 5_000],
+        [500, 5_000],
+        "cuts",
+    ),
+    line(
+        Row::Rot,
+        "rot",
+        "every byte of a small repository flipped, zeroed, cut",
+        [49_000, 786_000],
+        [ROT_BYTES, ROT_BYTES],
+        "mutations",
+    ),
     line(Row::NotYet, "resume", "resume after random kills", [20, 200], [0, 0], "kills"),
-    line(Row::NotYet, "repair", "crash states and power cuts of repair", [1, 1], [0, 0], "states"),
+    line(
+        Row::Repair,
+        "repair",
+        "crash states of repair: every store call × before, after, answer lost, torn, on damaged repositories",
+        [6_000, 120_000],
+        [40, 800],
+        "states",
+    ),
     line(Row::NotYet, "museum", "museum of failures", [12, 12], [0, 0], "entries"),
 ];
+
+/// Bytes of the repository of the row of rot, at most: a share that finds more says so.
+const ROT_BYTES: u64 = 280_000;
+/// Of so many bytes `make sim` damages one.
+const ROT_STEP: u64 = 16;
 
 /// Rules that schedules can show; the others have tests of their own in rust/engine/tests/prune.rs.
 const SHOWN: [Rule; 4] = [Rule::WaitForWriters, Rule::LookAgain, Rule::ReadersCount, Rule::SnapshotsFirst];
@@ -133,6 +168,17 @@ const VIOLATIONS_MAX: usize = 5;
 pub fn run(line: &Line, long: bool, share: (u64, u64)) -> Found {
     let mut found = Found::default();
     let seeds = (share.0..line.seeds[usize::from(long)]).step_by(share.1 as usize);
+    if line.row == Row::Rot {
+        rot(seeds, long, &mut found);
+        return found;
+    }
+    if line.row == Row::Power {
+        let alone = line.seeds[0] == share.1;
+        if let Err(what) = power(seeds, (!alone).then_some(share), &mut found) {
+            found.violations.push((0, what));
+        }
+        return found;
+    }
     let scenes: Vec<Scene> = if line.row == Row::Age { vec![] } else { (0..SCENES).map(Scene::new).collect() };
     for seed in seeds {
         if let Err(what) = one(line, long, seed, &scenes, &mut found) {
@@ -154,6 +200,12 @@ fn one(line: &Line, long: bool, seed: u64, scenes: &[Scene], found: &mut Found) 
                 found.tried += tried.states;
                 found.sum("torn commits named and cured", tried.torn_commits);
             }
+        }
+        Row::Repair => {
+            let tried = repair::play(scene(seed), seed)?;
+            found.tried += tried.states;
+            found.sum("torn ends named and cured", tried.torn_ends);
+            found.sum("repositories that lost something", tried.lossy);
         }
         Row::Schedule => {
             let outcome = schedule::play(scene(seed), seed, Rules::default())?;
@@ -183,7 +235,52 @@ fn one(line: &Line, long: bool, seed: u64, scenes: &[Scene], found: &mut Found) 
             found.tried += 1;
             found.sum("schedules until they showed", seen + 1);
         }
-        Row::NotYet => {}
+        Row::Rot | Row::Power | Row::NotYet => {}
+    }
+    Ok(())
+}
+
+/// Damages these bytes; unless `long`, one of each [`ROT_STEP`], at every remainder in turn.
+fn rot(bytes: impl Iterator<Item = u64>, long: bool, found: &mut Found) {
+    let rot = Rot::new();
+    if rot.bytes() > ROT_BYTES {
+        found.violations.push((0, format!("the repository has grown beyond the bytes that are damaged: {}", rot.bytes())));
+    }
+    let mut tried = rot::Tried::default();
+    for byte in bytes.filter(|byte| long || byte % ROT_STEP == byte / ROT_STEP % ROT_STEP) {
+        if let Err(what) = rot.play(byte, &mut tried) {
+            found.violations.push((byte, what));
+            if found.violations.len() >= VIOLATIONS_MAX {
+                break;
+            }
+        }
+    }
+    found.tried = tried.mutations;
+    found.sum("named", tried.found);
+    found.sum("without effect", tried.irrelevant);
+    found.sum("under prunes and a backup, too", tried.lived);
+}
+
+/// Seeds of power cuts from here on are moments: twice the moment, and one when nothing is lost that was not synced.
+const MOMENTS: u64 = 1_000_000;
+
+/// Cuts the power as these seeds say, and with a share at each moment of it, too.
+fn power(seeds: impl Iterator<Item = u64>, share: Option<(u64, u64)>, found: &mut Found) -> Result<(), String> {
+    let power = Power::record(&std::env::current_exe().map_err(|error| error.to_string())?)?;
+    let moments = share.map(|(part, parts)| (MOMENTS + part..MOMENTS + 2 * power.moments()).step_by(parts as usize));
+    for seed in seeds.chain(moments.into_iter().flatten()) {
+        let (moment, loss) = match seed.checked_sub(MOMENTS) {
+            None => power.draw(seed),
+            Some(twice) => (twice / 2, if twice % 2 == 0 { Loss::All } else { Loss::Nothing }),
+        };
+        match power.cut(moment, loss, &|_| false) {
+            Err(what) => found.violations.push((seed, format!("call {moment}, {loss:?}: {what}"))),
+            Ok(()) if seed < MOMENTS => found.tried += 1,
+            Ok(()) => found.sum("of every moment, all or nothing unsynced lost", 1),
+        }
+        if found.violations.len() >= VIOLATIONS_MAX {
+            break;
+        }
     }
     Ok(())
 }

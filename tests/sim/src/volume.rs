@@ -4,6 +4,7 @@
 //! hashes of contents by path. Does not know the engine but by its seam to filesystems.
 
 use crate::draw::Draw;
+use crate::portrait::{Portrait, portrait};
 use longshore_engine::volume::made_up::MadeUpFs;
 use longshore_engine::volume::{Dir, Fs, Kind, Metadata, RootOptions, Time};
 use std::collections::BTreeMap;
@@ -102,6 +103,34 @@ impl Volume {
         self.truth.insert(path.as_bytes().to_vec(), Thing::File(0o640, length as u64, *blake3::hash(&bytes).as_bytes()));
     }
 
+    /// Adds a little of everything that is no plain file: a link, a pipe, a second name, attributes of a file and of a directory.
+    pub fn adorn(&mut self) {
+        let root = self.directory();
+        self.put("d0/plain", 77, 3000);
+        let folder = root.open_dir(b"d0").unwrap();
+        root.create_symlink(b"link", b"d0/plain").unwrap();
+        root.create_special(b"pipe", Kind::Fifo, (0, 0)).unwrap();
+        folder.hard_link(b"plain", &*root, b"second").unwrap();
+        let mtime = Time { secs: -7, nanos: 999_999_999 };
+        let xattrs = vec![(b"user.colour".to_vec(), vec![7; 40]), (b"user.empty".to_vec(), vec![])];
+        let metadata = Metadata { mode: 0o4751, uid: 1234, gid: 4321, mtime, xattrs };
+        folder.set_metadata(b"plain", Kind::File, &metadata).unwrap();
+        root.set_metadata(b"pipe", Kind::Fifo, &Metadata { mode: 0o620, xattrs: vec![], ..metadata.clone() }).unwrap();
+        root.set_metadata(b"d0", Kind::Directory, &Metadata { mode: 0o2750, ..metadata }).unwrap();
+        let plain = Thing::File(0o4751, 3000, *blake3::hash(&content(77, 3000)).as_bytes());
+        self.truth.insert(b"d0/plain".to_vec(), plain.clone());
+        self.truth.insert(b"second".to_vec(), plain);
+        self.truth.insert(b"link".to_vec(), Thing::Link(b"d0/plain".to_vec()));
+        self.truth.insert(b"pipe".to_vec(), Thing::Other(6));
+        self.truth.insert(b"d0".to_vec(), Thing::Directory(0o2750));
+    }
+
+    /// All that can be read of it now.
+    #[must_use]
+    pub fn portrait(&self) -> Portrait {
+        portrait(&*self.directory())
+    }
+
     /// Removes a file.
     pub fn remove(&mut self, path: &str) {
         let dir = self.directory();
@@ -163,7 +192,10 @@ fn look_below(dir: &dyn Dir, at: &[u8], out: &mut Tree) {
                 Thing::File(u64::from(stat.mode), stat.size_bytes, *blake3::hash(&bytes).as_bytes())
             }
             Kind::Symlink => Thing::Link(dir.read_link(&name).unwrap()),
-            _ => Thing::Other(0),
+            Kind::BlockDevice => Thing::Other(4),
+            Kind::CharDevice => Thing::Other(5),
+            Kind::Fifo => Thing::Other(6),
+            Kind::Socket => Thing::Other(7),
         };
         out.insert(path, thing);
     }

@@ -49,6 +49,8 @@ pub struct Ledger {
     stuck: BTreeSet<String>,
     writers: BTreeSet<String>,
     intended: BTreeSet<String>,
+    /// Packs and usage tables that were damaged on purpose: whoever finds them so may let them go.
+    damaged: BTreeSet<String>,
     acknowledged: BTreeSet<String>,
     violations: Vec<String>,
 }
@@ -70,6 +72,7 @@ impl Ledger {
             stuck: BTreeSet::new(),
             writers: BTreeSet::new(),
             intended: BTreeSet::new(),
+            damaged: BTreeSet::new(),
             acknowledged: BTreeSet::new(),
             violations: vec![],
         }
@@ -235,7 +238,8 @@ impl Ledger {
                     *holders -= 1;
                     if *holders == 0 {
                         self.chunks.remove(id);
-                        if let Some((snapshot, _)) = self.counted.iter().find(|(_, counted)| counted.chunks.contains(id)) {
+                        let is_known = self.damaged.contains(key);
+                        if !is_known && let Some((snapshot, _)) = self.counted.iter().find(|(_, c)| c.chunks.contains(id)) {
                             self.violations.push(format!("I7: {key} was deleted, and snapshot {snapshot} needs a chunk of it"));
                         }
                     }
@@ -268,6 +272,11 @@ impl Ledger {
     /// Somebody is told to delete a snapshot: from now on it may go.
     pub fn intend(&mut self, session: &str) {
         self.intended.insert(session.to_owned());
+    }
+
+    /// An object was damaged on purpose. The oracle goes on to believe that it is whole, and lets it go.
+    pub fn damage(&mut self, key: &str) {
+        self.damaged.insert(key.to_owned());
     }
 
     /// A process says that it made a snapshot of this volume.
