@@ -103,7 +103,9 @@ class Kubelet:
             "healthzBindAddress": "127.0.0.1",
             "podLogsDir": str(self.folder / "logs"),
             "resolvConf": str(self.folder / "resolv.conf"),
-            "syncFrequency": "5s",
+            # Tests end containers on purpose; a real node would wait up to five minutes before it starts one again.
+            "crashLoopBackOff": {"maxContainerRestartPeriod": "1s"},
+            "featureGates": {"KubeletCrashLoopBackOffMax": True},
         }
 
     def _not_ready(self, started: float) -> str | None:

@@ -124,6 +124,27 @@ class Site:
         self.wait(lambda: _is_ready(self.get("pod", name, namespace)), seconds=seconds, what=f"pod {name} is ready")
         return {"namespace": namespace, "name": name, "uid": self.get("pod", name, namespace)["metadata"]["uid"]}
 
+    def placed(self, name: str, namespace: str) -> dict[str, str]:
+        """Wait for an init container of a pod to run; gives the pod's namespace, name and UID."""
+
+        def runs() -> bool:
+            states = (self.get("pod", name, namespace).get("status") or {}).get("initContainerStatuses") or ()
+            return any("running" in one["state"] for one in states)
+
+        self.wait(runs, seconds=120, what=f"pod {name} waits for its volumes")
+        return {"namespace": namespace, "name": name, "uid": self.get("pod", name, namespace)["metadata"]["uid"]}
+
+    def gone(self, pod: dict[str, str]) -> None:
+        """Wait until nothing of a pod is left on the node: no object, no folder, so no mount that somebody holds."""
+        folder = ROOT / "pods" / pod["uid"]
+        self.wait(lambda: not folder.exists(), seconds=90, what=f"the kubelet has taken {folder} away")
+
+    def events(self, kind: str, name: str) -> dict[str, str]:
+        """Give the messages of an object's events by their reasons."""
+        picked = f"--field-selector=involvedObject.kind={kind},involvedObject.name={name}"
+        found = json.loads(self.kubectl("get", "events", "-n", NAMESPACE, picked, "-o", "json"))["items"]
+        return {one["reason"]: one["message"] for one in found}
+
     def volume(self, pod: dict[str, str], plugin: str, name: str) -> Path:
         """Tell where the kubelet has a volume."""
         return ROOT / "pods" / pod["uid"] / "volumes" / f"kubernetes.io~{plugin}" / name

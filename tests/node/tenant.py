@@ -1,7 +1,7 @@
 """What tenants run on the node: pods of our own image, which has an interpreter, under the restricted pod-security level.
 
 A writer of each volume appends numbered lines to `live/log` and replaces `live/state` all the time, so that a backup reads files that change under it; what it
-wrote can be judged without knowing when it was read: lines are whole, in order, without a gap.
+wrote can be judged without knowing when it was read: lines are whole, in order, without a gap. The next writer of a volume goes on where the last one was.
 """
 
 from pathlib import Path
@@ -18,10 +18,14 @@ _WRITER = """
 import itertools, os, signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 places = sys.argv[1:]
+after = {}
 for place in places:
     os.makedirs(f"{place}/live", exist_ok=True)
-for number in itertools.count():
+    path = f"{place}/live/log"
+    after[place] = os.path.getsize(path) // 13 if os.path.exists(path) else 0
+for step in itertools.count():
     for place in places:
+        number = after[place] + step
         with open(f"{place}/live/log", "a") as log:
             log.write(f"{number:012d}\\n")
         with open(f"{place}/live/.new", "w") as state:

@@ -1,6 +1,7 @@
 """A tenant's Deployment on a real node: its volumes out while it writes, its pod replaced, its data deleted, and everything back through the wait protocol."""
 
 import os
+import shutil
 import time
 
 import pytest
@@ -11,6 +12,8 @@ from tests.node.kubelet import NODE
 from tests.node.site import NAMESPACE
 
 _SHOP = "shop"
+# Owner of the claim's root: the waiting container may look into it and not write it.
+_OTHER = 999
 
 
 def still(root):
@@ -33,14 +36,15 @@ def shop(site):
     )
     pod = site.pod("app=db", _SHOP)
     fill_volume(site.volume(pod, "empty-dir", "scratch"), seed=1)
-    fill_volume(site.volume(pod, "local-volume", "pv-shop"), seed=2)
+    fill_volume(site.volume(pod, "local-volume", "pv-shop"), seed=2, owner=_OTHER, mode=0o755)
     return pod
 
 
-def fill_volume(root, *, seed):
+def fill_volume(root, *, seed, owner=tenant.USER, mode=0o750):
     assert (root / "live" / "log").exists()
     fill(root, seed=seed)
-    os.chown(root, tenant.USER, tenant.USER)
+    os.chown(root, owner, owner)
+    root.chmod(mode)
 
 
 def test_agent_is_ready_under_restricted_settings(site):
@@ -69,3 +73,80 @@ def test_empty_dir_is_backed_up_while_the_pod_writes(site, shop, figures):
     assert status["phase"] == "Completed" and status["snapshotID"], status
     assert status["path"].endswith(f"{shop['uid']}/volumes/kubernetes.io~empty-dir/scratch")
     assert root.is_dir()
+
+
+def test_persistent_volume_is_backed_up_and_what_kubernetes_fills_is_not(site, shop):
+    status = site.backed_up("data-1", shop, "data")
+    assert status["phase"] == "Completed" and status["snapshotID"], status
+    projected = site.backed_up("settings-1", shop, "settings")
+    assert projected["phase"] == "Completed" and not projected.get("snapshotID"), projected
+    assert "is filled by Kubernetes" in projected["message"]
+    host = site.backed_up("host-1", shop, "host")
+    assert host["phase"] == "Failed" and not host.get("snapshotID"), host
+    assert "hostPath volume belongs to the node" in host["message"]
+    reasons = site.events("PodVolumeBackup", "host-1")
+    assert any("hostPath volume belongs to the node" in message for message in reasons.values()), reasons
+
+
+@pytest.fixture(scope="module")
+def replaced(site, shop):
+    """The pod that the Deployment has made in the place of the first one."""
+    site.kubectl("delete", "pod", shop["name"], "-n", _SHOP, "--wait=true")
+    pod = site.pod("app=db", _SHOP)
+    assert pod["uid"] != shop["uid"]
+    return pod
+
+
+def test_backup_of_another_pod_goes_on_from_the_last_one(site, replaced, figures):
+    root = site.volume(replaced, "local-volume", "pv-shop")
+    first = site.get("podvolumebackup", "data-1")["status"]
+    (root / "added").write_bytes(b"new" * 1000)
+    started = time.monotonic()
+    status = site.backed_up("data-2", replaced, "data")
+    figures.seconds("backup of a claim after its pod was replaced", time.monotonic() - started)
+    assert status["phase"] == "Completed" and status["snapshotID"] != first["snapshotID"], status
+    # What the writer writes and the added file; the 30 MB that are as they were are not read again.
+    assert 3000 <= status["incrementalBytes"] < 3 << 20, status
+    assert status["progress"]["totalBytes"] > 24 << 20
+
+
+def test_everything_comes_back(site, shop, replaced, figures):
+    """The pod goes, its claim's data is deleted, and a pod of Velero's restore waits for both volumes."""
+    snapshots, expected, lines = {}, {}, {}
+    for volume, root in (
+        ("scratch", site.volume(replaced, "empty-dir", "scratch")),
+        ("data", site.volume(replaced, "local-volume", "pv-shop")),
+    ):
+        if volume == "scratch":
+            fill_volume(root, seed=3)
+        expected[volume] = still(root)
+        lines[volume] = tenant.check_live(root, at_least=1)
+        status = site.backed_up(f"{volume}-last", replaced, volume)
+        assert status["phase"] == "Completed", status
+        snapshots[volume] = status["snapshotID"]
+    site.kubectl("delete", "deployment", "db", "-n", _SHOP, "--wait=true")
+    site.gone(replaced)
+    data = site.node.folder / "shop" / "pv"
+    for name in os.listdir(data):
+        one = data / name
+        shutil.rmtree(one) if one.is_dir() and not one.is_symlink() else one.unlink()
+    site.apply(tenant.restored_pod("db-restored", _SHOP, "scratch", "data"))
+    pod = site.placed("db-restored", _SHOP)
+    started = time.monotonic()
+    for volume, snapshot in snapshots.items():
+        site.restore(f"{volume}-back", pod, volume, snapshot)
+    for volume in snapshots:
+        status = site.ended("podvolumerestore", f"{volume}-back")
+        assert status["phase"] == "Completed", status
+    site.ready("db-restored", _SHOP)
+    figures.seconds("restore of both volumes until the pod runs", time.monotonic() - started)
+    for volume, root in (
+        ("scratch", site.volume(pod, "empty-dir", "scratch")),
+        ("data", site.volume(pod, "local-volume", "pv-shop")),
+    ):
+        assert still(root) == expected[volume]
+        tenant.check_live(root, at_least=lines[volume])
+        # The container removes it where it may, the agent where it may not.
+        site.wait(lambda root=root: not (root / ".velero").exists(), seconds=30, what=f"{root}/.velero is gone")
+    site.kubectl("delete", "pod", "db-restored", "-n", _SHOP, "--wait=true")
+    site.gone(pod)

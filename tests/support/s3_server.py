@@ -125,18 +125,26 @@ class S3Server:
     def account(self) -> tuple[str, str]:
         """Make one more account that may do everything, and return its access and secret key; it knows no session tokens."""
         access_key, secret_key = f"test{secrets.token_hex(8)}", secrets.token_hex(20)
-        command = [require_tool("versitygw"), "admin", "create-user"]
-        command += ["--access", access_key, "--secret", secret_key, "--role", "admin"]
+        self._admin("create-user", "--access", access_key, "--secret", secret_key, "--role", "admin")
+        return access_key, secret_key
+
+    def close_account(self, access_key: str) -> None:
+        """Take an account away."""
+        self._admin("delete-user", "--access", access_key)
+
+    def _admin(self, *words: str) -> None:
         env = {
             "ADMIN_ENDPOINT_URL": self.endpoint_url,
             "ADMIN_ACCESS_KEY_ID": self.access_key,
             "ADMIN_SECRET_ACCESS_KEY": self.secret_key,
             "ADMIN_REGION": _REGION,
         }
+        command = [require_tool("versitygw"), "admin", *words]
         run = subprocess.run(command, env=os.environ | env, capture_output=True, text=True, check=False)
         if run.returncode != 0:
-            raise ComponentFailedError(f"the S3 server makes no account: output={run.stdout + run.stderr}")
-        return access_key, secret_key
+            raise ComponentFailedError(
+                f"the S3 server did not do it: command={words[0]}, output={run.stdout + run.stderr}"
+            )
 
     def object_path(self, bucket: str, key: str) -> Path:
         """Tell the file that holds an object's bytes and nothing else; what is written there, the server serves."""

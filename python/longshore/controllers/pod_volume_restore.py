@@ -11,6 +11,7 @@ What the table of :mod:`longshore.controllers.pod_volume` does not say:
 - *The work*: remove a `.velero` left from before and what a killed attempt had not finished, restore, the root's own metadata last, then the done-file.
 - *A root that the container cannot search* keeps o+x until the container has ended. Its true mode stands in an annotation before the root is opened to
   others, so that whoever finds the object later can set it.
+- *A `.velero` that the container cannot remove*, for it may not write the root, is removed when the container has ended; an annotation says so.
 - *The end*: items that could not be restored, or data that did not verify, make it Failed, and no done-file is written: the pod does not start over half a
   volume.
 - *setuid, devices, file capabilities* lend rights that a tenant could have planted in a volume: they are left out, and named, unless the object or the
@@ -51,6 +52,7 @@ from longshore.volumes import VolumePath, filled_by_kubernetes
 __all__ = [
     "ANNOTATION_ALLOW",
     "ANNOTATION_ROOT_MODE",
+    "ANNOTATION_WAIT_FOLDER",
     "SETTING_ALLOW",
     "PodVolumeRestoreController",
     "PodsOfNode",
@@ -62,6 +64,8 @@ _log = get_logger(__name__)
 
 ANNOTATION_ROOT_MODE: Final = "longshore.io/root-mode"
 """On a PVR: mode, in octal, that the volume's root gets when the waiting container has ended."""
+ANNOTATION_WAIT_FOLDER: Final = "longshore.io/wait-folder"
+"""On a PVR: `remove` while the agent has still to remove `.velero` from the volume."""
 ANNOTATION_ALLOW: Final = "longshore.io/restore-allow"
 """On a PVR: what of setuid, devices and capabilities is brought back, with commas between; `none` for nothing, whatever the agent's default is."""
 SETTING_ALLOW: Final = "RestoreAllow"
@@ -100,6 +104,8 @@ class RestoreOutcome:
     result: RestoreResult
     true_mode: int | None
     """Of the root, where it has to be opened to the waiting container; None where it need not."""
+    left_behind: bool = False
+    """Whether the waiting container will not be able to remove `.velero`."""
     pod_told: bool = False
     """Whether the done-file was written: from then on the volume is the pod's, and writing the status again must not touch it."""
 
@@ -226,7 +232,8 @@ class PodVolumeRestoreController(PodVolumeController):
         log_items("not restored", result.lost, count=result.items_lost, kind=self.kind, key=task.key)
         log_items("left out by policy", result.dropped, count=result.items_dropped, kind=self.kind, key=task.key)
         hidden = restore_wait.true_mode_if_hidden(plan.path, plan.waiter) if result.exit_code == 0 else None
-        return RestoreOutcome(plan, result, hidden)
+        left_behind = result.exit_code == 0 and restore_wait.is_left_behind(plan.path, plan.waiter)
+        return RestoreOutcome(plan, result, hidden, left_behind)
 
     def ending(self, obj: JsonObject, outcome: RestoreOutcome) -> Ending:
         """Completed with a done-file, or Failed without one."""
@@ -262,9 +269,16 @@ class PodVolumeRestoreController(PodVolumeController):
                 ]
         elif _root_mode(obj) is not None:
             annotations[ANNOTATION_ROOT_MODE] = None
+        if outcome.left_behind:
+            annotations[ANNOTATION_WAIT_FOLDER] = "remove"
         if not outcome.pod_told:
             try:
-                restore_wait.write_done_file(plan.path, plan.restore_uid, open_to_others=outcome.true_mode is not None)
+                restore_wait.write_done_file(
+                    plan.path,
+                    plan.restore_uid,
+                    open_to_others=outcome.true_mode is not None,
+                    owner=plan.waiter.uid,
+                )
             except LongshoreError as err:
                 if err.retryable:
                     raise
@@ -275,11 +289,12 @@ class PodVolumeRestoreController(PodVolumeController):
         return Ending(PodVolumePhase.COMPLETED, text, fields, annotations)
 
     def final(self, obj: JsonObject) -> Requeue | None:
-        """Give an opened root its true mode when the waiting container has ended."""
+        """Leave the root as the snapshot had it, when the waiting container has ended: its true mode, and no `.velero`."""
         again = super().final(obj)
-        mode = _root_mode(obj)
-        if mode is None or not self.context.lease.is_leader():
+        mode, left_behind = _root_mode(obj), _annotation(obj, ANNOTATION_WAIT_FOLDER) is not None
+        if (mode is None and not left_behind) or not self.context.lease.is_leader():
             return again
+        done = False
         try:
             parsed = self.parse(obj)
             spec = parsed.spec
@@ -288,14 +303,16 @@ class PodVolumeRestoreController(PodVolumeController):
             )
             if restore_wait.waiting(found.pod) in {Waiting.RUNNING, Waiting.PENDING}:
                 return Requeue(_CLOSE_SECONDS)
-            done = restore_wait.close_root(found.locate(self._cluster, host_root=self._host_root), mode)
+            path = found.locate(self._cluster, host_root=self._host_root)
+            if left_behind and restore_wait.remove_done_file(path, restore_uid_of(parsed)):
+                _log.info("Removed what the waiting container could not", path=str(path))
+            done = mode is not None and restore_wait.close_root(path, mode)
         except (NotFoundError, UsageError) as err:
             # The pod or its volume is gone, and with it whoever could have looked in.
-            _log.info("Root's mode was not set, the volume is gone", key=parsed_name(obj), error=err)
-            done = False
-        said = "the root has its true mode" if done else "the root was left as it is"
-        change: JsonObject = {"metadata": {"annotations": {ANNOTATION_ROOT_MODE: None}}}
-        if (obj.get("status") or {}).get("phase") == PodVolumePhase.COMPLETED:
+            _log.info("Root was left as it is, the volume is gone", key=parsed_name(obj), error=err)
+        change: JsonObject = {"metadata": {"annotations": {ANNOTATION_ROOT_MODE: None, ANNOTATION_WAIT_FOLDER: None}}}
+        if mode is not None and (obj.get("status") or {}).get("phase") == PodVolumePhase.COMPLETED:
+            said = "the root has its true mode" if done else "the root was left as it is"
             change["status"] = {"message": f"{said}, for the waiting container has ended: mode={mode:04o}"}
         fresh = self.context.client.get(self.resource, obj["metadata"]["name"], namespace=obj["metadata"]["namespace"])
         if fresh["metadata"].get("uid") == obj["metadata"].get("uid"):
@@ -360,10 +377,14 @@ def parsed_name(obj: Any) -> str:
     return f"{obj['metadata'].get('namespace')}/{obj['metadata'].get('name')}"
 
 
+def _annotation(obj: JsonObject, name: str) -> str | None:
+    found = ((obj.get("metadata") or {}).get("annotations") or {}).get(name)
+    return found if isinstance(found, str) else None
+
+
 def _root_mode(obj: JsonObject) -> int | None:
-    annotations = (obj.get("metadata") or {}).get("annotations") or {}
-    text = annotations.get(ANNOTATION_ROOT_MODE)
-    if not isinstance(text, str) or not text.isascii() or not text.isdigit() or len(text) > 5:
+    text = _annotation(obj, ANNOTATION_ROOT_MODE)
+    if text is None or not text.isascii() or not text.isdigit() or len(text) > 5:
         return None
     try:
         return int(text, 8) & 0o7777

@@ -9,6 +9,8 @@ Promises
 - Tenants own every name in the volume. All of this works from the root's descriptor, follows no link, never opens what is no directory, and makes the
   done-file as a new file. A `.velero` of any kind (link, FIFO, device, deep tree) is removed, never written into.
 - The container can reach the done-file: where its user could not search the root, the root is given o+x, and :func:`close_root` takes it back.
+- Nothing of the protocol stays in the volume: `.velero` belongs to the container's user, who removes it; where that user may not write the root, the agent
+  removes it afterwards (:func:`remove_done_file`).
 
 It does not know clients or objects of ours.
 """
@@ -36,6 +38,8 @@ __all__ = [
     "Waiting",
     "close_root",
     "has_done_file",
+    "is_left_behind",
+    "remove_done_file",
     "remove_leftovers",
     "true_mode_if_hidden",
     "waiter_of",
@@ -76,13 +80,19 @@ class WaiterUser:
 
     def can_search(self, status: os.stat_result) -> bool:
         """Whether it can reach names in a directory of that owner and mode."""
-        if self.has_powers:
-            return True
+        return self.has_powers or self._granted(status, stat.S_IXOTH)
+
+    def can_write(self, status: os.stat_result) -> bool:
+        """Whether it can remove names of its own from a directory of that owner and mode."""
+        return self.has_powers or self._granted(status, stat.S_IWOTH)
+
+    def _granted(self, status: os.stat_result, others_bit: int) -> bool:
+        """The bit of others stands three places below the group's, and that three below the owner's."""
         if self.uid is not None and self.uid == status.st_uid:
-            return bool(status.st_mode & stat.S_IXUSR)
+            return bool(status.st_mode & others_bit << 6)
         if status.st_gid in self.gids:
-            return bool(status.st_mode & stat.S_IXGRP)
-        return bool(status.st_mode & stat.S_IXOTH)
+            return bool(status.st_mode & others_bit << 3)
+        return bool(status.st_mode & others_bit)
 
 
 def waiter_of(pod: Pod) -> Container | None:
@@ -163,12 +173,23 @@ def true_mode_if_hidden(path: VolumePath, user: WaiterUser) -> int | None:
     return None if user.can_search(status) else stat.S_IMODE(status.st_mode)
 
 
-def write_done_file(path: VolumePath, restore_uid: str, *, open_to_others: bool) -> None:
+def is_left_behind(path: VolumePath, user: WaiterUser) -> bool:
+    """Whether the container will not be able to remove `.velero`.
+
+    Raises:
+        LongshoreError: the volume cannot be looked at.
+    """
+    with path.opened() as root:
+        return not user.can_write(os.fstat(root))
+
+
+def write_done_file(path: VolumePath, restore_uid: str, *, open_to_others: bool, owner: int | None = None) -> None:
     """Let the waiting container go on.
 
     Args:
         restore_uid: the file's name.
         open_to_others: give the root o+x first, so that the container can reach the file.
+        owner: the container's user, who gets `.velero` so as to be able to empty it; the file itself stays ours, for by that it is known.
 
     Raises:
         UsageError: `restore_uid` is no name of a file.
@@ -183,6 +204,10 @@ def write_done_file(path: VolumePath, restore_uid: str, *, open_to_others: bool)
         try:
             # The process's umask may have taken bits that the container needs.
             os.fchmod(folder, _FOLDER_MODE)
+            if owner is not None and owner != os.geteuid():
+                # A share that knows no owners, or an agent that may not give files away: then somebody else clears up.
+                with contextlib.suppress(OSError):
+                    os.fchown(folder, owner, -1)
             if open_to_others:
                 os.fchmod(root, stat.S_IMODE(before.st_mode) | stat.S_IXOTH)
             os.utime(root, ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -194,6 +219,35 @@ def write_done_file(path: VolumePath, restore_uid: str, *, open_to_others: bool)
                 os.close(file)
         finally:
             os.close(folder)
+
+
+def remove_done_file(path: VolumePath, restore_uid: str) -> bool:
+    """Take away what the container of this restore could not, and nothing of another restore; the root keeps its times.
+
+    The container may have emptied `.velero` and only not been able to remove it.
+
+    Returns:
+        Whether `.velero` was there and is gone.
+
+    Raises:
+        LongshoreError: it cannot be removed.
+    """
+    ours = has_done_file(path, restore_uid)
+    with path.opened() as root, _translated(path, "removed"):
+        before = os.fstat(root)
+        if ours:
+            folder = os.open(WAIT_FOLDER_NAME, _FOLDER, dir_fd=root)
+            try:
+                os.unlink(restore_uid, dir_fd=folder)
+            finally:
+                os.close(folder)
+        try:
+            os.rmdir(WAIT_FOLDER_NAME, dir_fd=root)
+        except OSError:
+            # Not there, no folder, or with another restore's file in it: that one will clear up.
+            return False
+        os.utime(root, ns=(before.st_atime_ns, before.st_mtime_ns))
+    return True
 
 
 def close_root(path: VolumePath, true_mode: int) -> bool:

@@ -101,8 +101,8 @@ class Agent(_Settings):
     """Log records from this level on."""
     resources: Tree = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "512Mi"}}
     """Requests and limits. No CPU limit by default: it slows backups without protecting anybody whom requests do not."""
-    max_unavailable: str = Field("10%", pattern=r"^[0-9]+%?$")
-    """How many nodes may be without an agent during an update."""
+    max_unavailable: Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=r"^[0-9]+%$")] = "10%"
+    """How many nodes may be without an agent during an update: a number, or a share such as 10%."""
     termination_grace_period_seconds: int = Field(60, ge=30)
     """How long a stopped agent has; it stops its jobs in 25 s."""
     priority_class_name: str = ""

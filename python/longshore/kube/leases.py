@@ -113,6 +113,7 @@ class LeaseElector:
         self._renewed_at: float | None = None
         self._seen: JsonObject | None = None
         self._seen_at = 0.0
+        self._waits_for: str | None = None
         self._thread: threading.Thread | None = None
         self._watchdog: threading.Thread | None = None
 
@@ -223,6 +224,7 @@ class LeaseElector:
         if self._seen is not None and not self._may_take(self._seen):
             if self._renewed_at is not None:
                 self._lose("taken by another holder")
+            self._tell_waiting(_holder(self._seen))
             return
         # Before sending: what others may count from can only be later.
         sent_at = self._clock.monotonic()
@@ -247,6 +249,12 @@ class LeaseElector:
             raise
         self._seen, self._seen_at = written, self._clock.monotonic()
         self._gain(sent_at)
+
+    def _tell_waiting(self, holder: str | None) -> None:
+        """Say once for each holder why nothing is done here."""
+        if holder != self._waits_for:
+            self._waits_for = holder
+            _log.info("Waiting for lease", lease=self.name, holder=holder, identity=self.identity)
 
     def _look(self) -> None:
         before = self._seen
@@ -312,6 +320,7 @@ class LeaseElector:
             with self._changed:
                 self._renewed_at = sent_at
                 self._changed.notify_all()
+            self._waits_for = None
             _log.info("Gained lease", lease=self.name, identity=self.identity)
             self._call(self._on_started)
 

@@ -2,7 +2,7 @@
 //!
 //! A volume is a directory right below the root; its marker is the directory `.velero`, its done-file a regular file in it that is named by the
 //! restore's UID. Promises: no link is followed, neither to find a done-file nor to remove a marker, for the volume's contents are a tenant's; what
-//! cannot be read counts as not done. It does not know time, signals or what is printed where.
+//! cannot be read counts as not done; a root that is ours keeps its times. It does not know time, signals or what is printed where.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -83,6 +83,7 @@ pub fn remove_markers(root: &Path) -> Vec<String> {
     let mut failed = Vec::new();
     for volume in volumes {
         let marker = volume.join(MARKER);
+        let before = fs::symlink_metadata(&volume);
         let removed = match fs::symlink_metadata(&marker) {
             Ok(found) if found.is_dir() => fs::remove_dir_all(&marker),
             Ok(_) => fs::remove_file(&marker),
@@ -92,10 +93,21 @@ pub fn remove_markers(root: &Path) -> Vec<String> {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 failed.push(format!("path={}, error={error}", marker.display()));
             }
-            _ => {}
+            Ok(()) => before.and_then(|before| keep_times(&volume, &before)).unwrap_or_default(),
+            Err(_) => {}
         }
     }
     failed
+}
+
+/// Gives a volume's root back the times it had; only its owner may, so that it cannot is no failure.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the root of a volume is a mount point of this container, which no tenant can exchange"
+)]
+fn keep_times(volume: &Path, before: &fs::Metadata) -> io::Result<()> {
+    let times = fs::FileTimes::new().set_accessed(before.accessed()?).set_modified(before.modified()?);
+    fs::File::open(volume)?.set_times(times)
 }
 
 /// Directories right below the root, by name; other things there are nobody's volume.

@@ -79,6 +79,19 @@ fn ends_when_every_volume_is_filled_and_takes_the_markers_away() {
 }
 
 #[test]
+fn root_of_a_volume_keeps_its_times() {
+    let root = TempDir::new().unwrap();
+    let volume = root.path().join("data");
+    fill(&volume, UID);
+    let then = std::time::UNIX_EPOCH + Duration::new(1_000_000_000, 123_456_789);
+    fs::File::open(&volume).unwrap().set_times(fs::FileTimes::new().set_modified(then)).unwrap();
+    let (code, said) = ended(command(root.path(), &[UID]).spawn().unwrap());
+    assert_eq!(code, Some(0), "{said}");
+    assert!(!volume.join(".velero").exists());
+    assert_eq!(fs::metadata(&volume).unwrap().modified().unwrap(), then);
+}
+
+#[test]
 fn another_restore_does_not_count() {
     let root = TempDir::new().unwrap();
     fill(&root.path().join("data"), "another");

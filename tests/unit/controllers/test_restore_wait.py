@@ -9,7 +9,7 @@ from tests.unit.controllers.rig import PVR, RESTORE_UID
 
 from longshore.api.core import Pod
 from longshore.controllers import restore_wait
-from longshore.controllers.pod_volume_restore import ANNOTATION_ROOT_MODE
+from longshore.controllers.pod_volume_restore import ANNOTATION_ROOT_MODE, ANNOTATION_WAIT_FOLDER
 from longshore.controllers.restore_wait import Waiting
 from longshore.errors import LongshoreError, UsageError
 from longshore.volumes import VolumePath
@@ -158,6 +158,23 @@ def test_who_can_search(container, pod, status, can):
 
 
 @pytest.mark.parametrize(
+    ("container", "status", "can"),
+    [
+        ({"runAsUser": 1000}, Status(0o755, uid=1000), True),
+        ({"runAsUser": 1000}, Status(0o755, uid=999), False),
+        ({"runAsUser": 1000}, Status(0o777, uid=0), True),
+        ({"runAsUser": 1000, "runAsGroup": 50}, Status(0o775, uid=999, gid=50), True),
+        ({"runAsUser": 999}, Status(0o577, uid=999), False),
+        ({"runAsUser": 0}, Status(0o755, uid=999), True),
+        ({"runAsUser": 0, "capabilities": {"drop": ["ALL"]}}, Status(0o755, uid=999), False),
+        (None, Status(0o755, uid=0), False),
+    ],
+)
+def test_who_can_write(container, status, can):
+    assert restore_wait.waiter_user(pod_with(container=container)).can_write(status) is can
+
+
+@pytest.mark.parametrize(
     ("state", "found"),
     [
         ({"running": {}}, Waiting.RUNNING),
@@ -210,3 +227,70 @@ def test_root_that_the_pod_changed_since_is_left(volume):
     volume.chmod(0o750)
     assert not restore_wait.close_root(path_of(volume), 0o700)
     assert stat.S_IMODE(volume.stat().st_mode) == 0o750
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away: run as root")
+def test_folder_is_the_containers_and_the_file_is_ours(volume):
+    volume.chmod(0o777)
+    restore_wait.write_done_file(path_of(volume), RESTORE_UID, open_to_others=False, owner=1000)
+    assert os.lstat(volume / ".velero").st_uid == 1000
+    assert os.lstat(volume / ".velero" / RESTORE_UID).st_uid == 0
+    assert restore_wait.has_done_file(path_of(volume), RESTORE_UID)
+    # What the container does, as its user, who need not reach the folders above.
+    root = os.open(volume, os.O_RDONLY)
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setgid(1000)
+            os.setuid(1000)
+            os.fchdir(root)
+            os.unlink(f".velero/{RESTORE_UID}")
+            os.rmdir(".velero")
+            os._exit(0)
+        finally:
+            os._exit(1)
+    os.close(root)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert os.listdir(volume) == []
+
+
+def test_only_this_restores_file_is_taken_away(volume):
+    os.utime(volume, ns=(1_000_000_001, 2_000_000_003))
+    assert not restore_wait.remove_done_file(path_of(volume), RESTORE_UID)
+    restore_wait.write_done_file(path_of(volume), RESTORE_UID, open_to_others=False)
+    other = volume / ".velero" / "another-restore"
+    other.touch()
+    assert not restore_wait.remove_done_file(path_of(volume), RESTORE_UID)
+    assert os.listdir(volume / ".velero") == ["another-restore"]
+    other.unlink()
+    # What a container leaves that may write the folder and not the root.
+    assert restore_wait.remove_done_file(path_of(volume), RESTORE_UID) and os.listdir(volume) == []
+    os.utime(volume, ns=(1_000_000_001, 2_000_000_003))
+    restore_wait.write_done_file(path_of(volume), RESTORE_UID, open_to_others=False)
+    assert restore_wait.remove_done_file(path_of(volume), RESTORE_UID)
+    assert os.listdir(volume) == [] and os.stat(volume).st_mtime_ns == 2_000_000_003
+
+
+@pytest.mark.parametrize("trick", ["link out", "link inside", "done file is a directory"])
+def test_tricks_are_not_taken_away(volume, trick):
+    TRICKS[trick](volume)
+    assert not restore_wait.remove_done_file(path_of(volume), RESTORE_UID)
+    assert (volume.parent / "outside" / "canary").read_text() == "alive"
+
+
+def test_folder_that_the_container_cannot_remove_goes_when_it_has_ended(rig):
+    pod, path = rig.pod()
+    (path / "a").write_bytes(b"x")
+    path.chmod(0o755)
+    rig.agent()
+    snapshot = rig.done_backup(pod)["snapshotID"]
+    back, target = rig.waiting_pod(security={"runAsUser": os.geteuid() + 1000})
+    name = rig.restore(back, snapshot)
+    assert rig.wait_phase(PVR, name)["phase"] == "Completed"
+    assert rig.get(PVR, name)["metadata"]["annotations"][ANNOTATION_WAIT_FOLDER] == "remove"
+    assert (target / ".velero" / RESTORE_UID).is_file()
+    rig.let_waiter_end(back)
+    wait_for(lambda: not (target / ".velero").exists())
+    wait_for(lambda: ANNOTATION_WAIT_FOLDER not in rig.get(PVR, name)["metadata"].get("annotations", {}))
+    assert rig.status(PVR, name)["phase"] == "Completed"

@@ -140,6 +140,15 @@ def test_wrong_setting_is_named(layer):
         merged(layer)
 
 
+@pytest.mark.parametrize("given", [1, "25%"])
+def test_nodes_in_an_update_are_a_number_or_a_share(given):
+    # Kubernetes takes `1` for a number and "1" for nothing.
+    agent = made({"agent": {"maxUnavailable": given}})["DaemonSet", "node-agent"]
+    assert agent["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"] == given
+    with pytest.raises(UsageError):
+        merged({"agent": {"maxUnavailable": str(given).rstrip("%")}})
+
+
 def test_command_shows_the_objects(capsys, tmp_path):
     secret = tmp_path / "credentials"
     secret.write_text("[default]\naws_access_key_id = a\n")

@@ -4,11 +4,13 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from longshore.errors import LeaseLostError, UsageError
+from longshore.kube import leases
 from longshore.kube.client import KubeClient
 from longshore.kube.fake import Answer, DropConnection, FakeApiServer, ManualClock, Slow
 from longshore.kube.leases import LeaseElector, LeaseTimes
@@ -110,6 +112,16 @@ def test_second_waits_a_whole_duration_since_it_saw_the_last_renewal(client: Kub
     two.clock.advance(0.2)
     two.step()
     assert two.elector.is_leader()
+
+
+def test_who_waits_says_so_once_and_for_whom(client: KubeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = Life(client, "one"), Life(client, "two")
+    one.step()
+    told: list[tuple[str, Any]] = []
+    monkeypatch.setattr(leases, "_log", SimpleNamespace(info=lambda text, **how: told.append((text, how["holder"]))))
+    for _ in range(3):
+        two.step()
+    assert told == [("Waiting for lease", "one")] and two.errors == []
 
 
 def test_taking_over_counts_a_transition_and_keeps_what_others_wrote(server: FakeApiServer, client: KubeClient) -> None:

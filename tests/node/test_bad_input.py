@@ -1,0 +1,171 @@
+"""What operators and tenants get wrong, on a real node: each is told in the object's status, by an event and in the log, and the agent goes on."""
+
+import base64
+import copy
+import json
+
+import pytest
+
+from tests.cluster.node_rig import fill
+from tests.node import tenant
+from tests.node.kubelet import NODE
+from tests.node.site import NAMESPACE
+
+_PLACE = "odd"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def place(site):
+    site.namespace(_PLACE)
+
+
+@pytest.fixture(scope="module")
+def pod(site):
+    """A pod with a small emptyDir."""
+    site.apply(tenant.simple_pod("plain", _PLACE))
+    found = site.ready("plain", _PLACE)
+    fill(site.volume(found, "empty-dir", "scratch"), seed=11, megabytes=8, files=50)
+    return found
+
+
+def check_still_works(site, name, pod):
+    status = site.backed_up(name, pod, "scratch")
+    assert status["phase"] == "Completed" and status["snapshotID"], status
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "volume", "spec", "says"),
+    [
+        ("no-location", {}, "scratch", {"backupStorageLocation": "nonesuch"}, "nonesuch"),
+        ("no-volume", {}, "nonesuch", {}, "the pod has no such volume"),
+        ("no-pod", {"name": "nobody"}, "scratch", {}, "nobody"),
+        ("other-pod", {"uid": "00000000-0000-0000-0000-000000000000"}, "scratch", {}, "plain"),
+    ],
+)
+def test_what_is_not_there_is_named(site, pod, name, other, volume, spec, says):
+    status = site.backed_up(name, {**pod, **other}, volume, **spec)
+    assert status["phase"] == "Failed" and says in status["message"], status
+    assert any(says in message for message in site.events("PodVolumeBackup", name).values())
+    assert name in site.agent_log()
+    check_still_works(site, f"{name}-after", pod)
+
+
+def restart_agent(site):
+    """Start another agent, which remembers no credentials."""
+    site.kubectl("delete", "pod", site.agent()["name"], "-n", NAMESPACE, "--wait=true")
+    site.agent()
+
+
+def test_location_without_its_secret(site, pod):
+    secret = site.get("secret", "cloud-credentials")
+    site.kubectl("delete", "secret", "cloud-credentials", "-n", NAMESPACE)
+    try:
+        restart_agent(site)
+        status = site.backed_up("no-secret", pod, "scratch")
+        assert status["phase"] == "Failed" and "cloud-credentials" in status["message"], status
+        assert any("cloud-credentials" in message for message in site.events("PodVolumeBackup", "no-secret").values())
+    finally:
+        for field in ("resourceVersion", "uid", "creationTimestamp", "managedFields"):
+            secret["metadata"].pop(field, None)
+        site.apply(secret)
+    check_still_works(site, "no-secret-after", pod)
+
+
+def test_wrong_credentials_are_named_and_not_shown(site, pod):
+    right = site.get("secret", "cloud-credentials")["data"]["cloud"]
+
+    def give(encoded):
+        change = {"data": {"cloud": encoded}}
+        site.kubectl("patch", "secret", "cloud-credentials", "-n", NAMESPACE, "--type=merge", "-p", json.dumps(change))
+
+    give(base64.b64encode(site.credentials("nobody", "canary-of-a-secret").encode()).decode())
+    try:
+        restart_agent(site)
+        status = site.backed_up("wrong-keys", pod, "scratch")
+        assert status["phase"] == "Failed" and status["message"], status
+        told = json.dumps(status) + json.dumps(site.events("PodVolumeBackup", "wrong-keys")) + site.agent_log()
+        assert "canary-of-a-secret" not in told
+    finally:
+        give(right)
+    restart_agent(site)
+    check_still_works(site, "wrong-keys-after", pod)
+
+
+def test_claim_that_two_pods_mount_is_read_once(site):
+    folder = site.node.folder / "twice"
+    folder.mkdir()
+    folder.chmod(0o777)
+    site.apply(*tenant.persistent_volume("pv-twice", folder, NODE, claim="twice", namespace=_PLACE))
+    pods = []
+    for name in ("twice-a", "twice-b"):
+        made = tenant.simple_pod(name, _PLACE)
+        made["spec"]["volumes"] = [{"name": "scratch", "persistentVolumeClaim": {"claimName": "twice"}}]
+        made["spec"]["containers"][0] = tenant.container(mounts={"scratch": "/scratch"})
+        site.apply(made)
+        pods.append(site.ready(name, _PLACE))
+    fill(folder, seed=12, megabytes=8, files=50)
+    folder.chmod(0o777)
+    first, second = (site.backed_up(f"twice-{number}", pod, "scratch") for number, pod in enumerate(pods))
+    assert first["phase"] == second["phase"] == "Completed"
+    assert first["incrementalBytes"] > 8 << 20 and second["incrementalBytes"] == 0, (first, second)
+
+
+def test_volume_that_is_mounted_by_a_sub_path_is_taken_whole(site):
+    made = tenant.simple_pod("part", _PLACE)
+    (container,) = made["spec"]["containers"]
+    container["volumeMounts"][0]["subPath"] = "inner/part"
+    # The kubelet makes the folder, as root.
+    container["securityContext"] = {"runAsUser": 0}
+    site.apply(made)
+    pod = site.ready("part", _PLACE)
+    root = site.volume(pod, "empty-dir", "scratch")
+    (root / "beside").write_bytes(b"not seen by the pod" * 1000)
+    status = site.backed_up("part", pod, "scratch")
+    assert status["phase"] == "Completed" and status["path"].endswith("/scratch"), status
+    assert status["progress"]["totalBytes"] >= 19_000
+
+
+def test_second_agent_on_the_node_waits(site, pod):
+    """Somebody starts one more by hand: it works on nothing while the other holds the node's lease."""
+    agent = site.get("pod", site.agent()["name"])
+    twin = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "twin", "namespace": NAMESPACE},
+        "spec": copy.deepcopy(agent["spec"]),
+    }
+    for volume in twin["spec"]["volumes"]:
+        if volume["name"].startswith("kube-api-access"):
+            twin["spec"]["volumes"].remove(volume)
+    (container,) = twin["spec"]["containers"]
+    container["volumeMounts"] = [one for one in container["volumeMounts"] if not one["name"].startswith("kube-api")]
+    site.apply(twin)
+    try:
+        site.wait(
+            lambda: "running" in json.dumps(site.get("pod", "twin").get("status", {}).get("containerStatuses", [])),
+            seconds=60,
+            what="the twin runs",
+        )
+        for number in range(3):
+            status = site.backed_up(f"twin-{number}", pod, "scratch")
+            assert status["phase"] == "Completed" and not status["instance"].startswith("twin"), status
+        assert '"msg": "Waiting for lease"' in site.kubectl("logs", "twin", "-n", NAMESPACE)
+    finally:
+        site.kubectl("delete", "pod", "twin", "-n", NAMESPACE, "--wait=true")
+    check_still_works(site, "twin-after", pod)
+
+
+def test_kubelet_whose_folder_is_elsewhere(site, pod):
+    site.install("--set=agent.kubeletRootDir=/var/lib/elsewhere")
+    try:
+
+        def told():
+            events = json.loads(site.kubectl("get", "events", "-n", NAMESPACE, "-o", "json"))["items"]
+            return [one for one in events if "/var/lib/elsewhere/pods is not a directory" in one.get("message", "")]
+
+        site.wait(told, seconds=120, what="the kubelet says which folder is missing")
+    finally:
+        site.install()
+    site.kubectl("rollout", "status", "daemonset/node-agent", "-n", NAMESPACE, "--timeout=120s", seconds=130)
+    site.agent()
+    check_still_works(site, "elsewhere-after", pod)
