@@ -2,13 +2,14 @@
 
 import base64
 import copy
+import io
+import json
 import pickle
 from dataclasses import fields
 
 import pytest
-import structlog.testing
 
-from longshore import _native, datapath, errors
+from longshore import _native, datapath, errors, logs
 from longshore.datapath import enginelog, results
 from longshore.errors import RepositoryNotFoundError, UnsupportedError, UsageError
 from tests.engine.conftest import Place
@@ -110,11 +111,15 @@ def test_the_engines_log_comes_out_with_its_fields(place: Place) -> None:
     segment.parent.mkdir(exist_ok=True)
     segment.write_bytes(b"not a segment")
     enginelog.forward()
-    with structlog.testing.capture_logs() as records:
+    out = io.StringIO()
+    logs.configure(level="info", format="json", stream=out)
+    try:
         place.repository.status()
-    ours = [record for record in records if "segment" in record]
-    assert [(r["log_level"], r["segment"]) for r in ours] == [("warning", "0" * 32)]
-    assert ours[0]["event"][0].isupper() and ours[0]["logger_name"].startswith("longshore_engine.")
+    finally:
+        logs.configure(level="warning", format="text")
+    ours = [record for record in map(json.loads, out.getvalue().splitlines()) if "segment" in record]
+    assert [(r["level"], r["segment"]) for r in ours] == [("warning", "0" * 32)]
+    assert ours[0]["msg"][0].isupper() and ours[0]["logger"].startswith("longshore_engine.")
 
 
 @pytest.mark.parametrize(
