@@ -36,7 +36,7 @@ LIMIT = "limit"
 # ext4 passes over inodes that were freed less than a minute ago, one by one: what is restored right after a large tree was removed would pay
 # for the removal.
 REST_SECONDS = 65
-_MANY_FILES = 20_000
+_MANY_FILES = 1_000
 _SHORT_SECONDS = 60.0
 PAIRS_SHORT, PAIRS_LONG = 7, 3
 
