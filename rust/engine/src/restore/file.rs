@@ -444,7 +444,8 @@ fn open_large(context: &Context, directory: &Arc<Directory>, work: &FileWork, si
         }
         return Ok(Placed { dir, file, temporary: None, in_place: true, settled: AtomicBool::new(false) });
     }
-    let placed = place(context, dir, &work.entry, work.exists)?;
+    let mut placed = place(context, dir, &work.entry, work.exists)?;
+    placed.file.write_past_cache();
     if let Err(error) = placed.file.set_len(size_bytes) {
         let _ = placed.dir.remove_all(placed.temporary.as_ref().unwrap_or(name));
         return Err(error.into());

@@ -30,6 +30,10 @@ impl Piece {
         };
         Self { offset, item: *item, wanted }
     }
+
+    fn is_data(&self) -> bool {
+        matches!(self.item, Item::Data { .. })
+    }
 }
 
 /// A chunk with the place that it is best read from; one that is nowhere is asked of the reader, which tells why.
@@ -86,6 +90,8 @@ pub(super) fn segment(context: &Context, file: &Large, mut pieces: Vec<Piece>) -
         }
         pieces = differing;
         underway = Some(plan(context, &mut pieces, false)?);
+    } else {
+        reserve(&file.placed, &pieces)?;
     }
     for piece in pieces {
         match put(context, &file.placed, piece) {
@@ -97,6 +103,14 @@ pub(super) fn segment(context: &Context, file: &Large, mut pieces: Vec<Piece>) -
         }
     }
     drop(underway);
+    Ok(())
+}
+
+/// Reserves room for each run of data, so that it lies together however it is written; holes stay holes.
+fn reserve(placed: &Placed, pieces: &[Piece]) -> Tried<()> {
+    for run in pieces.chunk_by(|a, b| a.is_data() == b.is_data()).filter(|run| run[0].is_data()) {
+        placed.file.reserve(run[0].offset, run.iter().map(|piece| piece.item.span()).sum())?;
+    }
     Ok(())
 }
 

@@ -245,6 +245,13 @@ pub trait ReadFile: Send + Sync + fmt::Debug {
 /// A regular file, open to write.
 #[allow(clippy::missing_errors_doc, reason = "VolumeErrorKind says it for all")]
 pub trait WriteFile: Send + Sync + fmt::Debug {
+    /// Says that the file is new, large and not read soon: where it pays, what is written leaves no pages in memory.
+    fn write_past_cache(&mut self) {}
+    /// Says that all of a range is about to be written; `NoSpace` when there is no room for it.
+    fn reserve(&self, offset_bytes: u64, length_bytes: u64) -> Result<(), VolumeError> {
+        let _ = (offset_bytes, length_bytes);
+        Ok(())
+    }
     /// Writes all of `data` at an offset; many threads may write different places of one file.
     fn write_at(&self, offset_bytes: u64, data: &[u8]) -> Result<(), VolumeError>;
     /// Reads back, for a restore in place; returns how much was read.

@@ -13,6 +13,7 @@
 //! Does not know: what is in the objects, nor who else writes to the folder. Any number of processes may.
 
 mod dir;
+mod direct;
 mod errno;
 mod listing;
 mod temporary;
@@ -43,12 +44,14 @@ struct Calls {
     sync: fn(BorrowedFd<'_>) -> Result<(), Errno>,
     link: fn(BorrowedFd<'_>, &str, BorrowedFd<'_>, &str) -> Result<(), Errno>,
     rename: fn(BorrowedFd<'_>, &str, BorrowedFd<'_>, &str) -> Result<(), Errno>,
+    write_direct: direct::Write,
 }
 
 const CALLS: Calls = Calls {
     sync: |fd| retry_interrupted(|| rustix::fs::fsync(fd)),
     link: |from, old, to, new| rustix::fs::linkat(from, old, to, new, AtFlags::empty()),
     rename: |from, old, to, new| rustix::fs::renameat_with(from, old, to, new, RenameFlags::NOREPLACE),
+    write_direct: |fd, bytes, offset| rustix::io::pwrite(fd, bytes, offset),
 };
 
 /// A folder.
@@ -251,7 +254,9 @@ impl Store for LocalStore {
         }
         let (parent, name) = self.durable_parent(key)?;
         let temporary = temporary::create(self, key)?;
-        let written = temporary.write(&body).map_err(|e| failed("cannot write an object", e, key, &self.path));
+        // Over a network each such write would wait for the server.
+        let direct = (!self.network).then_some(self.calls.write_direct);
+        let written = temporary.write(&body, direct).map_err(|e| failed("cannot write an object", e, key, &self.path));
         let own = written.and_then(|()| {
             self.sync(temporary.fd(), key)?;
             rustix::fs::fstat(temporary.fd()).map_err(|e| failed("cannot look at an object", e, key, &self.path))

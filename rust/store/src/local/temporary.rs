@@ -6,7 +6,7 @@
 //! file made now are removed; and were one removed under a writer all the same, its link fails and nothing is lost but time.
 
 use super::errno::failed;
-use super::{LocalStore, dir, retry_interrupted};
+use super::{LocalStore, dir, direct, retry_interrupted};
 use crate::{Key, StoreError, StoreErrorKind};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags};
@@ -60,7 +60,13 @@ impl Temporary {
         &self.name
     }
 
-    pub(super) fn write(&self, mut body: &[u8]) -> Result<(), Errno> {
+    /// Writes the whole body; `direct` says how past the page cache.
+    pub(super) fn write(&self, body: &[u8], direct: Option<direct::Write>) -> Result<(), Errno> {
+        let done = match direct {
+            Some(write) if body.len() >= direct::FROM_BYTES => direct::write(self.fd(), body, write)?,
+            _ => 0,
+        };
+        let mut body = &body[done..];
         while !body.is_empty() {
             match rustix::io::write(&self.fd, body) {
                 Ok(0) => return Err(Errno::IO),

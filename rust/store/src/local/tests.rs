@@ -126,6 +126,58 @@ fn a_failed_directory_sync_is_no_success() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "a test looks at the store's own file")]
+fn long_objects_are_written_past_the_page_cache_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let mut left_in_memory = 0;
+    for (at, size) in [(1 << 20) - 1, 1 << 20, (1 << 20) + 1, (3 << 20) + 4095, (4 << 20) + 4096].into_iter().enumerate() {
+        let body: Bytes = (0..size).map(|n: usize| (n % 251) as u8).collect();
+        let name = key(&format!("packs/{at:02}"));
+        assert_eq!(store.put_new(&name, body.clone()).unwrap(), Put::Created);
+        let file = std::fs::File::open(folder.path().join(name.as_str())).unwrap();
+        let mut buf = vec![0; size];
+        let mut whole = [std::io::IoSliceMut::new(&mut buf)];
+        left_in_memory += rustix::io::preadv2(&file, &mut whole, 0, rustix::io::ReadWriteFlags::NOWAIT).unwrap_or(0);
+        assert_eq!(store.get(&name, u64::MAX).unwrap(), body, "{size}");
+        if at == 0 && left_in_memory == 0 {
+            eprintln!("left out: this filesystem does not say what is in memory");
+        }
+    }
+    assert!(left_in_memory < 1 << 20, "only the short one goes through memory: {left_in_memory}");
+}
+
+#[test]
+fn a_filesystem_that_takes_no_such_writes_or_parts_of_them_gets_plain_ones() {
+    let body: Bytes = (0..(3 << 20) + 777).map(|n: usize| (n % 251) as u8).collect();
+    let answers: [super::direct::Write; 4] = [
+        |_, _, _| Err(Errno::INVAL),
+        |_, _, _| Err(Errno::OPNOTSUPP),
+        |fd, bytes, at| rustix::io::pwrite(fd, &bytes[..4096], at),
+        |fd, bytes, at| if at == 0 { rustix::io::pwrite(fd, bytes, at) } else { Err(Errno::INVAL) },
+    ];
+    for write in answers {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = open(folder.path());
+        store.calls.write_direct = write;
+        assert_eq!(store.put_new(&key("packs/a"), body.clone()).unwrap(), Put::Created);
+        assert_eq!(store.get(&key("packs/a"), u64::MAX).unwrap(), body);
+    }
+}
+
+#[test]
+fn a_disk_that_fails_such_a_write_fails_the_put() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = open(folder.path());
+    store.calls.write_direct = |_, _, at| if at == 0 { Err(Errno::IO) } else { Err(Errno::INVAL) };
+    let error = store.put_new(&key("packs/a"), Bytes::from(vec![1; 2 << 20])).unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Io);
+    assert!(temporaries(folder.path()).is_empty());
+    store.calls.write_direct = |_, _, _| Err(Errno::NOSPC);
+    assert_eq!(store.put_new(&key("packs/a"), Bytes::from(vec![1; 2 << 20])).unwrap_err().kind(), StoreErrorKind::NoSpace);
+}
+
+#[test]
 fn existing_objects_are_synced_before_they_are_said_to_exist() {
     let folder = tempfile::tempdir().unwrap();
     open(folder.path()).put_new(&key("snapshots/s"), Bytes::from_static(b"x")).unwrap();

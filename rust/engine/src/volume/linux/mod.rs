@@ -6,6 +6,7 @@
 //! [`raise_descriptor_limit`]). `remove_all` needs two at any depth. Does not know policy, order of a walk, or retries.
 
 mod dir;
+mod direct;
 mod meta;
 mod read;
 mod sys;

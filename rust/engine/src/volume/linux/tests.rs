@@ -533,6 +533,76 @@ fn an_ordinary_user_keeps_what_they_may_and_hears_the_rest() {
 
 #[test]
 #[expect(clippy::disallowed_methods, reason = "a test makes its own files")]
+fn a_large_file_is_written_past_the_page_cache_by_several_threads_at_any_offsets() {
+    const BYTES: usize = 6 << 20;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("f");
+    let whole: Vec<u8> = (0..BYTES).map(|n| (n % 249) as u8).collect();
+    let mut file = open(folder.path()).create_file(b"f").unwrap();
+    file.write_past_cache();
+    file.set_len((BYTES + (1 << 20)) as u64).unwrap();
+    // Pieces of odd lengths, each pair of neighbours in different threads.
+    let (mut pieces, mut at) = (Vec::new(), 0);
+    for step in [1, 4095, 4096, 131_072, 1_500_001, 70_003, 262_144].into_iter().cycle() {
+        let end = (at + step).min(BYTES);
+        pieces.push(at..end);
+        at = end;
+        if at == BYTES {
+            break;
+        }
+    }
+    file.reserve(0, BYTES as u64).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..3 {
+            let (file, whole, pieces) = (&file, &whole, &pieces);
+            scope.spawn(move || {
+                for piece in pieces.iter().skip(thread).step_by(3) {
+                    file.write_at(piece.start as u64, &whole[piece.clone()]).unwrap();
+                }
+            });
+        }
+    });
+    let size = std::fs::metadata(&path).unwrap().len() as usize;
+    assert_eq!(size, BYTES + (1 << 20));
+    let kept = {
+        let file = std::fs::File::open(&path).unwrap();
+        let mut buffer = vec![0; 4096];
+        (0..BYTES / 4096)
+            .filter(|page| {
+                let mut room = [std::io::IoSliceMut::new(&mut buffer)];
+                let at = (page * 4096) as u64;
+                rustix::io::preadv2(&file, &mut room, at, rustix::io::ReadWriteFlags::NOWAIT).is_ok_and(|read| read > 0)
+            })
+            .count()
+    };
+    if rustix::fs::statfs(folder.path()).is_ok_and(|fs| fs.f_type == 0xEF53) {
+        assert!(kept < BYTES / 4096 / 2, "pages left in memory: {kept}");
+    } else {
+        eprintln!("left out: what stays in memory is known of ext4 alone");
+    }
+    let read = std::fs::read(&path).unwrap();
+    assert!(read[..BYTES] == whole[..], "what was written is there");
+    assert!(read[BYTES..].iter().all(|byte| *byte == 0), "what was not is a hole");
+}
+
+#[test]
+fn a_filesystem_that_keeps_everything_in_memory_gets_plain_writes() {
+    let Ok(folder) = tempfile::tempdir_in("/dev/shm") else {
+        eprintln!("left out: /dev/shm is absent");
+        return;
+    };
+    let mut file = open(folder.path()).create_file(b"f").unwrap();
+    file.write_past_cache();
+    let bytes = vec![5; 300_001];
+    file.reserve(3, bytes.len() as u64).unwrap();
+    file.write_at(3, &bytes).unwrap();
+    let mut read = vec![0; bytes.len()];
+    assert_eq!(file.read_at(3, &mut read).unwrap(), bytes.len());
+    assert!(read == bytes);
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a test makes its own files")]
 fn reading_once_leaves_the_page_cache_as_it_was() {
     const BYTES: usize = 1 << 20;
     let folder = tempfile::tempdir().unwrap();

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
+use super::direct::{self, Direct};
 use super::sys::{error, refusal, retry, stat_fd};
 use super::{meta, read};
 use crate::volume::{Loss, Metadata, VolumeError, VolumeErrorKind, WriteFile};
@@ -19,11 +20,12 @@ static ZEROS: [u8; 65_536] = [0; 65_536];
 #[derive(Debug)]
 pub(super) struct LinuxWriteFile {
     fd: OwnedFd,
+    direct: Option<Direct>,
 }
 
 impl LinuxWriteFile {
     pub(super) fn new(fd: OwnedFd) -> Self {
-        Self { fd }
+        Self { fd, direct: None }
     }
 
     fn write_zeros(&self, offset_bytes: u64, length_bytes: u64) -> Result<(), VolumeError> {
@@ -37,8 +39,8 @@ impl LinuxWriteFile {
     }
 }
 
-impl WriteFile for LinuxWriteFile {
-    fn write_at(&self, offset_bytes: u64, data: &[u8]) -> Result<(), VolumeError> {
+impl LinuxWriteFile {
+    fn write_plain(&self, offset_bytes: u64, data: &[u8]) -> Result<(), VolumeError> {
         let mut written = 0;
         while let Some(rest) = data.get(written..).filter(|rest| !rest.is_empty()) {
             let at =
@@ -49,6 +51,26 @@ impl WriteFile for LinuxWriteFile {
             }
         }
         Ok(())
+    }
+}
+
+impl WriteFile for LinuxWriteFile {
+    fn write_past_cache(&mut self) {
+        self.direct = Direct::open(self.fd.as_fd());
+    }
+
+    fn reserve(&self, offset_bytes: u64, length_bytes: u64) -> Result<(), VolumeError> {
+        match &self.direct {
+            Some(_) if length_bytes > 0 => direct::reserve(self.fd.as_fd(), offset_bytes, length_bytes),
+            _ => Ok(()),
+        }
+    }
+
+    fn write_at(&self, offset_bytes: u64, data: &[u8]) -> Result<(), VolumeError> {
+        match &self.direct {
+            Some(direct) => direct.write_at(offset_bytes, data, |at, part| self.write_plain(at, part)),
+            None => self.write_plain(offset_bytes, data),
+        }
     }
 
     fn read_at(&self, offset_bytes: u64, buf: &mut [u8]) -> Result<usize, VolumeError> {
