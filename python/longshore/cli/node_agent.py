@@ -9,8 +9,11 @@ import click
 
 from longshore.cli.cluster import cluster_command, cluster_options, run_until_signal
 from longshore.cli.values import BYTES
+from longshore.logs import get_logger
 
 __all__ = ["command"]
+
+_log = get_logger(__name__)
 
 
 @cluster_command("node-agent")
@@ -61,6 +64,13 @@ __all__ = ["command"]
     show_default=True,
     help="What restores bring back though it lends rights: setuid, devices, capabilities, with commas between.",
 )
+@click.option(
+    "--backup-only",
+    is_flag=True,
+    envvar="LONGSHORE_BACKUP_ONLY",
+    show_envvar=True,
+    help="Give up writing below --host-pods-root, by Landlock: no restores.",
+)
 @cluster_options
 def command(
     *,
@@ -76,6 +86,7 @@ def command(
     memory_limit: int | None,
     cache_dir: str | None,
     restore_allow: str,
+    backup_only: bool,
     unused: tuple[str, ...],
 ) -> int:
     """Serve PodVolumeBackups and PodVolumeRestores of one node.
@@ -88,6 +99,8 @@ def command(
         from longshore.controllers.ports import allowances
         from longshore.node_agent import AgentSettings, run
 
+        if backup_only:
+            _give_up_writing(Path(host_pods_root))
         settings = AgentSettings(
             node_name=node_name or "",
             namespace=namespace,
@@ -102,3 +115,16 @@ def command(
         return run(settings, stop)
 
     return run_until_signal(serve, level=log_level, log_format=log_format, unused=unused)
+
+
+def _give_up_writing(pods: Path) -> None:
+    # Before anything that starts threads is imported: they are bound only from here on.
+    from longshore.confinement import forbid_writing_below
+    from longshore.errors import UnsupportedError
+
+    try:
+        forbid_writing_below(pods)
+    except UnsupportedError as err:
+        _log.warning("Writing to volumes is not forbidden by the kernel", error=err, next_step=err.next_step)
+    else:
+        _log.info("Gave up writing to volumes", below=str(pods))

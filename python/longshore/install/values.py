@@ -84,7 +84,8 @@ class Agent(_Settings):
     """The node agent: DaemonSet node-agent."""
 
     restores: bool = True
-    """false: an agent that only backs up. It loses the rights to write: the pods folder is mounted read-only, and four capabilities go."""
+    """false: an agent that only backs up. It loses the rights to write: the pods folder is mounted read-only, three capabilities go, and by Landlock the
+    agent gives up writing to what is mounted below it."""
     extra_capabilities: list[str] = []
     """More Linux capabilities, for volumes that need them."""
     kubelet_root_dir: str = Field("/var/lib/kubelet", pattern=r"^/[^\s]*[^/\s]$")

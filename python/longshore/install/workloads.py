@@ -2,8 +2,8 @@
 
 The agent runs as root, for the files are everybody's, with what root can do cut down to named capabilities: to back up it must read every file
 (DAC_READ_SEARCH) and must not move its access time (FOWNER); to restore it must write anywhere (DAC_OVERRIDE), give files away (CHOWN) and keep the
-set-group-id bit of folders (FSETID). Root file system read-only, no privilege escalation, seccomp on, memory bounded. The server is nobody's root and has no
-capability at all.
+set-group-id bit of folders (FSETID). One that only backs up gives up writing to volumes by itself. Root file system read-only, no privilege escalation,
+seccomp on, memory bounded. The server is nobody's root and has no capability at all.
 
 It does not know what either does.
 """
@@ -101,6 +101,7 @@ _AGENT: Final[dict[str, Any]] = {
                             Text("--log-level=%v", (Value("agent.logLevel"),)),
                             Text("--concurrency=%v", (Value("agent.concurrency"),)),
                             Text("--memory-limit=%v", (Value("agent.bufferMemory"),)),
+                            When(Not(Value("agent.restores")), "--backup-only"),
                         ],
                         "env": [
                             {"name": "NODE_NAME", "valueFrom": _from_pod("spec.nodeName")},

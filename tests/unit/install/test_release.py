@@ -79,6 +79,7 @@ def test_agent_has_no_right_too_many(restores):
     assert container["resources"]["limits"] == {"memory": "512Mi"}
     mounts = {one["name"]: one for one in container["volumeMounts"]}
     assert mounts["host-pods"]["readOnly"] is not restores
+    assert ("--backup-only" in pod["containers"][0]["args"]) is not restores
     assert mounts["host-pods"]["mountPropagation"] == "HostToContainer"
     assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
     assert [one["name"] for one in pod["volumes"] if "hostPath" in one] == ["host-pods"]
