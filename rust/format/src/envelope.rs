@@ -46,6 +46,10 @@ pub struct Codec {
     compressed: Vec<u8>,
 }
 
+/// Lets every encoder of the process emit a wrong byte, as encoders have done.
+#[cfg(feature = "testing")]
+pub static WRONG_ENCODER: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
 fn context(level: i32) -> Result<CCtx<'static>> {
     let mut context = CCtx::try_create().ok_or(FormatError::Library("create a compression context"))?;
     for parameter in [CParameter::ContentSizeFlag(false), CParameter::CompressionLevel(level)] {
@@ -130,6 +134,10 @@ impl Codec {
             if compress.compress2(&mut self.compressed, payload).is_ok_and(|written| written < payload.len()) {
                 out.extend_from_slice(&self.compressed);
                 out[start] = ZSTD;
+                #[cfg(feature = "testing")]
+                if WRONG_ENCODER.load(std::sync::atomic::Ordering::Relaxed) {
+                    out[start + ENVELOPE_BYTES + self.compressed.len() / 2] ^= 1;
+                }
                 return Ok(out.len() - start);
             }
         }

@@ -44,7 +44,13 @@ impl Operation {
         [Self::Backup, Self::Incremental, Self::Prune, Self::Restore, Self::Check, Self::Delete, Self::KeyChange];
 }
 
-fn run(operation: Operation, process: &Process, scene: &Scene, fresh: &Volume, fs: &MadeUpFs) -> longshore_engine::Result<()> {
+pub(crate) fn run(
+    operation: Operation,
+    process: &Process,
+    scene: &Scene,
+    fresh: &Volume,
+    fs: &MadeUpFs,
+) -> longshore_engine::Result<()> {
     match operation {
         Operation::Backup => process.back_up(fresh, "fresh").map(drop),
         Operation::Incremental => process.back_up(&scene.volumes[0], "a").map(drop),
@@ -165,7 +171,7 @@ pub fn play(scene: &Scene, operation: Operation, seed: u64) -> Result<Tried, Str
 }
 
 /// What holds after a crash: nothing was violated, and everything comes right with nothing done by hand.
-fn after(scene: &Scene, sea: &Arc<Sea>, seed: u64, tried: &mut Tried) -> Result<(), String> {
+pub(crate) fn after(scene: &Scene, sea: &Arc<Sea>, seed: u64, tried: &mut Tried) -> Result<(), String> {
     let sound = |when: &str| sea.oracle(|ledger| ledger.violation().map_or(Ok(()), |what| Err(format!("{when}: {what}"))));
     sound("while it ran")?;
     let process = Process::new(sea, &Stage::alone(BEGIN + SECOND), Birth::quiet(seed ^ 0xaf7e));

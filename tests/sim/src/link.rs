@@ -27,6 +27,12 @@ pub enum Fate {
     Lose,
     /// List: leaves out what a store may leave out.
     Short(u64),
+    /// List: nothing is there.
+    Empty,
+    /// Range: a byte in the middle is wrong. Put: the same, in what lands.
+    Garbled,
+    /// Put: lands although the key is taken, in place of what is there.
+    Overwrite,
     /// The process dies, and the store is not asked.
     DieBefore,
     /// The process dies after the store did it.
@@ -85,6 +91,14 @@ fn dead() -> StoreError {
 
 fn fault(kind: StoreErrorKind, key: &str) -> StoreError {
     StoreError::new(kind, format!("fault on purpose: key={key}"))
+}
+
+fn garbled(body: &Bytes) -> Bytes {
+    let mut bytes = body.to_vec();
+    if let Some(middle) = bytes.get_mut(body.len() / 2) {
+        *middle ^= 1;
+    }
+    Bytes::from(bytes)
 }
 
 const LOST: StoreErrorKind = StoreErrorKind::Unavailable;
@@ -180,6 +194,8 @@ impl Store for Link {
                     self.sea.put_later(self.process, self.stage.now().saturating_add(nanos), key, body.clone());
                     Err(fault(LOST, key.as_str()))
                 }
+                Fate::Garbled => self.sea.put(self.process, key, garbled(&body)),
+                Fate::Overwrite => Ok(self.sea.put_over(self.process, key, body.clone())),
                 _ => self.sea.put(self.process, key, body.clone()),
             }
         })
@@ -190,7 +206,10 @@ impl Store for Link {
     }
 
     fn get_range(&self, key: &Key, offset_bytes: u64, length_bytes: u64) -> Result<Bytes, StoreError> {
-        self.step(Verb::GetRange, key.as_str(), |_| self.sea.objects().get_range(key, offset_bytes, length_bytes))
+        self.step(Verb::GetRange, key.as_str(), |fate| {
+            let range = self.sea.objects().get_range(key, offset_bytes, length_bytes)?;
+            Ok(if fate == Fate::Garbled { garbled(&range) } else { range })
+        })
     }
 
     fn head(&self, key: &Key) -> Result<u64, StoreError> {
@@ -199,6 +218,7 @@ impl Store for Link {
 
     fn list(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Page, StoreError> {
         self.step(Verb::List, prefix, |fate| match fate {
+            Fate::Empty => Ok(Page::default()),
             Fate::Short(seed) => self.sea.short_list(seed, prefix, after, limit),
             _ => self.sea.objects().list(prefix, after, limit),
         })

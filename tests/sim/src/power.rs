@@ -99,8 +99,18 @@ fn volumes() -> Vec<Volume> {
         .collect()
 }
 
-/// What the recorded process does; `say` prints a line.
-pub fn act(folder: &Path, mut say: impl FnMut(&str)) {
+/// Prunes the repository in a folder.
+///
+/// # Errors
+/// What the engine says.
+pub fn prune(folder: &Path) -> longshore_engine::Result<()> {
+    let sea = Sea::new();
+    let process = process(&sea, folder, &Stage::alone(BEGIN), 77);
+    process.prune(&PruneOptions { waste_percent: 1, ..prune_options() }).map(drop)
+}
+
+/// What the recorded process does; `say` prints a line. When `ripe` it ends where a prune has most to do.
+pub fn act(folder: &Path, ripe: bool, mut say: impl FnMut(&str)) {
     let stage = Stage::alone(BEGIN - 20 * DAY);
     let sea = Sea::new();
     let born = |seed: u64| {
@@ -121,6 +131,9 @@ pub fn act(folder: &Path, mut say: impl FnMut(&str)) {
             for session in &sessions[..2] {
                 say(&format!("deletes {session}"));
                 born(20).delete(session).expect("a deletion");
+            }
+            if ripe {
+                return;
             }
             prune();
             prune();
@@ -143,6 +156,42 @@ fn reader(sea: &Sea) -> Option<Reader> {
     Reader::from_slot(&slot, &bytes_at(sea.objects(), &slot), &SECRET)
 }
 
+/// For what a sync is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Site {
+    /// For the bytes of an object, before it gets its name.
+    Bytes,
+    /// For the name that an object has just got.
+    Name,
+    /// For a folder that has just been made, or was there.
+    Folder,
+    /// For what a listing is about to show.
+    Listing,
+}
+
+impl Site {
+    fn of(op: &Op, previous: Option<&Op>) -> Self {
+        match (op, previous) {
+            (Op::Sync(path), _) if path.starts_with(".tmp/") => Self::Bytes,
+            (_, Some(Op::Link(..))) => Self::Name,
+            (Op::Sync(path), _) if path.is_empty() => Self::Folder,
+            _ => Self::Listing,
+        }
+    }
+}
+
+/// Whether a sync is left out: for what it is asked, and its path.
+pub type LeavesOut<'a> = &'a dyn Fn(Site, &str) -> bool;
+
+/// What a process had said.
+#[derive(Debug, Default)]
+struct Said {
+    /// Snapshots that it acknowledged, and of which state of the volume.
+    acknowledged: BTreeMap<String, usize>,
+    /// Snapshots that it was about to delete.
+    intended: BTreeSet<String>,
+}
+
 /// A recorded life.
 #[derive(Debug)]
 pub struct Power {
@@ -159,9 +208,21 @@ impl Power {
     /// # Errors
     /// When it cannot be recorded.
     pub fn record(program: &Path) -> Result<Self, String> {
+        Self::record_how(program, "--act")
+    }
+
+    /// The same of a life that ends where a prune has most to do; `program` calls [`act`] so when told `--ripe FOLDER`.
+    ///
+    /// # Errors
+    /// When it cannot be recorded.
+    pub fn record_ripe(program: &Path) -> Result<Self, String> {
+        Self::record_how(program, "--ripe")
+    }
+
+    fn record_how(program: &Path, how: &str) -> Result<Self, String> {
         let folder = folder();
         let text = folder.path().to_str().ok_or("a folder without a plain name")?;
-        let ops = record(program, &["--act", text], folder.path())?;
+        let ops = record(program, &[how, text], folder.path())?;
         let begin = ops.iter().position(|op| *op == Op::Say("made".to_owned())).ok_or("no repository was made")? + 1;
         let mut volumes = volumes();
         let truths = volumes.iter().map(|volume| volume.truth().clone()).collect();
@@ -172,13 +233,6 @@ impl Power {
     #[must_use]
     pub fn moments(&self) -> u64 {
         (self.ops.len() + 1 - self.begin) as u64
-    }
-
-    /// Where the calls of a kind stand whose absence somebody may try.
-    #[must_use]
-    pub fn syncs(&self) -> Vec<(usize, String)> {
-        let all = self.ops.iter().enumerate();
-        all.filter_map(|(at, op)| if let Op::Sync(path) = op { Some((at, path.clone())) } else { None }).collect()
     }
 
     /// A moment and a loss that a seed decides.
@@ -192,19 +246,49 @@ impl Power {
     ///
     /// # Errors
     /// What is then not as it must be.
-    pub fn cut(&self, moment: u64, loss: Loss, forgets: &dyn Fn(&str) -> bool) -> Result<(), String> {
-        let (mut disk, mut acknowledged, mut intended) = (Disk::default(), BTreeMap::new(), BTreeSet::new());
+    pub fn cut(&self, moment: u64, loss: Loss, forgets: LeavesOut<'_>) -> Result<(), String> {
+        let (files, folders, said) = self.until(moment, loss, forgets)?;
+        let folder = folder();
+        lay(folder.path(), &files, &folders).map_err(|error| error.to_string())?;
+        self.recover(folder.path(), &files, &said)
+    }
+
+    /// Lets `job` change the folder as it stands at the end, whole; then everything must come right.
+    ///
+    /// # Errors
+    /// What is then not as it must be.
+    pub fn after(&self, job: impl FnOnce(&Path) -> Result<(), String>) -> Result<(), String> {
+        let (files, folders, said) = self.until(self.moments() - 1, Loss::Nothing, &|_, _| false)?;
+        let folder = folder();
+        lay(folder.path(), &files, &folders).map_err(|error| error.to_string())?;
+        job(folder.path())?;
+        let mut files = BTreeMap::new();
+        gather(folder.path(), "", &mut files).map_err(|error| error.to_string())?;
+        self.recover(folder.path(), &files, &said)
+    }
+
+    #[allow(clippy::type_complexity, reason = "files and folders of a disk, and what was said")]
+    fn until(
+        &self,
+        moment: u64,
+        loss: Loss,
+        forgets: LeavesOut<'_>,
+    ) -> Result<(BTreeMap<String, Vec<u8>>, Vec<String>, Said), String> {
+        let (mut disk, mut said) = (Disk::default(), Said::default());
+        let mut previous = None;
         for op in &self.ops[..self.begin + moment as usize] {
+            let site = Site::of(op, previous.replace(op));
             match op {
-                Op::Sync(path) if forgets(path) => {}
+                Op::Sync(path) if forgets(site, path) => {}
                 Op::Say(text) => {
                     let mut words = text.split(' ');
                     match (words.next(), words.next(), words.next()) {
                         (Some("acknowledged"), Some(state), Some(session)) => {
-                            acknowledged.insert(session.to_owned(), state.parse::<usize>().map_err(|error| error.to_string())?);
+                            let state = state.parse::<usize>().map_err(|error| error.to_string())?;
+                            said.acknowledged.insert(session.to_owned(), state);
                         }
                         (Some("deletes"), Some(session), None) => {
-                            intended.insert(session.to_owned());
+                            said.intended.insert(session.to_owned());
                         }
                         _ => {}
                     }
@@ -213,18 +297,11 @@ impl Power {
             }
         }
         let (files, folders) = disk.cut(loss);
-        let folder = folder();
-        lay(folder.path(), &files, &folders).map_err(|error| error.to_string())?;
-        self.recover(folder.path(), &files, &acknowledged, &intended)
+        Ok((files, folders, said))
     }
 
-    fn recover(
-        &self,
-        folder: &Path,
-        files: &BTreeMap<String, Vec<u8>>,
-        acknowledged: &BTreeMap<String, usize>,
-        intended: &BTreeSet<String>,
-    ) -> Result<(), String> {
+    fn recover(&self, folder: &Path, files: &BTreeMap<String, Vec<u8>>, said: &Said) -> Result<(), String> {
+        let Said { acknowledged, intended } = said;
         let sea = Sea::new();
         for (path, bytes) in files.iter().filter(|(path, _)| !path.starts_with('.')) {
             sea.objects().overwrite(&Key::new(path.as_str()).map_err(|error| error.to_string())?, Bytes::from(bytes.clone()));
@@ -263,4 +340,19 @@ fn lay(root: &Path, files: &BTreeMap<String, Vec<u8>>, folders: &[String]) -> st
         std::fs::create_dir(root.join(folder))?;
     }
     files.iter().try_for_each(|(path, bytes)| std::fs::write(root.join(path), bytes))
+}
+
+#[expect(clippy::disallowed_methods, reason = "reads a folder that only this process knows")]
+fn gather(root: &Path, at: &str, out: &mut BTreeMap<String, Vec<u8>>) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(root.join(at))? {
+        let (name, path) = (entry?.file_name(), root.join(at));
+        let name = name.to_string_lossy();
+        let (path, at) = (path.join(&*name), if at.is_empty() { name.to_string() } else { format!("{at}/{name}") });
+        if path.is_dir() {
+            gather(root, &at, out)?;
+        } else {
+            out.insert(at, std::fs::read(path)?);
+        }
+    }
+    Ok(())
 }

@@ -44,6 +44,7 @@ pub struct Process {
     number: usize,
     store: Arc<dyn Store>,
     repository: Option<Repository>,
+    verify: VerifyUpload,
 }
 
 /// How a process is born.
@@ -89,7 +90,7 @@ impl Process {
         } else {
             Arc::<Link>::clone(&link)
         };
-        Self { link, sea: Arc::clone(sea), world, number: birth.number, store, repository: None }
+        Self { link, sea: Arc::clone(sea), world, number: birth.number, store, repository: None, verify: VerifyUpload::Full }
     }
 
     /// The same with a repository that was opened before the curtain rose.
@@ -104,6 +105,22 @@ impl Process {
     #[must_use]
     pub fn over(self, store: Arc<dyn Store>) -> Self {
         Self { store, ..self }
+    }
+
+    /// The same, which looks at its packs in another way before it sends them.
+    #[must_use]
+    pub fn verifying(self, verify: VerifyUpload) -> Self {
+        Self { verify, ..self }
+    }
+
+    /// The same, which opens the repository by its own calls and keeps a cache in a folder.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn with_cache(mut self, folder: &Path) -> Result<Self> {
+        let (store, world) = (Arc::clone(&self.store), self.world.clone());
+        self.repository = Some(Repository::open(store, world, &Unlock::Secret(SECRET), Cache::at(folder))?);
+        Ok(self)
     }
 
     /// Makes a repository.
@@ -151,7 +168,7 @@ impl Process {
             upload_threads: 0,
             memory_budget_bytes: 64 << 20,
             compression: CompressionChoice::Level(1),
-            verify: VerifyUpload::Full,
+            verify: self.verify,
         };
         let summary = backup::run(&self.repository()?, &volume.fs, &Arc::new(Job::new()), &options)?;
         let session = summary.snapshot.ok_or_else(|| Error::internal("a backup without snapshot"))?.to_string();

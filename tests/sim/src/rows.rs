@@ -8,7 +8,7 @@ use crate::disk::Loss;
 use crate::power::Power;
 use crate::rot::{self, Rot};
 use crate::scene::Scene;
-use crate::{age, repair, schedule};
+use crate::{age, museum, repair, schedule};
 use longshore_engine::prune::{Rule, Rules};
 use std::fmt::Write;
 
@@ -34,6 +34,8 @@ pub enum Row {
     Repair,
     /// Power cuts.
     Power,
+    /// Bugs of others.
+    Museum,
     /// What other rooms must build first.
     NotYet,
 }
@@ -113,7 +115,14 @@ pub const TABLE: [Line; 11] = [
         [40, 800],
         "states",
     ),
-    line(Row::NotYet, "museum", "museum of failures", [12, 12], [0, 0], "entries"),
+    line(
+        Row::Museum,
+        "museum",
+        "museum of failures: bugs of others, made again as faults and mutants, each caught",
+        [museum::ENTRIES.len() as u64; 2],
+        [museum::ENTRIES.len() as u64; 2],
+        "entries",
+    ),
 ];
 
 /// Bytes of the repository of the row of rot, at most: a share that finds more says so.
@@ -134,6 +143,8 @@ pub struct Found {
     pub tried: u64,
     /// Seeds that violate something, with what.
     pub violations: Vec<(u64, String)>,
+    /// What it has to say, a line each.
+    pub said: Vec<String>,
     /// Other numbers, summed over shares.
     pub sums: Vec<(&'static str, u64)>,
 }
@@ -152,6 +163,9 @@ impl Found {
         let mut out = format!("tried {}\n", self.tried);
         for (seed, what) in &self.violations {
             let _ = writeln!(out, "violation {seed} {}", what.replace('\n', " "));
+        }
+        for line in &self.said {
+            let _ = writeln!(out, "said 0 {}", line.replace('\n', " "));
         }
         for (name, number) in &self.sums {
             let _ = writeln!(out, "sum {number} {name}");
@@ -200,6 +214,13 @@ fn one(line: &Line, long: bool, seed: u64, scenes: &[Scene], found: &mut Found) 
                 found.tried += tried.states;
                 found.sum("torn commits named and cured", tried.torn_commits);
             }
+        }
+        Row::Museum => {
+            let entry = &museum::ENTRIES[seed as usize];
+            let caught =
+                (entry.visit)(scenes).map_err(|why| format!("entry {}, {}: not caught: {why}", entry.number, entry.bug))?;
+            found.tried += 1;
+            found.said.push(format!("museum {:>2}  {}: {caught}", entry.number, entry.bug));
         }
         Row::Repair => {
             let tried = repair::play(scene(seed), seed)?;
@@ -273,7 +294,7 @@ fn power(seeds: impl Iterator<Item = u64>, share: Option<(u64, u64)>, found: &mu
             None => power.draw(seed),
             Some(twice) => (twice / 2, if twice % 2 == 0 { Loss::All } else { Loss::Nothing }),
         };
-        match power.cut(moment, loss, &|_| false) {
+        match power.cut(moment, loss, &|_, _| false) {
             Err(what) => found.violations.push((seed, format!("call {moment}, {loss:?}: {what}"))),
             Ok(()) if seed < MOMENTS => found.tried += 1,
             Ok(()) => found.sum("of every moment, all or nothing unsynced lost", 1),

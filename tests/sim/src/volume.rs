@@ -81,6 +81,15 @@ impl Volume {
 
     /// Writes a file anew; `path` has at most one directory.
     pub fn put(&mut self, path: &str, seed: u64, length: usize) {
+        self.write(path, &content(seed, length));
+    }
+
+    /// Writes a file of one byte many times.
+    pub fn fill(&mut self, path: &str, byte: u8, length: usize) {
+        self.write(path, &vec![byte; length]);
+    }
+
+    fn write(&mut self, path: &str, bytes: &[u8]) {
         let mut dir = self.directory();
         let name = match path.split_once('/') {
             None => path,
@@ -94,13 +103,13 @@ impl Volume {
             }
         };
         dir.remove_all(name.as_bytes()).unwrap();
-        let bytes = content(seed, length);
+        let length = bytes.len();
         let file = dir.create_file(name.as_bytes()).unwrap();
-        file.write_at(0, &bytes).unwrap();
+        file.write_at(0, bytes).unwrap();
         self.turn += 1;
         let mtime = Time { secs: 1_700_000_000 + self.turn, nanos: 5 };
         file.set_metadata(&Metadata { mode: 0o640, uid: 0, gid: 0, mtime, xattrs: vec![] }).unwrap();
-        self.truth.insert(path.as_bytes().to_vec(), Thing::File(0o640, length as u64, *blake3::hash(&bytes).as_bytes()));
+        self.truth.insert(path.as_bytes().to_vec(), Thing::File(0o640, length as u64, *blake3::hash(bytes).as_bytes()));
     }
 
     /// Adds a little of everything that is no plain file: a link, a pipe, a second name, attributes of a file and of a directory.

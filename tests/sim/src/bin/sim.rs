@@ -5,9 +5,10 @@
 
 use longshore_engine::prune::Rules;
 use longshore_sim::rows::{Found, Line, Row, TABLE, run, scene_of};
-use longshore_sim::schedule;
+use longshore_sim::{power, schedule};
 use longshore_store::{Clock, SystemClock};
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
 /// Seeds that once failed: `name seed  why`, run before everything else.
@@ -29,9 +30,14 @@ fn main() -> ExitCode {
     if let Some(seed) = after("--seed") {
         return replay(&seed);
     }
-    if let Some(folder) = after("--act") {
-        longshore_sim::power::act(std::path::Path::new(&folder), say);
-        return ExitCode::SUCCESS;
+    for (flag, ripe) in [("--act", false), ("--ripe", true)] {
+        if let Some(folder) = after(flag) {
+            power::act(Path::new(&folder), ripe, say);
+            return ExitCode::SUCCESS;
+        }
+    }
+    if let Some(folder) = after("--prune") {
+        return ExitCode::from(u8::from(power::prune(Path::new(&folder)).is_err()));
     }
     table(long, after("--row").as_deref())
 }
@@ -99,6 +105,7 @@ fn divide(line: &Line, long: bool, processors: u64) -> Result<(Found, Vec<String
             let (word, number, rest) = (words.next(), words.next().and_then(|n| n.parse().ok()).unwrap_or(0), words.next());
             match word {
                 Some("tried") => found.tried += number,
+                Some("said") => say(rest.unwrap_or_default()),
                 Some("violation") => found.violations.push((number, rest.unwrap_or_default().to_owned())),
                 _ => match sums.iter_mut().find(|(name, _)| Some(name.as_str()) == rest) {
                     Some((_, sum)) => *sum += number,

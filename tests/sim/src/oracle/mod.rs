@@ -323,6 +323,12 @@ impl Ledger {
         self.stuck.contains(generation)
     }
 
+    /// Packs that cannot be read.
+    #[must_use]
+    pub fn torn(&self) -> &BTreeSet<String> {
+        &self.torn
+    }
+
     /// Packs of which no snapshot needs a frame, and usage tables that none names.
     #[must_use]
     pub fn garbage(&self) -> Vec<String> {
