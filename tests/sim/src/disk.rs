@@ -17,7 +17,10 @@ enum Target {
 #[derive(Clone, Debug, Default)]
 struct File {
     bytes: Vec<u8>,
-    synced: usize,
+    /// What it held when it was synced.
+    synced: Vec<u8>,
+    /// How long it ever was since.
+    longest: usize,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -80,11 +83,25 @@ impl Disk {
                     self.files[*file].bytes.extend(bytes);
                 }
             }
+            Op::WriteAt(path, offset, bytes) => {
+                if let Some(file) = self.open.get(path) {
+                    let (file, from) = (&mut self.files[*file], *offset as usize);
+                    file.bytes.resize(file.bytes.len().max(from + bytes.len()), 0);
+                    file.bytes[from..from + bytes.len()].copy_from_slice(bytes);
+                    file.longest = file.longest.max(file.bytes.len());
+                }
+            }
+            Op::Truncate(path, length) => {
+                if let Some(file) = self.open.get(path) {
+                    self.files[*file].bytes.resize(*length as usize, 0);
+                }
+            }
             Op::Sync(path) => {
                 if let Some(directory) = self.directories.get_mut(path) {
                     directory.synced = directory.changes.len();
                 } else if let Some(file) = self.open.get(path) {
-                    self.files[*file].synced = self.files[*file].bytes.len();
+                    let file = &mut self.files[*file];
+                    (file.synced, file.longest) = (file.bytes.clone(), file.bytes.len());
                 }
             }
             Op::Link(from, to) => {
@@ -138,16 +155,18 @@ impl Disk {
     }
 }
 
-/// What is left of a file: what was synced, and of the rest a part, zeros, or nothing.
+/// What is left of a file: what was synced, and of the rest a part, zeros, or nothing; or a length that it had before it was cut.
 fn left(file: &File, loss: Loss, draw: &mut Draw) -> Vec<u8> {
-    let mut bytes = file.bytes.clone();
-    if file.synced < bytes.len() && loss != Loss::Nothing {
-        match if loss == Loss::All { 0 } else { draw.below(4) } {
-            0 => bytes.truncate(file.synced),
-            1 => bytes.truncate(file.synced + draw.below((bytes.len() - file.synced) as u64) as usize),
-            2 => bytes[file.synced..].fill(0),
-            _ => {}
-        }
+    let (mut bytes, synced) = (file.bytes.clone(), file.synced.len());
+    if bytes == file.synced && file.longest <= bytes.len() || loss == Loss::Nothing {
+        return bytes;
+    }
+    match if loss == Loss::All { 0 } else { draw.below(5) } {
+        0 => bytes.clone_from(&file.synced),
+        1 => bytes.truncate(synced + draw.below((bytes.len().saturating_sub(synced)).max(1) as u64) as usize),
+        2 => bytes.iter_mut().skip(synced).for_each(|byte| *byte = 0),
+        3 => bytes.resize(bytes.len().max(file.longest), 0),
+        _ => {}
     }
     bytes
 }

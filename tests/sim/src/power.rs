@@ -87,7 +87,8 @@ fn volumes() -> Vec<Volume> {
         .map(|state| {
             let mut draw = Draw::new(9, 1);
             let mut volume = Volume::random(&mut draw, 5, FILE_BYTES_MAX);
-            volume.put("large", 4, 40_000);
+            // Long enough to be written past the page cache.
+            volume.put("large", 4, 1_100_000);
             for _ in 0..state {
                 volume.live(&mut draw, 5, FILE_BYTES_MAX);
             }

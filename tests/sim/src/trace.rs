@@ -16,6 +16,10 @@ pub enum Op {
     Create(String),
     /// Bytes go to the end of a file.
     Write(String, Vec<u8>),
+    /// Bytes go to a place of a file.
+    WriteAt(String, u64, Vec<u8>),
+    /// A file gets a length.
+    Truncate(String, u64),
     /// A file or directory is synced.
     Sync(String),
     /// A file gets a second name.
@@ -67,6 +71,12 @@ fn between(line: &str, open: char, close: char) -> Result<Vec<String>, String> {
     parts.map(|part| unhex(part).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())).collect()
 }
 
+/// The last argument of a call.
+fn last_number(rest: &str) -> Result<u64, String> {
+    let arguments = rest.rsplit_once(')').map_or(rest, |(arguments, _)| arguments);
+    arguments.rsplit(", ").next().unwrap_or_default().parse().map_err(|_| "a call without its number".to_owned())
+}
+
 fn op(line: &str, folder: &str) -> Result<Option<Op>, String> {
     // With -f the process stands first.
     let line = line.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ');
@@ -101,6 +111,14 @@ fn op(line: &str, folder: &str) -> Result<Option<Op>, String> {
             }
             inside(&first).map(|path| Op::Write(path, bytes))
         }
+        "pwrite64" => {
+            let bytes = unhex(strings.first().ok_or("a write of nothing")?)?;
+            if result.trim() != bytes.len().to_string() {
+                return Err("a write that was cut short".to_owned());
+            }
+            inside(&first).map(|path| Ok::<_, String>(Op::WriteAt(path, last_number(rest)?, bytes))).transpose()?
+        }
+        "ftruncate" => inside(&first).map(|path| Ok::<_, String>(Op::Truncate(path, last_number(rest)?))).transpose()?,
         "fsync" | "fdatasync" => inside(&first).map(Op::Sync),
         "linkat" => {
             let second = fds.get(1).ok_or("a link without its directory")?;
@@ -132,6 +150,9 @@ mod tests {
         let link = format!("linkat(3<{dir}>, \"{name}\", 5<{}>, \"{}\", 0) = 0", hex("/f/packs"), hex("a"));
         assert_eq!(read(&link), Ok(Some(Op::Link(".tmp/put".into(), "packs/a".into()))));
         assert_eq!(read(&link.replace("= 0", "= -1 EEXIST")), Ok(None));
-        assert!(read(&format!("ftruncate(4<{file}>, 0) = 0")).is_err());
+        assert_eq!(read(&format!("ftruncate(4<{file}>, 7) = 0")), Ok(Some(Op::Truncate(".tmp/put".into(), 7))));
+        let at = format!("pwrite64(4<{file}>, \"{name}\", 3, 12) = 3");
+        assert_eq!(read(&at), Ok(Some(Op::WriteAt(".tmp/put".into(), 12, b"put".to_vec()))));
+        assert!(read(&format!("fallocate(4<{file}>, 0, 0, 5) = 0")).is_err());
     }
 }
