@@ -20,7 +20,7 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -76,7 +76,7 @@ class AgentSettings:
     metrics_address: str = ":8085"
     concurrency: int = 2
     memory_limit_bytes: int | None = None
-    """For all jobs together; None lets the data path choose."""
+    """For all jobs together; None lets the data path choose for each (:func:`fitted` chooses for all)."""
     grace_seconds: float = 25.0
     """How long jobs may take to stop; less than the pod's terminationGracePeriodSeconds, which is 30 by default."""
     outage_seconds_max: float = 3600.0
@@ -318,10 +318,30 @@ def run(settings: AgentSettings, stop: threading.Event) -> int:
     """
     from longshore.controllers.engine import EngineDataPath
 
+    settings = fitted(settings)
+
     def make(client: KubeClient) -> NodeAgent:
         return NodeAgent(settings, client=client, datapath=EngineDataPath(cache_dir=settings.cache_dir), stop=stop)
 
     return run_in_cluster(make, kubeconfig=settings.kubeconfig, name="longshore-node-agent")
+
+
+def fitted(settings: AgentSettings, *, root: Path = Path("/")) -> AgentSettings:
+    """Give the settings with a memory budget, and with no more jobs at once than it holds.
+
+    Each job needs a least amount; more of them than fit into the container's memory would end the agent instead of waiting for one another.
+    """
+    from longshore.datapath.machine import job_memory
+
+    jobs, each = job_memory(settings.concurrency, total_bytes=settings.memory_limit_bytes, root=root)
+    if jobs < settings.concurrency:
+        _log.warning(
+            "Fewer volumes are worked on at once than asked for; raise the memory limit",
+            concurrency=jobs,
+            asked_for=settings.concurrency,
+            memory_bytes_each=each,
+        )
+    return replace(settings, concurrency=jobs, memory_limit_bytes=jobs * each)
 
 
 def lease_name(node: str) -> str:

@@ -38,7 +38,7 @@ _log = get_logger(__name__)
     envvar="LONGSHORE_CONCURRENCY",
     show_envvar=True,
     show_default=True,
-    help="Volumes that are worked on at once.",
+    help="Volumes that are worked on at once; fewer when memory does not hold them.",
 )
 @click.option(
     "--memory-limit",

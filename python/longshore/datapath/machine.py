@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-__all__ = ["memory_limit_bytes", "workers"]
+__all__ = ["job_memory", "memory_limit_bytes", "workers"]
 
 MIB: Final = 1 << 20
 MEMORY_BYTES_MIN: Final = 64 * MIB
@@ -21,6 +21,7 @@ MEMORY_BYTES_WORKER: Final = 18 * MIB
 """What is of use, for all and for each worker. Measured on 115,000 files and 1.6 GB with two workers: five times as much took the same processor time."""
 MEMORY_BYTES_MAX: Final = 1024 * MIB
 _MEMORY_SHARE: Final = 4
+_MEMORY_SHARE_JOBS: Final = 2
 _UNLIMITED: Final = 1 << 60
 
 
@@ -35,6 +36,24 @@ def memory_limit_bytes(*, root: Path = Path("/")) -> int:
     useful = min(MEMORY_BYTES_MAX, MEMORY_BYTES_BASE + MEMORY_BYTES_WORKER * workers(root=root))
     limits = [limit for limit in _memory_limits(root) if limit < _UNLIMITED]
     return min([useful, *(max(MEMORY_BYTES_MIN, limit // _MEMORY_SHARE) for limit in limits)])
+
+
+def job_memory(jobs: int, *, total_bytes: int | None = None, root: Path = Path("/")) -> tuple[int, int]:
+    """Share memory out among jobs that run at once in one process.
+
+    Args:
+        jobs: how many are wanted.
+        total_bytes: what all of them may take; None: what is of use to each, all together at most half of the control group's limit.
+        root: where `proc` and `sys` lie.
+
+    Returns:
+        How many fit, at least 1, and the bytes of each.
+    """
+    if total_bytes is None:
+        limits = [limit for limit in _memory_limits(root) if limit < _UNLIMITED]
+        total_bytes = min([memory_limit_bytes(root=root) * jobs, *(limit // _MEMORY_SHARE_JOBS for limit in limits)])
+    fitting = max(1, min(jobs, total_bytes // MEMORY_BYTES_MIN))
+    return fitting, max(MEMORY_BYTES_MIN, total_bytes // fitting)
 
 
 def _cpu_quotas(root: Path) -> Iterator[float]:
