@@ -21,6 +21,7 @@ pub mod oracle;
 pub mod portrait;
 pub mod power;
 pub mod process;
+pub mod real;
 pub mod relic;
 pub mod repair;
 pub mod rot;

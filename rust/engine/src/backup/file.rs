@@ -27,7 +27,7 @@ const READ_BYTES: usize = 2 << 20;
 const SHARE_FROM_BYTES: u64 = 4 << 20;
 const ATTEMPTS: usize = 3;
 /// Bytes of a large file after which the journal is told how far it was read.
-const PART_BYTES: u64 = 4 << 20;
+const PART_BYTES: u64 = 1 << 20;
 /// Stands where another thread is still to say the id.
 const NOT_YET_KNOWN: ChunkId = ChunkId([0; 32]);
 

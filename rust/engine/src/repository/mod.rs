@@ -7,6 +7,7 @@ pub mod ahead;
 pub mod cache;
 pub mod cursor;
 pub mod index;
+mod init;
 pub mod reader;
 pub(crate) mod repairs;
 pub mod session;
@@ -16,10 +17,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::seams::World;
 use bytes::Bytes;
 use cache::Cache;
-use longshore_format::config::{Config, Cut, config_key, read_config_clear};
+use longshore_format::config::{Config, config_key, read_config_clear};
 use longshore_format::envelope::Codec;
 use longshore_format::id::{RandomName, RepositoryId, number_from_hex};
-use longshore_format::keys::{self, Argon2Cost, Keys, MasterKey, SlotInfo, Unlock};
+use longshore_format::keys::{self, Argon2Cost, Keys, SlotInfo, Unlock};
 use longshore_format::limits;
 use longshore_store::{Entry, Key, Put, Store, StoreErrorKind};
 use std::sync::Arc;
@@ -100,66 +101,6 @@ fn not_found(store: &dyn Store) -> Error {
 }
 
 impl Repository {
-    /// Makes a repository whose master key is wrapped for `unlock`.
-    ///
-    /// # Errors
-    /// `RepositoryExists` when anything of one is there; nothing is touched then. `Unsupported` when the store cannot create an
-    /// object only if it is absent.
-    pub fn init(
-        store: Arc<dyn Store>,
-        world: World,
-        unlock: &Unlock,
-        label: &str,
-        cost: Argon2Cost,
-        cache: Cache,
-    ) -> Result<Self> {
-        let exists = |what: &str| {
-            Error::new(
-                ErrorKind::RepositoryExists,
-                format!("a repository is already there: found={what}, repository={}", store.describe()),
-            )
-            .with_next_step("open it with its key, or choose another place")
-        };
-        for prefix in ["config/", "keys/", "packs/", "snapshots/"] {
-            if !store.list(prefix, None, 1)?.entries.is_empty() {
-                return Err(exists(prefix));
-            }
-        }
-        longshore_store::probe(&*store, &*world.rng)?;
-        let mut codec = Codec::new()?;
-        let master = MasterKey::new(world.salt());
-        let repository = RepositoryId(world.random16());
-        let keys = Keys::derive(&master, repository);
-        let config = Config {
-            number: 0,
-            repository,
-            cut: Cut::default(),
-            created_nanos: world.clock.wall_nanos(),
-            program: PROGRAM.to_owned(),
-        };
-        // The slot goes first: a configuration without any slot could never be opened, a slot without a configuration is inert.
-        let slot = world.name();
-        let slot_bytes = keys::encode_slot(&keys, slot, unlock, world.salt(), cost, label)?;
-        let slot_at = key(keys::slot_key(slot))?;
-        store.put_new(&slot_at, Bytes::from(slot_bytes))?;
-        store.head(&slot_at)?;
-        let bytes = config.encode(&keys, world.salt(), &mut codec)?;
-        match store.put_new(&key(config_key(0))?, Bytes::from(bytes))? {
-            Put::Created => Ok(Self {
-                store,
-                keys: Arc::new(keys),
-                config: Arc::new(config),
-                world,
-                cache: Arc::new(cache.for_repository(repository)),
-                slot,
-            }),
-            Put::Exists => {
-                let _ = store.delete(&key(keys::slot_key(slot))?);
-                Err(exists("config/"))
-            }
-        }
-    }
-
     /// Opens the repository in a store.
     ///
     /// # Errors
@@ -173,6 +114,10 @@ impl Repository {
             let clear = read_config_clear(*number, bytes)?;
             let mut damaged = None;
             for (name, slot) in slots {
+                // One that somebody began to make here, and that never counted.
+                if keys::slot_repository(slot).is_ok_and(|repository| repository != clear.repository) {
+                    continue;
+                }
                 match keys::open_slot(slot, *name, unlock) {
                     Ok(Some(master)) => {
                         let keys = Keys::derive(&master, clear.repository);

@@ -241,6 +241,14 @@ pub fn open_slot(bytes: &[u8], slot: RandomName, unlock: &Unlock) -> Result<Opti
     Ok(Some(master))
 }
 
+/// The repository whose key a slot says that it holds.
+///
+/// # Errors
+/// Corrupt, Newer.
+pub fn slot_repository(bytes: &[u8]) -> Result<RepositoryId> {
+    Ok(parse_slot(bytes)?.info.repository)
+}
+
 /// The sum at the end of a slot, by which who holds the master key knows a whole slot without its holder's secret.
 fn slot_sum(master: &MasterKey, repository: RepositoryId, slot: RandomName, before: &[u8]) -> blake3::Hash {
     let mut key = derive(master, repository, "key slot");

@@ -106,6 +106,7 @@ fn divide(line: &Line, long: bool, processors: u64) -> Result<(Found, Vec<String
             match word {
                 Some("tried") => found.tried += number,
                 Some("said") => say(rest.unwrap_or_default()),
+                Some("skipped") => found.skipped = rest.map(str::to_owned),
                 Some("violation") => found.violations.push((number, rest.unwrap_or_default().to_owned())),
                 _ => match sums.iter_mut().find(|(name, _)| Some(name.as_str()) == rest) {
                     Some((_, sum)) => *sum += number,
@@ -138,6 +139,12 @@ fn table(long: bool, only: Option<&str>) -> ExitCode {
             .unwrap_or_else(|error| (Found { violations: vec![(0, error)], ..Found::default() }, vec![]));
         for (seed, what) in &found.violations {
             say(&format!("{}:{seed}: {what}\n    again: make sim SEED={}:{seed}", line.name, line.name));
+        }
+        if let Some(why) = &found.skipped {
+            rows.push(format!("{:<8} {:>9}  {}: {why}", line.name, "skipped", line.what));
+            say(rows.last().map_or("", String::as_str));
+            good &= !long;
+            continue;
         }
         let held = found.violations.is_empty() && found.tried >= least;
         good &= held;
