@@ -73,6 +73,8 @@ class AgentSettings:
     kubeconfig: str | None = None
     host_pods_root: Path = Path("/host_pods")
     cache_dir: Path | None = None
+    cache_limit_bytes: int | None = None
+    """For the caches of all repositories together; None for the data path's own limit."""
     metrics_address: str = ":8085"
     concurrency: int = 2
     memory_limit_bytes: int | None = None
@@ -321,7 +323,12 @@ def run(settings: AgentSettings, stop: threading.Event) -> int:
     settings = fitted(settings)
 
     def make(client: KubeClient) -> NodeAgent:
-        return NodeAgent(settings, client=client, datapath=EngineDataPath(cache_dir=settings.cache_dir), stop=stop)
+        return NodeAgent(
+            settings,
+            client=client,
+            datapath=EngineDataPath(cache_dir=settings.cache_dir, cache_limit_bytes=settings.cache_limit_bytes),
+            stop=stop,
+        )
 
     return run_in_cluster(make, kubeconfig=settings.kubeconfig, name="longshore-node-agent")
 

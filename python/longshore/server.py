@@ -74,6 +74,8 @@ class ServerSettings:
     kubeconfig: str | None = None
     metrics_address: str = ":8085"
     cache_dir: Path | None = None
+    cache_limit_bytes: int | None = None
+    """For the caches of all repositories together; None for the data path's own limit."""
     default_backup_storage_location: str = "default"
     store_validation_frequency_seconds: float = 60.0
     repository_look_seconds: float = 300.0
@@ -295,6 +297,11 @@ def run(settings: ServerSettings, stop: threading.Event) -> int:
     from longshore.controllers.engine import EngineDataPath
 
     def make(client: KubeClient) -> Server:
-        return Server(settings, client=client, datapath=EngineDataPath(cache_dir=settings.cache_dir), stop=stop)
+        return Server(
+            settings,
+            client=client,
+            datapath=EngineDataPath(cache_dir=settings.cache_dir, cache_limit_bytes=settings.cache_limit_bytes),
+            stop=stop,
+        )
 
     return run_in_cluster(make, kubeconfig=settings.kubeconfig, name="longshore-server")

@@ -173,6 +173,21 @@ def test_a_read_only_store_is_not_written_to(place: Place, small: Path, tmp_path
         datapath.init(datapath.FolderStore(str(tmp_path), read_only=True), place.key)
 
 
+def test_a_cache_keeps_within_what_it_may_take(place: Place, small: Path, tmp_path: Path) -> None:
+    def kept(name: str, limit: int | None) -> int:
+        folder = tmp_path / name
+        opened = datapath.open(place.store, place.key, cache_dir=folder, cache_limit_bytes=limit)
+        replace(place, repository=opened).backup(small)
+        assert opened.status().snapshots > 0
+        return sum(
+            path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.parent.name == "segments"
+        )
+
+    free = kept("free", None)
+    assert free > 1
+    assert kept("small", 1) == 0
+
+
 def test_a_cache_folder_changes_nothing_but_time(place: Place, small: Path, tmp_path: Path) -> None:
     first, again = (
         replace(place, repository=datapath.open(place.store, place.key, cache_dir=tmp_path / "cache")) for _ in range(2)

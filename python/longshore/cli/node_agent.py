@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from longshore.cli.cluster import cluster_command, cluster_options, run_until_signal
+from longshore.cli.options import cache_options
 from longshore.cli.values import BYTES
 from longshore.logs import get_logger
 
@@ -48,13 +49,7 @@ _log = get_logger(__name__)
     show_envvar=True,
     help="For the buffers of all jobs together, e.g. 512MiB.  [default: a share of the machine's]",
 )
-@click.option(
-    "--cache-dir",
-    metavar="DIR",
-    envvar="LONGSHORE_CACHE_DIR",
-    show_envvar=True,
-    help="Local cache; it makes backups faster and may be deleted.",
-)
+@cache_options()
 @click.option(
     "--restore-allow",
     metavar="LIST",
@@ -85,6 +80,7 @@ def command(
     concurrency: int,
     memory_limit: int | None,
     cache_dir: str | None,
+    cache_limit: int | None,
     restore_allow: str,
     backup_only: bool,
     unused: tuple[str, ...],
@@ -107,6 +103,7 @@ def command(
             kubeconfig=kubeconfig,
             host_pods_root=Path(host_pods_root),
             cache_dir=Path(cache_dir) if cache_dir else None,
+            cache_limit_bytes=cache_limit,
             metrics_address=metrics_address,
             concurrency=concurrency,
             memory_limit_bytes=memory_limit,

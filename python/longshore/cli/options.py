@@ -16,12 +16,14 @@ from click.core import ParameterSource
 from longshore.cli.keys import KeySource, choose
 from longshore.cli.output.sink import JsonOutput, Output, TextOutput
 from longshore.cli.session import Session
+from longshore.cli.values import BYTES
 from longshore.errors import UsageError
 
 if TYPE_CHECKING:
     from longshore.cli.repo.cluster import ClusterSession
 
 __all__ = [
+    "cache_options",
     "cluster_session_options",
     "list_options",
     "log_options",
@@ -87,6 +89,32 @@ def output_options(function: Function) -> Function:
     return command
 
 
+def cache_options(*, default: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Where local copies lie and what they may take: `cache_dir` and `cache_limit`.
+
+    Args:
+        default: the folder when none is named; None for no cache then.
+    """
+    shown = f"  [default: {default}]" if default else ""
+    folder = click.option(
+        "--cache-dir",
+        metavar="DIR",
+        envvar="LONGSHORE_CACHE_DIR",
+        show_envvar=True,
+        help=f"Local cache; it makes things faster and may be deleted.{shown}",
+    )
+    limit = click.option(
+        "--cache-limit",
+        type=BYTES,
+        metavar="SIZE",
+        envvar="LONGSHORE_CACHE_LIMIT",
+        show_envvar=True,
+        help="What the caches of all repositories may take together; never more than a tenth of their filesystem. "
+        "What was unused for longest goes first.  [default: 5GiB]",
+    )
+    return lambda function: folder(limit(function))
+
+
 def with_repository(function: Function) -> Function:
     """Add the repository's options and the output's; the command gets them as `session`."""
 
@@ -106,13 +134,7 @@ def with_repository(function: Function) -> Function:
         metavar="FILE",
         help="A passphrase instead of a key; LONGSHORE_PASSPHRASE may hold the passphrase itself.",
     )
-    @click.option(
-        "--cache-dir",
-        metavar="DIR",
-        envvar="LONGSHORE_CACHE_DIR",
-        show_envvar=True,
-        help="Local cache; it makes things faster and may be deleted.  [default: ~/.cache/longshore]",
-    )
+    @cache_options(default="~/.cache/longshore")
     @output_options
     @functools.wraps(function)
     def command(
@@ -122,6 +144,7 @@ def with_repository(function: Function) -> Function:
         key_file: str | None,
         passphrase_file: str | None,
         cache_dir: str | None,
+        cache_limit: int | None,
         **kwargs: Any,
     ) -> Any:
         ctx = click.get_current_context()
@@ -138,7 +161,9 @@ def with_repository(function: Function) -> Function:
         except UsageError as error:
             # Told when the key is asked for: a wrong word elsewhere may come first.
             key = error
-        session = Session(output=output, url=repository, key=key, cache=cache_dir, set_up_logs=set_up)
+        session = Session(
+            output=output, url=repository, key=key, cache=cache_dir, cache_limit=cache_limit, set_up_logs=set_up
+        )
         return function(*args, session=session, **kwargs)
 
     return command

@@ -115,7 +115,7 @@ def _shared() -> list[click.Option]:
     return [option for option in everything.params if isinstance(option, click.Option)]
 
 
-REPOSITORY_NAMES = {"repository", "key_file", "passphrase_file", "cache_dir"}
+REPOSITORY_NAMES = {"repository", "key_file", "passphrase_file", "cache_dir", "cache_limit"}
 CLUSTER_NAMES = {"kubeconfig", "context", "namespace"}
 OUTPUT_NAMES = {"as_json", "quiet", "log_level", "log_format"}
 _CONTEXT = click.Context(root, max_content_width=10_000, terminal_width=10_000)

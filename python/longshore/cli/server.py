@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from longshore.cli.cluster import cluster_command, cluster_options, run_until_signal
+from longshore.cli.options import cache_options
 from longshore.cli.values import SPAN
 from longshore.errors import UsageError
 
@@ -31,9 +32,7 @@ __all__ = ["command"]
     show_default=True,
     help="How often a location is looked at that does not say itself, e.g. 5m; 0s for never again.",
 )
-@click.option(
-    "--cache-dir", metavar="DIR", envvar="LONGSHORE_CACHE_DIR", show_envvar=True, help="Local cache; it may be deleted."
-)
+@cache_options()
 @click.option(
     "--default-repo-maintain-frequency",
     "--default-restic-prune-frequency",
@@ -93,6 +92,7 @@ def command(
     default_backup_storage_location: str,
     store_validation_frequency: float,
     cache_dir: str | None,
+    cache_limit: int | None,
     repo_maintain_frequency: float,
     default_verify_frequency: float,
     maintenance: str | None,
@@ -120,6 +120,7 @@ def command(
             kubeconfig=kubeconfig,
             metrics_address=metrics_address,
             cache_dir=Path(cache_dir) if cache_dir else None,
+            cache_limit_bytes=cache_limit,
             default_backup_storage_location=default_backup_storage_location,
             store_validation_frequency_seconds=store_validation_frequency,
             repository_frequency=timedelta(seconds=repo_maintain_frequency),

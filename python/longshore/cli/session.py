@@ -29,6 +29,7 @@ class Session:
     url: str | None
     key: KeySource | UsageError
     cache: str | None
+    cache_limit: int | None
     set_up_logs: Callable[[], None]
 
     @property
@@ -100,4 +101,4 @@ class Session:
         from longshore import datapath
 
         store, key_source = self.store, self.key_source
-        return datapath.open(store, key_source.load(), cache_dir=self.cache_dir)
+        return datapath.open(store, key_source.load(), cache_dir=self.cache_dir, cache_limit_bytes=self.cache_limit)

@@ -40,13 +40,15 @@ _log = get_logger(__name__)
 class EngineDataPath:
     """Fits :class:`longshore.controllers.ports.DataPath`."""
 
-    def __init__(self, *, cache_dir: Path | None = None) -> None:
+    def __init__(self, *, cache_dir: Path | None = None, cache_limit_bytes: int | None = None) -> None:
         """Keep the folder.
 
         Args:
             cache_dir: where local caches lie; everything works without them.
+            cache_limit_bytes: what they may take together; None for the data path's own limit.
         """
         self._cache_dir = cache_dir
+        self._cache_limit_bytes = cache_limit_bytes
 
     def exists(self, place: Place) -> bool:
         """See :class:`longshore.controllers.ports.DataPath`."""
@@ -54,12 +56,18 @@ class EngineDataPath:
 
     def init(self, place: Place, key: RootKey, *, label: str) -> Repository:
         """See :class:`longshore.controllers.ports.DataPath`."""
-        opened = datapath.init(store_of(place), _key(key), cache_dir=self._cache(), label=label)
+        opened = datapath.init(
+            store_of(place), _key(key), cache_dir=self._cache(), cache_limit_bytes=self._cache_limit_bytes, label=label
+        )
         return _EngineRepository(opened)
 
     def open(self, place: Place, key: RootKey) -> Repository:
         """See :class:`longshore.controllers.ports.DataPath`."""
-        return _EngineRepository(datapath.open(store_of(place), _key(key), cache_dir=self._cache()))
+        return _EngineRepository(
+            datapath.open(
+                store_of(place), _key(key), cache_dir=self._cache(), cache_limit_bytes=self._cache_limit_bytes
+            )
+        )
 
     def _cache(self) -> Path | None:
         if self._cache_dir is None:

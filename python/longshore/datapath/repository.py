@@ -65,13 +65,21 @@ def exists(store: StoreSettings) -> bool:
     return _told(lambda: _native.exists(native))
 
 
-def init(store: StoreSettings, key: Key, *, cache_dir: str | Path | None = None, label: str = "") -> Repository:
+def init(
+    store: StoreSettings,
+    key: Key,
+    *,
+    cache_dir: str | Path | None = None,
+    cache_limit_bytes: int | None = None,
+    label: str = "",
+) -> Repository:
     """Make a repository whose first key slot opens with `key`.
 
     Args:
         store: where; a folder that is absent is made, with its parents.
         key: what will open it.
         cache_dir: where copies of its metadata may be kept on this machine; None for none.
+        cache_limit_bytes: what all repositories there may take together, and never more than a tenth of the filesystem; None for 5 GiB.
         label: says in the slot whose key it is.
 
     Raises:
@@ -79,10 +87,19 @@ def init(store: StoreSettings, key: Key, *, cache_dir: str | Path | None = None,
         UnsupportedError: the store cannot create an object only if it is absent.
     """
     native = native_store(store)
-    return Repository(_told(lambda: _native.init(native, native_key(key), cache_dir=cache_dir, label=label)), store)
+    return Repository(
+        _told(
+            lambda: _native.init(
+                native, native_key(key), cache_dir=cache_dir, cache_limit_bytes=cache_limit_bytes, label=label
+            )
+        ),
+        store,
+    )
 
 
-def open(store: StoreSettings, key: Key, *, cache_dir: str | Path | None = None) -> Repository:  # noqa: A001 - the word for it
+def open(  # noqa: A001 - the word for it
+    store: StoreSettings, key: Key, *, cache_dir: str | Path | None = None, cache_limit_bytes: int | None = None
+) -> Repository:
     """Open a repository.
 
     Raises:
@@ -90,7 +107,10 @@ def open(store: StoreSettings, key: Key, *, cache_dir: str | Path | None = None)
         StoreDeniedError, StoreUnavailableError: the store does not let us see.
     """
     native = native_store(store)
-    return Repository(_told(lambda: _native.open(native, native_key(key), cache_dir=cache_dir)), store)
+    return Repository(
+        _told(lambda: _native.open(native, native_key(key), cache_dir=cache_dir, cache_limit_bytes=cache_limit_bytes)),
+        store,
+    )
 
 
 class Repository:

@@ -94,8 +94,11 @@ class Agent(_Settings):
     """Volumes that one node works on at once."""
     buffer_memory: str = Field("256MiB", pattern=r"^[0-9]+(KiB|MiB|GiB)$")
     """For the buffers of all jobs of a node together. The process needs about 128 MiB beside them: keep it below resources.limits.memory by that."""
+    cache_limit: str = Field("5GiB", pattern=r"^[0-9]+(MiB|GiB)$")
+    """What the caches of all repositories may take, and never more than a tenth of their filesystem. Keep it below
+    cacheSizeLimit, or the kubelet evicts the agent for them."""
     cache_size_limit: str = Field("6Gi", pattern=r"^[0-9]+(Mi|Gi)$")
-    """sizeLimit of the cache's emptyDir; above the cache's own limit of 5 GiB, so that the kubelet never evicts the agent for it."""
+    """sizeLimit of the cache's emptyDir; above cacheLimit."""
     cache_host_path: str = Field("", pattern=r"^(/[^\s]*)?$")
     """A folder of the node for the cache instead of an emptyDir: it outlives the pod, and saves the first backup after an update a full read."""
     log_level: LogLevel = "info"

@@ -108,6 +108,7 @@ _AGENT: Final[dict[str, Any]] = {
                             {"name": "VELERO_NAMESPACE", "valueFrom": _from_pod("metadata.namespace")},
                             {"name": "VELERO_SCRATCH_DIR", "value": "/scratch"},
                             {"name": "LONGSHORE_CACHE_DIR", "value": "/scratch/longshore"},
+                            {"name": "LONGSHORE_CACHE_LIMIT", "value": Value("agent.cacheLimit")},
                             {"name": "HOME", "value": "/scratch"},
                             Splice(Value("agent.extraEnv")),
                         ],

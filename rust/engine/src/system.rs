@@ -4,7 +4,8 @@
 //! its process, that a [`Named`] never stands for half a file, and that a [`Log`] belongs to one process at a time. Nothing but a log is
 //! synced, and that only when it is asked to be: who reads such a file checks its sums.
 
-use rustix::fs::{CWD, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
@@ -33,7 +34,7 @@ impl Draft {
     pub fn new(folder: &Path, unique: &str) -> io::Result<Self> {
         let path = folder.join(format!(".draft-{unique}"));
         let file = create(&path)?;
-        rustix::fs::unlinkat(CWD, &path, rustix::fs::AtFlags::empty())?;
+        rustix::fs::unlinkat(CWD, &path, AtFlags::empty())?;
         Ok(Self(file))
     }
 }
@@ -88,7 +89,7 @@ impl Named {
         {
             if entry.file_name().to_bytes().starts_with(prefix.as_bytes()) {
                 let old = folder.join(entry.file_name().to_string_lossy().as_ref());
-                let _ = rustix::fs::unlinkat(CWD, &old, rustix::fs::AtFlags::empty());
+                let _ = rustix::fs::unlinkat(CWD, &old, AtFlags::empty());
             }
         }
         let temporary = folder.join(format!("{prefix}{unique}"));
@@ -104,7 +105,7 @@ impl Named {
 
 impl Drop for Named {
     fn drop(&mut self) {
-        let _ = rustix::fs::unlinkat(CWD, &self.temporary, rustix::fs::AtFlags::empty());
+        let _ = rustix::fs::unlinkat(CWD, &self.temporary, AtFlags::empty());
     }
 }
 
@@ -136,7 +137,7 @@ impl Log {
             let file = File::from(rustix::fs::openat(CWD, &path, flags, Mode::RUSR | Mode::WUSR)?);
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
-                Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+                Err(Errno::WOULDBLOCK) => return Ok(None),
                 Err(errno) => return Err(errno.into()),
             }
             // Whoever had it may have removed it while this one waited at the door.
@@ -173,20 +174,67 @@ impl Log {
 
     /// Removes its name.
     pub fn remove(&self) -> io::Result<()> {
-        Ok(rustix::fs::unlinkat(CWD, &self.path, rustix::fs::AtFlags::empty())?)
+        Ok(rustix::fs::unlinkat(CWD, &self.path, AtFlags::empty())?)
     }
 }
 
 /// When a file was last written to, in nanoseconds since 1970.
 pub(crate) fn written_nanos(path: &Path) -> io::Result<i128> {
-    let stat = rustix::fs::statat(CWD, path, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?;
+    let stat = rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)?;
     Ok(i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec))
+}
+
+/// Says that something was used now.
+pub(crate) fn touch(path: &Path) -> io::Result<()> {
+    let now = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
+    let times = rustix::fs::Timestamps { last_access: now, last_modification: now };
+    Ok(rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+/// How large the filesystem of a path is.
+pub(crate) fn filesystem_bytes(path: &Path) -> io::Result<u64> {
+    let found = rustix::fs::statvfs(path)?;
+    Ok(found.f_blocks.saturating_mul(found.f_frsize))
+}
+
+/// Names in a folder that are text.
+pub(crate) fn names(folder: &Path) -> io::Result<Vec<String>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let entries = rustix::fs::Dir::new(rustix::fs::openat(CWD, folder, flags, Mode::empty())?)?;
+    let names = entries.flatten().filter_map(|entry| entry.file_name().to_str().ok().map(str::to_owned));
+    Ok(names.filter(|name| name != "." && name != "..").collect())
+}
+
+/// Bytes of the files in a folder of ours and in the folders below; what cannot be looked at counts nothing.
+pub(crate) fn size_bytes(folder: &Path) -> u64 {
+    let size = |name: &String| {
+        let path = folder.join(name);
+        let Ok(stat) = rustix::fs::statat(CWD, &path, AtFlags::SYMLINK_NOFOLLOW) else { return 0 };
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => size_bytes(&path),
+            _ => u64::try_from(stat.st_size).unwrap_or(0),
+        }
+    };
+    names(folder).unwrap_or_default().iter().map(size).sum()
+}
+
+/// Removes a folder of ours with all that it holds; links are removed, not followed.
+pub(crate) fn remove_folder(folder: &Path) -> io::Result<()> {
+    for name in names(folder)? {
+        let path = folder.join(name);
+        match rustix::fs::unlinkat(CWD, &path, AtFlags::empty()) {
+            Err(Errno::ISDIR | Errno::PERM) => remove_folder(&path)?,
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(rustix::fs::unlinkat(CWD, folder, AtFlags::REMOVEDIR)?)
 }
 
 /// Makes a folder for this user alone, unless it is there.
 pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
     match rustix::fs::mkdirat(CWD, folder, Mode::RWXU) {
-        Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
         Err(errno) => Err(errno.into()),
     }
 }

@@ -38,8 +38,12 @@ pub struct Repository {
 /// Snapshots, and the damaged ones by id and message.
 type Listed = (Vec<Snapshot>, Vec<(String, String)>);
 
-fn cache(folder: Option<PathBuf>) -> Cache {
-    folder.map_or_else(Cache::none, Cache::at)
+fn cache(folder: Option<PathBuf>, limit_bytes: Option<u64>) -> Cache {
+    let cache = folder.map_or_else(Cache::none, Cache::at);
+    match limit_bytes {
+        Some(bytes) => cache.with_limit(bytes),
+        None => cache,
+    }
 }
 
 /// Whether there is a repository, without a key.
@@ -55,13 +59,21 @@ fn exists(py: Python<'_>, store: &Store) -> PyResult<bool> {
 
 /// Makes a repository.
 #[pyfunction]
-#[pyo3(signature = (store, key, *, cache_dir, label))]
-fn init(py: Python<'_>, store: &Store, key: &Key, cache_dir: Option<PathBuf>, label: String) -> PyResult<Repository> {
+#[pyo3(signature = (store, key, *, cache_dir, cache_limit_bytes, label))]
+fn init(
+    py: Python<'_>,
+    store: &Store,
+    key: &Key,
+    cache_dir: Option<PathBuf>,
+    cache_limit_bytes: Option<u64>,
+    label: String,
+) -> PyResult<Repository> {
     let (open, unlock) = (store.open(true), key.0.clone());
     job::call(py, move |_, cancelled| {
         let (opened, cost) = (open()?, Argon2Cost::default());
         let store = opened.for_call(cancelled);
-        let engine = engine::Repository::init(store, World::system(), &unlock, &label, cost, cache(cache_dir))?;
+        let engine =
+            engine::Repository::init(store, World::system(), &unlock, &label, cost, cache(cache_dir, cache_limit_bytes))?;
         Ok((engine, opened))
     })
     .map(|(engine, opened)| Repository { engine, opened })
@@ -69,12 +81,19 @@ fn init(py: Python<'_>, store: &Store, key: &Key, cache_dir: Option<PathBuf>, la
 
 /// Opens a repository.
 #[pyfunction]
-#[pyo3(signature = (store, key, *, cache_dir))]
-fn open(py: Python<'_>, store: &Store, key: &Key, cache_dir: Option<PathBuf>) -> PyResult<Repository> {
+#[pyo3(signature = (store, key, *, cache_dir, cache_limit_bytes))]
+fn open(
+    py: Python<'_>,
+    store: &Store,
+    key: &Key,
+    cache_dir: Option<PathBuf>,
+    cache_limit_bytes: Option<u64>,
+) -> PyResult<Repository> {
     let (open, unlock) = (store.open(false), key.0.clone());
     job::call(py, move |_, cancelled| {
         let opened = open()?;
-        let engine = engine::Repository::open(opened.for_call(cancelled), World::system(), &unlock, cache(cache_dir))?;
+        let engine =
+            engine::Repository::open(opened.for_call(cancelled), World::system(), &unlock, cache(cache_dir, cache_limit_bytes))?;
         Ok((engine, opened))
     })
     .map(|(engine, opened)| Repository { engine, opened })

@@ -43,7 +43,9 @@ def command(session: Session, *, label: str) -> int:
         )
     new_key_file = source.key_file if source.key_file is not None and not Path(source.key_file).exists() else None
     if new_key_file is None:
-        repository = datapath.init(store, source.load(), cache_dir=session.cache_dir, label=label)
+        repository = datapath.init(
+            store, source.load(), cache_dir=session.cache_dir, cache_limit_bytes=session.cache_limit, label=label
+        )
     else:
         repository = _init_with_new_key(session, store, new_key_file, label)
     status = repository.status()
@@ -99,7 +101,9 @@ def _init_with_new_key(session: Session, store: StoreSettings, key_file: str, la
     key = datapath.Key.generate()
     write_new(key_file, key.to_file_text())
     try:
-        return datapath.init(store, key, cache_dir=session.cache_dir, label=label)
+        return datapath.init(
+            store, key, cache_dir=session.cache_dir, cache_limit_bytes=session.cache_limit, label=label
+        )
     except BaseException:
         # Someone else may have been faster, or the store failed: the file goes only when no repository can need it.
         if _is_surely_unused(store, key):

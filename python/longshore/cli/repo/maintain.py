@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from longshore.cli.cluster import run_options, run_until_signal
+from longshore.cli.options import cache_options
 
 if TYPE_CHECKING:
     from longshore.controllers.maintenance.ledger import Operation, Outcome
@@ -41,9 +42,7 @@ _TERMINATION_LOG: Final = "/dev/termination-log"
     metavar="FILE",
     help=f"Where one line of JSON says what came of it.  [default: {_TERMINATION_LOG} where there is one]",
 )
-@click.option(
-    "--cache-dir", metavar="DIR", envvar="LONGSHORE_CACHE_DIR", show_envvar=True, help="Local cache; it may be deleted."
-)
+@cache_options()
 @run_options
 def command(
     *,
@@ -52,6 +51,7 @@ def command(
     operation: str,
     result_file: str | None,
     cache_dir: str | None,
+    cache_limit: int | None,
     log_format: str,
     log_level: str,
     namespace: str,
@@ -70,6 +70,7 @@ def command(
             kind=kind,
             operation=Operation(operation),
             cache_dir=Path(cache_dir) if cache_dir else None,
+            cache_limit_bytes=cache_limit,
             namespace=namespace,
             kubeconfig=kubeconfig,
             stop=stop,
@@ -86,6 +87,7 @@ def _run(
     kind: str,
     operation: Operation,
     cache_dir: Path | None,
+    cache_limit_bytes: int | None,
     namespace: str,
     kubeconfig: str | None,
     stop: threading.Event,
@@ -106,7 +108,7 @@ def _run(
             found = model.from_dict(client.get(resource_of(model.definition), name, namespace=namespace))
             cluster = ClusterReader(client, namespace=namespace)
             repositories = Repositories(
-                EngineDataPath(cache_dir=cache_dir),
+                EngineDataPath(cache_dir=cache_dir, cache_limit_bytes=cache_limit_bytes),
                 cluster=cluster,
                 keys=RepositoryKeys(client, namespace=namespace, cluster=cluster),
                 forbidden_folders=() if cache_dir is None else (cache_dir,),

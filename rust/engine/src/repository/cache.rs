@@ -1,9 +1,11 @@
 //! The local cache: sealed objects of the store, and index segments opened for mapping.
 //!
 //! Holds copies of immutable objects by their key, in a folder of its own per repository, files 0600. Losing any of it costs time
-//! only: every reader checks seals, and what exists is always asked of the store. All works with none ([`Cache::none`]). It takes at most
-//! its limit: what no longer fits is not kept, and what the repository no longer lists is forgotten when its index is loaded.
+//! only: every reader checks seals, and what exists is always asked of the store. All works with none ([`Cache::none`]). The caches of all
+//! repositories take at most their limit: for what no longer fits those of others give way (`eviction`), then it is not kept; and what
+//! the repository no longer lists is forgotten when its index is loaded.
 
+use super::eviction;
 use crate::system::{Draft, Log, Named, written_nanos};
 use longshore_format::id::RepositoryId;
 use longshore_kernels::map::Map;
@@ -16,8 +18,11 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 #[derive(Debug, Default)]
 pub struct Cache {
     base: Option<PathBuf>,
+    /// Of all repositories together.
     limit_bytes: u64,
     used_bytes: AtomicU64,
+    /// What those of others took when they were last looked at.
+    others_bytes: AtomicU64,
     store: Option<LocalStore>,
     folder: Option<PathBuf>,
 }
@@ -38,7 +43,7 @@ impl Cache {
         Self { base: Some(base.as_ref().to_owned()), limit_bytes: LIMIT_BYTES, ..Self::default() }
     }
 
-    /// The same with another limit for each repository.
+    /// The same with another limit for all repositories together.
     #[must_use]
     pub fn with_limit(self, limit_bytes: u64) -> Self {
         Self { limit_bytes, ..self }
@@ -54,14 +59,17 @@ impl Cache {
                     used_bytes += entry.size_bytes;
                     Ok(())
                 });
-                let used_bytes = AtomicU64::new(used_bytes);
-                Self {
+                let cache = Self {
                     base: self.base.clone(),
-                    limit_bytes: self.limit_bytes,
-                    used_bytes,
+                    limit_bytes: eviction::limit_bytes(base, self.limit_bytes),
+                    used_bytes: AtomicU64::new(used_bytes),
+                    others_bytes: AtomicU64::new(eviction::others_bytes(base, &repository.to_string())),
                     store: Some(store),
                     folder: Some(folder),
-                }
+                };
+                // What was kept under a larger limit, or by several processes at once.
+                let _ = cache.fits(0);
+                cache
             }
             Err(error) => {
                 tracing::warn!(error = %error, "Cannot use the cache folder");
@@ -80,12 +88,32 @@ impl Cache {
     pub fn put(&self, key: &str, bytes: &[u8]) {
         if let (Some(store), Ok(key)) = (&self.store, Key::new(key)) {
             let size = bytes.len() as u64;
-            if self.used_bytes.fetch_add(size, Relaxed) + size > self.limit_bytes
-                || store.put_new(&key, bytes::Bytes::copy_from_slice(bytes)).is_err()
-            {
+            self.used_bytes.fetch_add(size, Relaxed);
+            if !self.fits(0) || store.put_new(&key, bytes::Bytes::copy_from_slice(bytes)).is_err() {
                 self.used_bytes.fetch_sub(size, Relaxed);
             }
         }
+    }
+
+    /// Whether all stays within the limit with so many bytes more; others give way for them.
+    fn fits(&self, more_bytes: u64) -> bool {
+        let over = || {
+            let used = self.used_bytes.load(Relaxed).saturating_add(self.others_bytes.load(Relaxed));
+            used.saturating_add(more_bytes).saturating_sub(self.limit_bytes)
+        };
+        if over() > 0
+            && self.others_bytes.load(Relaxed) > 0
+            && let (Some(base), Some(own)) = (&self.base, self.own_name())
+        {
+            // A sixteenth more, so that not every copy has to ask for room again.
+            eviction::make_room(base, &own, over().saturating_add(self.limit_bytes / 16));
+            self.others_bytes.store(eviction::others_bytes(base, &own), Relaxed);
+        }
+        over() == 0
+    }
+
+    fn own_name(&self) -> Option<String> {
+        Some(self.folder.as_ref()?.file_name()?.to_str()?.to_owned())
     }
 
     /// Forgets a copy.
@@ -133,7 +161,7 @@ impl Cache {
 
     /// Bytes that it may still take.
     pub(crate) fn room_bytes(&self) -> u64 {
-        self.limit_bytes.saturating_sub(self.used_bytes.load(Relaxed))
+        self.limit_bytes.saturating_sub(self.used_bytes.load(Relaxed)).saturating_sub(self.others_bytes.load(Relaxed))
     }
 
     /// Keys kept under a prefix.
@@ -170,5 +198,52 @@ mod tests {
         again.put("a/4", &[7; 100]);
         assert!(again.get("a/4").is_none(), "what lies there from before counts");
         assert!(Cache::none().for_repository(repository).get("a/1").is_none());
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test lays a stranger's file beside")]
+    fn the_repository_that_was_unused_for_longest_gives_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |n: u8| Cache::at(folder.path()).with_limit(1600).for_repository(RepositoryId([n; 16]));
+        for n in 1..=4 {
+            let cache = at(n);
+            for name in ["a/1", "b/c/2", "3"] {
+                cache.put(name, &[n; 100]);
+            }
+        }
+        std::fs::write(folder.path().join("notes"), [0; 5000]).unwrap();
+        let seconds = |n: u8, seconds: i64| {
+            let time = rustix::fs::Timespec { tv_sec: seconds, tv_nsec: 0 };
+            let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
+            let path = folder.path().join(RepositoryId([n; 16]).to_string());
+            rustix::fs::utimensat(rustix::fs::CWD, path, &times, rustix::fs::AtFlags::empty()).unwrap();
+        };
+        for (n, at) in [(1, 40), (2, 10), (3, 30), (4, 20)] {
+            seconds(n, at);
+        }
+        let cache = at(4);
+        assert!(cache.room_bytes() == 400);
+        cache.put("4", &[4; 450]);
+        let held = |n: u8| folder.path().join(RepositoryId([n; 16]).to_string()).exists();
+        // 50 bytes and a sixteenth of 1600 are wanted; 300 are got from the oldest.
+        assert_eq!([held(1), held(2), held(3), held(4)], [true, false, true, true]);
+        assert_eq!(cache.get("4").unwrap().len(), 450);
+        // All of the others together are not enough.
+        cache.put("5", &[4; 1000]);
+        assert_eq!([held(1), held(3), held(4)], [false, false, true]);
+        assert!(cache.get("5").is_none() && cache.get("a/1").is_some());
+        assert!(folder.path().join("notes").exists(), "what is no cache is not ours");
+        // A smaller limit than what lies there.
+        at(1).put("1", &[1; 100]);
+        drop(Cache::at(folder.path()).with_limit(120).for_repository(RepositoryId([1; 16])));
+        assert_eq!([held(1), held(4)], [true, false]);
+    }
+
+    #[test]
+    fn a_cache_takes_at_most_a_tenth_of_its_filesystem() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = rustix::fs::statvfs(folder.path()).unwrap();
+        let cache = Cache::at(folder.path()).with_limit(u64::MAX).for_repository(RepositoryId([1; 16]));
+        assert_eq!(cache.room_bytes(), disk.f_blocks * disk.f_frsize / 10);
     }
 }

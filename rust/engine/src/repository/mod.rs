@@ -6,6 +6,7 @@
 pub mod ahead;
 pub mod cache;
 pub mod cursor;
+mod eviction;
 pub mod index;
 mod init;
 pub mod reader;
