@@ -149,7 +149,13 @@ def test_second_agent_on_the_node_waits(site, pod):
         for number in range(3):
             status = site.backed_up(f"twin-{number}", pod, "scratch")
             assert status["phase"] == "Completed" and not status["instance"].startswith("twin"), status
-        assert '"msg": "Waiting for lease"' in site.kubectl("logs", "twin", "-n", NAMESPACE)
+        site.wait(
+            lambda: '"msg": "Waiting for lease"' in site.kubectl("logs", "twin", "-n", NAMESPACE),
+            seconds=60,
+            what="the twin says why it does nothing",
+        )
+        check_still_works(site, "twin-during", pod)
+        assert not site.get("podvolumebackup", "twin-during")["status"]["instance"].startswith("twin")
     finally:
         site.kubectl("delete", "pod", "twin", "-n", NAMESPACE, "--wait=true")
     check_still_works(site, "twin-after", pod)
