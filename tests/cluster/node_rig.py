@@ -55,12 +55,12 @@ def wait_for(condition, *, seconds, what):
     return found
 
 
-def tree(root):
+def tree(root, *, skip=()):
     """What the kernel says of every entry: kind, mode, owner, times, size, content, links, extended attributes, holes left aside."""
     found, inodes = {}, {}
     for folder, names, files in os.walk(root):
         if folder == str(root):
-            names[:] = [name for name in names if name != ".velero"]
+            names[:] = [name for name in names if name not in (".velero", *skip)]
         for path in [folder, *(os.path.join(folder, name) for name in files)] + [
             os.path.join(folder, name) for name in names if os.path.islink(os.path.join(folder, name))
         ]:
