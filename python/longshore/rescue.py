@@ -79,6 +79,7 @@ LIST_DEPTH_MAX: Final = 8
 FILE_MAX: Final = (1 << 63) - 1
 WINDOW_MAX: Final = 8 * MIB
 SLOTS_MAX: Final = 64
+SLOTS_LISTED_MAX: Final = 1024
 ENVELOPE, TAG = 5, 16
 
 # Bounds of this program.
@@ -131,6 +132,10 @@ class CorruptError(Exception):
 
 class SlotMemoryError(CorruptError):
     """This machine has too little memory for a key slot."""
+
+
+class ForeignSlotError(CorruptError):
+    """A key slot names another repository: one that somebody began to make at the same place and did not finish."""
 
 
 class NewerError(CorruptError):
@@ -540,7 +545,7 @@ def open_slot(key: str, slot: bytes, repository: bytes, secret: Secret) -> bytes
     if kind not in (1, 2):
         raise NewerError(f"a key slot is of an unknown kind: kind={kind}")
     if slot[16:32] != repository:
-        raise CorruptError("a key slot belongs to another repository")
+        raise ForeignSlotError("a key slot belongs to another repository")
     if slot[76:80] != bytes(4) or (kind == 1 and slot[64:76] != bytes(12)):
         raise CorruptError("a key slot has bytes set that are reserved")
     if kind != secret.kind:
@@ -1059,42 +1064,56 @@ class Repository:
             whole_sv(fields[2][0])
 
     def _unlock(self, secret: Secret) -> Keys:
-        slots = [name for name in self.folder.names("keys") if NAME_32.match(name)]
-        if len(slots) > SLOTS_MAX:
-            self.out.note(f"looked at the first key slots only: slots={len(slots)}, limit={SLOTS_MAX}")
-            slots = slots[:SLOTS_MAX]
+        slots = [f"keys/{name}" for name in self.folder.names("keys") if NAME_32.match(name)]
+        own = 0
+        others: list[str] = []
         problems: list[CorruptError] = []
-        for name in slots:
-            key = f"keys/{name}"
+        for position, key in enumerate(slots):
+            if own == SLOTS_MAX or position == SLOTS_LISTED_MAX:
+                self.out.note(f"looked at the first key slots only: slots={len(slots)}, looked_at={position}")
+                break
             try:
                 master = open_slot(key, self.folder.read(key, KIB), self.repository, secret)
+            except ForeignSlotError:
+                others.append(key)
+                continue
             except CorruptError as error:
                 problems.append(error)
                 self.out.note(f"skipped a key slot: key={key}, cause={error}")
-                continue
+                master = None
+            own += 1
             if master is not None:
                 return Keys(master, self.repository)
-        if not slots:
+        for key in others:
+            # One in which just the repository's name is damaged looks like somebody else's until it is opened.
+            slot = self.folder.read(key, KIB)
+            try:
+                open_slot(key, slot, slot[16:32], secret)
+            except CorruptError as error:
+                own += 1
+                problems.append(error)
+                self.out.note(f"skipped a key slot: key={key}, cause={error}")
+        if not own:
             raise RescueError(
                 CORRUPT,
-                f"the repository has no key slot: repository={self.folder.path}",
+                f"the repository has no key slot: repository={self.folder.path}, slots_of_others={len(others)}",
                 "restore keys/ from a copy of the repository",
             )
         if any(isinstance(problem, SlotMemoryError) for problem in problems):
             raise RescueError(
                 FAILED,
-                f"not enough memory for a key slot, and no other opens: slots={len(slots)}",
+                f"not enough memory for a key slot, and no other opens: slots={own}",
                 "use a machine with more memory",
             )
-        if problems and len(problems) == len(slots):
+        if problems and len(problems) == own:
             code = NEWER if all(isinstance(p, NewerError) for p in problems) else CORRUPT
             raise RescueError(
-                code, f"no key slot can be read: slots={len(slots)}", "restore keys/ from a copy of the repository"
+                code, f"no key slot can be read: slots={own}", "restore keys/ from a copy of the repository"
             )
         what = "key" if secret.kind == 1 else "passphrase"
         raise RescueError(
             WRONG_KEY,
-            f"the {what} opens none of the repository's key slots: slots={len(slots)}, unreadable={len(problems)}",
+            f"the {what} opens none of the repository's key slots: slots={own}, unreadable={len(problems)}",
             "bring the key or passphrase with which the repository was made, or a recovery key",
         )
 

@@ -11,8 +11,8 @@ use std::fmt;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 pub use slots::{
-    ARGON2_MEMORY_KIB_MAX, ARGON2_MEMORY_KIB_MIN, Argon2Cost, SlotInfo, Unlock, encode_slot, open_slot, slot_info, slot_key,
-    slot_repository,
+    ARGON2_MEMORY_KIB_MAX, ARGON2_MEMORY_KIB_MIN, Argon2Cost, SlotInfo, Unlock, encode_slot, is_left_over, is_whole, open_slot,
+    slot_info, slot_key, slot_repository,
 };
 
 const CONTEXT: &str = "longshore repository 0 ";

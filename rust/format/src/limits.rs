@@ -6,8 +6,10 @@ pub const CHUNK_BYTES_MAX: usize = 16 << 20;
 pub const FRAME_PAYLOAD_BYTES_MAX: usize = 16 << 20;
 /// What a stored form may be longer than its payload.
 pub const STORED_EXTRA_BYTES_MAX: usize = 1 << 20;
-/// Most key slots that a reader looks at.
+/// Most key slots of a repository that a reader looks at.
 pub const SLOTS_MAX: usize = 64;
+/// Most objects among which it looks for them.
+pub const SLOTS_LISTED_MAX: usize = 1024;
 /// Most frames in a pack.
 pub const PACK_FRAMES_MAX: usize = 1 << 20;
 /// Largest pack.

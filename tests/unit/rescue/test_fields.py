@@ -556,6 +556,35 @@ def test_only_64_slots_are_looked_at(tmp_path: Path) -> None:
     assert ran.code == 12 and "slots=64" in ran.err
 
 
+def test_slots_of_a_repository_that_was_never_finished_take_no_room(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    other = type(rig.w)(rig.repo)
+    for n in range(80):
+        # The same secret, as when an agent begins again.
+        other.secret_slot(SECRET if n % 2 else bytes(32), name=f"{n:032x}")
+    (good,) = set((rig.repo / "keys").iterdir()) - {rig.repo / "keys" / f"{n:032x}" for n in range(80)}
+    good = good.rename(rig.repo / "aside")
+    ran = rig.run("list")
+    assert ran.code == 4 and "slots_of_others=80" in ran.err
+    good.unlink()
+    rig.w.secret_slot(SECRET, name="f" * 32)
+    ran = rig.run("list")
+    assert ran.code == 0 and "key slot" not in ran.err
+    rig.key.write_text(f"longshore-key-1:{'00' * 32}\n")
+    ran = rig.run("list")
+    assert ran.code == 12 and "slots=1," in ran.err, "a slot that was left is no way in"
+
+
+def test_a_slot_in_which_only_the_name_of_the_repository_is_damaged_is_named(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    (mine,) = (rig.repo / "keys").iterdir()
+    rig.w.secret_slot(bytes(32))
+    blob = mine.read_bytes()
+    mine.write_bytes(blob[:20] + bytes([blob[20] ^ 4]) + blob[21:])
+    ran = rig.run("list")
+    assert ran.code == 12 and f"skipped a key slot: key=keys/{mine.name}" in ran.err and "unreadable=1" in ran.err
+
+
 def test_slots_that_are_wrong_are_passed_over(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
     (good,) = (rig.repo / "keys").iterdir()

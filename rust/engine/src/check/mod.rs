@@ -356,9 +356,16 @@ fn draw(repository: &Repository) -> u8 {
 pub(crate) fn slots(repository: &Repository, notes: &Notes) -> Result<()> {
     let good: BTreeSet<String> = repository.slots()?.into_iter().map(|slot| format!("keys/{}", slot.name)).collect();
     list(&*repository.store, "keys/", |entry| {
-        if !good.contains(entry.key.as_str()) {
-            notes.find(Severity::Error, entry.key.as_str(), "key slot is damaged: its holder cannot open the repository", vec![]);
-        }
+        let name = entry.key.as_str();
+        let (severity, message) = match good.contains(name) {
+            true => return Ok(()),
+            false if repository.is_left_over_slot(name)? => (
+                Severity::Warning,
+                "key slot of another repository, which somebody began to make here and did not finish: nobody needs it",
+            ),
+            false => (Severity::Error, "key slot is damaged: its holder cannot open the repository"),
+        };
+        notes.find(severity, name, message, vec![]);
         Ok(())
     })
 }

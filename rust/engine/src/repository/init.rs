@@ -5,7 +5,8 @@
 //! in between is in nobody's way: with the same key it is finished, since the slot holds all that the configuration needs; with another one
 //! a new one is made beside it.
 
-use super::{Repository, key, read_config, slot_objects};
+use super::slots::SlotObjects;
+use super::{Repository, key};
 use crate::error::{Error, ErrorKind, Result};
 use crate::repository::PROGRAM;
 use crate::repository::cache::Cache;
@@ -15,8 +16,25 @@ use longshore_format::config::{Config, Cut, config_key, read_config_clear};
 use longshore_format::envelope::Codec;
 use longshore_format::id::{RandomName, RepositoryId};
 use longshore_format::keys::{self, Argon2Cost, Keys, MasterKey, Unlock};
-use longshore_store::{Put, Store};
+use longshore_format::limits;
+use longshore_store::{Put, Store, StoreErrorKind};
 use std::sync::Arc;
+
+/// What only a repository that was finished has. Key slots alone are none.
+const SIGNS: [&str; 12] = [
+    "config/",
+    "sessions/",
+    "packs/",
+    "index/",
+    "usage/",
+    "snapshots/",
+    "removed/",
+    "tombstones/",
+    "open/",
+    "decisions/",
+    "watches/",
+    "repairs/",
+];
 
 impl Repository {
     /// Makes a repository whose master key is wrapped for `unlock`, or finishes making one that was stopped.
@@ -32,12 +50,12 @@ impl Repository {
         cost: Argon2Cost,
         cache: Cache,
     ) -> Result<Self> {
-        for prefix in ["config/", "packs/", "snapshots/"] {
+        for prefix in SIGNS {
             if !store.list(prefix, None, 1)?.entries.is_empty() {
                 return Err(exists(&*store, prefix));
             }
         }
-        let begun = begun(&*store, unlock)?;
+        let begun = SlotObjects::read(&*store, None)?.begun(unlock);
         longshore_store::probe(&*store, &*world.rng)?;
         let made = begun.is_none();
         // The slot goes first: a configuration without any slot could never be opened, a slot without a configuration is inert.
@@ -64,16 +82,17 @@ impl Repository {
             program: PROGRAM.to_owned(),
         };
         let bytes = config.encode(&keys, world.salt(), &mut Codec::new()?)?;
-        if store.put_new(&key(config_key(0))?, Bytes::from(bytes))? == Put::Exists {
-            // Somebody finished what this one began, or an answer was lost: then the slot is that of a repository that counts.
-            let there = read_config(&*store)?.map(|(number, bytes)| read_config_clear(number, &bytes)).transpose()?;
-            if there.is_some_and(|clear| clear.repository == keys.repository()) {
-                return Self::open(store, world, unlock, cache);
-            }
+        // Whatever the answer was, what lies there decides: an answer may have been lost, or somebody finished what this one began.
+        let put = store.put_new(&key(config_key(0))?, Bytes::from(bytes))?;
+        if maker(&*store)? != keys.repository() {
             if made {
-                let _ = store.delete(&key(keys::slot_key(slot))?);
+                remove_own(&*store, slot);
             }
             return Err(exists(&*store, "config/"));
+        }
+        if put == Put::Exists {
+            // Somebody else may have written the configuration that counts.
+            return Self::open(store, world, unlock, cache);
         }
         let cache = Arc::new(cache.for_repository(config.repository));
         Ok(Self { store, keys: Arc::new(keys), config: Arc::new(config), world, cache, slot })
@@ -88,13 +107,22 @@ fn exists(store: &dyn Store, what: &str) -> Error {
     .with_next_step("open it with its key, or choose another place")
 }
 
-/// A slot of a repository that was never finished, and what it holds. To be asked where there is no configuration: slots that another key
-/// began are inert, and those who hold it find that the configuration is not theirs.
-fn begun(store: &dyn Store, unlock: &Unlock) -> Result<Option<(RandomName, Keys)>> {
-    for (slot, bytes) in slot_objects(store)? {
-        if let Ok(Some(master)) = keys::open_slot(&bytes, slot, unlock) {
-            return Ok(Some((slot, Keys::derive(&master, keys::slot_repository(&bytes)?))));
+/// The repository that the configuration belongs to.
+fn maker(store: &dyn Store) -> Result<RepositoryId> {
+    let at = key(config_key(0))?;
+    match store.get(&at, limits::RECORD_BYTES_MAX as u64) {
+        Ok(bytes) => Ok(read_config_clear(0, &bytes)?.repository),
+        Err(error) if error.kind() == StoreErrorKind::NotFound => {
+            Err(Error::corrupt(format!("the store acknowledged an object and does not have it: object={at}"))
+                .with_next_step("look for faults of the store, then run it again"))
         }
+        Err(error) => Err(error.into()),
     }
-    Ok(None)
+}
+
+/// Takes the slot of a repository that never came to be away; when that fails it stays, and does no harm.
+fn remove_own(store: &dyn Store, slot: RandomName) {
+    if let Err(error) = key(keys::slot_key(slot)).and_then(|at| Ok(store.delete(&at)?)) {
+        tracing::warn!(slot = %slot, error = %error, "Could not remove the key slot of a repository that was not made");
+    }
 }

@@ -1,4 +1,4 @@
-//! A repository: made, opened, its keys, and the objects behind its names.
+//! A repository: opened, and the objects behind its names; made by `init`, its keys in `slots`.
 //!
 //! Holds [`Repository`], which is cheap to clone and used from many threads. Promises that one which exists is never given a new
 //! key, and that every object is created once. Knows packs and snapshots as names and bytes; what a volume is it does not know.
@@ -12,7 +12,10 @@ mod init;
 pub mod reader;
 pub(crate) mod repairs;
 pub mod session;
+mod slots;
 pub mod snapshots;
+
+pub use slots::SlotRow;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::seams::World;
@@ -21,9 +24,10 @@ use cache::Cache;
 use longshore_format::config::{Config, config_key, read_config_clear};
 use longshore_format::envelope::Codec;
 use longshore_format::id::{RandomName, RepositoryId, number_from_hex};
-use longshore_format::keys::{self, Argon2Cost, Keys, SlotInfo, Unlock};
+use longshore_format::keys::{Keys, Unlock};
 use longshore_format::limits;
 use longshore_store::{Entry, Key, Put, Store, StoreErrorKind};
+use slots::SlotObjects;
 use std::sync::Arc;
 
 /// Name and version, as written into what we make.
@@ -39,15 +43,6 @@ pub struct Repository {
     pub(crate) world: World,
     pub(crate) cache: Arc<Cache>,
     pub(crate) slot: RandomName,
-}
-
-/// A key slot and what it says of itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SlotRow {
-    /// Its name.
-    pub name: RandomName,
-    /// What it says.
-    pub info: SlotInfo,
 }
 
 pub(crate) fn key(text: impl Into<String>) -> Result<Key> {
@@ -109,33 +104,18 @@ impl Repository {
     pub fn open(store: Arc<dyn Store>, world: World, unlock: &Unlock, cache: Cache) -> Result<Self> {
         let read = || {
             let (number, config) = read_config(&*store)?.ok_or_else(|| not_found(&*store))?;
-            Ok((number, config, slot_objects(&*store)?))
+            let clear = read_config_clear(number, &config);
+            let slots = clear
+                .as_ref()
+                .map_or_else(|_| Ok(SlotObjects::default()), |clear| SlotObjects::read(&*store, Some(clear.repository)));
+            Ok((number, config, slots?))
         };
-        let (keys, config, slot) = opened(read, |(number, bytes, slots)| {
+        let ((keys, config), slot) = opened(read, |(number, bytes, slots)| {
             let clear = read_config_clear(*number, bytes)?;
-            let mut damaged = None;
-            for (name, slot) in slots {
-                // One that somebody began to make here, and that never counted.
-                if keys::slot_repository(slot).is_ok_and(|repository| repository != clear.repository) {
-                    continue;
-                }
-                match keys::open_slot(slot, *name, unlock) {
-                    Ok(Some(master)) => {
-                        let keys = Keys::derive(&master, clear.repository);
-                        let config = Config::decode(&keys, *number, bytes, &mut Codec::new()?)?;
-                        return Ok((keys, config, *name));
-                    }
-                    Ok(None) => {}
-                    Err(error) => damaged = Some(error),
-                }
-            }
-            if let Some(error) = damaged {
-                return Err(Error::from(error).while_doing("no key slot opens, and one of them is damaged"));
-            }
-            let known = slots.len();
-            let text = format!("this key opens none of the repository's slots: slots={known}, repository={}", store.describe());
-            Err(Error::new(ErrorKind::WrongKey, text)
-                .with_next_step("bring the key file or passphrase with which the repository was made, or one added later"))
+            slots.open(&*store, clear.repository, unlock, |keys| {
+                let config = Config::decode(&keys, *number, bytes, &mut Codec::new()?)?;
+                Ok((keys, config))
+            })
         })?;
         let cache = Arc::new(cache.for_repository(config.repository));
         Ok(Self { store, keys: Arc::new(keys), config: Arc::new(config), world, cache, slot })
@@ -203,61 +183,6 @@ impl Repository {
         &self.world
     }
 
-    /// Its key slots that their holders can open.
-    ///
-    /// # Errors
-    /// What the store says. A damaged slot is left out, so that it never counts as a way in.
-    pub fn slots(&self) -> Result<Vec<SlotRow>> {
-        let mut rows = Vec::new();
-        for (name, bytes) in slot_objects(&*self.store)? {
-            let mut info = keys::slot_info(&self.keys, name, &bytes);
-            // Damage on the way is no damage: what looks damaged is fetched once more before it is believed.
-            if info.is_err()
-                && let Ok(again) = self.store.get(&key(keys::slot_key(name))?, SLOT_BYTES_MAX)
-            {
-                info = keys::slot_info(&self.keys, name, &again);
-            }
-            if let Ok(info) = info {
-                rows.push(SlotRow { name, info });
-            }
-        }
-        Ok(rows)
-    }
-
-    /// Wraps the master key for one more holder.
-    ///
-    /// # Errors
-    /// What the store says.
-    pub fn add_slot(&self, unlock: &Unlock, label: &str, cost: Argon2Cost) -> Result<RandomName> {
-        let name = self.world.name();
-        let bytes = keys::encode_slot(&self.keys, name, unlock, self.world.salt(), cost, label)?;
-        match self.put_certainly(&keys::slot_key(name), Bytes::from(bytes))? {
-            Put::Created => Ok(name),
-            Put::Exists => Err(Error::internal("a random slot name was taken")),
-        }
-    }
-
-    /// Takes a slot away; the last one stays.
-    ///
-    /// # Errors
-    /// `Usage` when it is absent or the last, or what the store says.
-    pub fn remove_slot(&self, name: RandomName) -> Result<()> {
-        let slots = self.slots()?;
-        if !slots.iter().any(|s| s.name == name) {
-            return Err(Error::new(ErrorKind::Usage, format!("there is no such key slot: slot={name}"))
-                .with_next_step("list them with: longshore repo key list"));
-        }
-        if slots.len() == 1 {
-            return Err(Error::new(
-                ErrorKind::Usage,
-                format!("this is the last key slot, without it nothing can be read: slot={name}"),
-            )
-            .with_next_step("add another with: longshore repo key add"));
-        }
-        self.store.delete(&key(keys::slot_key(name))?)?;
-        Ok(())
-    }
-
     /// Creates an object on whose being there safety rests, and looks whether it is: a store may acknowledge what it does not keep.
     ///
     /// # Errors
@@ -295,26 +220,4 @@ impl Repository {
             Err(error) => Err(error.into()),
         }
     }
-}
-
-/// No slot is longer.
-const SLOT_BYTES_MAX: u64 = 4096;
-
-fn slot_objects(store: &dyn Store) -> Result<Vec<(RandomName, Bytes)>> {
-    let mut names = Vec::new();
-    list(store, "keys/", |entry| {
-        if let Some(name) = entry.key.as_str().strip_prefix("keys/").and_then(|n| RandomName::from_hex(n).ok()) {
-            names.push((name, entry.key.clone()));
-        }
-        Ok(())
-    })?;
-    let mut out = Vec::with_capacity(names.len().min(limits::SLOTS_MAX));
-    for (name, key) in names.into_iter().take(limits::SLOTS_MAX) {
-        match store.get(&key, SLOT_BYTES_MAX) {
-            Ok(bytes) => out.push((name, bytes)),
-            Err(error) if error.kind() == StoreErrorKind::NotFound => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(out)
 }

@@ -13,6 +13,8 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 const SLOT_TYPE: u8 = 2;
 const SLOT_FIXED_BYTES: usize = 160;
 const SLOT_SUM_BYTES: usize = 32;
+/// Where a slot names its repository.
+const REPOSITORY_AT: usize = 16;
 const KEY_FILE_PREFIX: &str = "longshore-key-1:";
 /// What Argon2id may ask of a reader, in KiB.
 pub const ARGON2_MEMORY_KIB_MAX: u32 = 4 << 20;
@@ -213,6 +215,33 @@ pub fn slot_info(keys: &Keys, slot: RandomName, bytes: &[u8]) -> Result<SlotInfo
     Ok(parsed.info)
 }
 
+/// The repository that a slot says it belongs to; `None` when not even its beginning can be read.
+#[must_use]
+pub fn slot_repository(bytes: &[u8]) -> Option<RepositoryId> {
+    let mut reader = Reader::new(bytes, "key slot");
+    seal::read_head(&mut reader, SLOT_TYPE).ok()?;
+    reader.u32().ok()?;
+    reader.array().ok().map(RepositoryId)
+}
+
+/// Whether a slot has the form of one from its beginning to its end; who wrote it is not known by that.
+#[must_use]
+pub fn is_whole(bytes: &[u8]) -> bool {
+    parse_slot(bytes).is_ok()
+}
+
+/// Whether a slot, whole or cut short, was left by somebody who began to make another repository here: it names that one, and is no
+/// slot of this repository in which just that name is damaged.
+#[must_use]
+pub fn is_left_over(keys: &Keys, slot: RandomName, bytes: &[u8]) -> bool {
+    if slot_repository(bytes).is_none_or(|named| named == keys.repository) {
+        return false;
+    }
+    let mut ours = bytes.to_vec();
+    ours[REPOSITORY_AT..REPOSITORY_AT + keys.repository.0.len()].copy_from_slice(&keys.repository.0);
+    slot_info(keys, slot, &ours).is_err()
+}
+
 /// Opens a slot; `None` when it is for somebody else.
 ///
 /// # Errors
@@ -239,14 +268,6 @@ pub fn open_slot(bytes: &[u8], slot: RandomName, unlock: &Unlock) -> Result<Opti
         return Err(FormatError::corrupt("key slot", "its sum is not that of its bytes"));
     }
     Ok(Some(master))
-}
-
-/// The repository whose key a slot says that it holds.
-///
-/// # Errors
-/// Corrupt, Newer.
-pub fn slot_repository(bytes: &[u8]) -> Result<RepositoryId> {
-    Ok(parse_slot(bytes)?.info.repository)
 }
 
 /// The sum at the end of a slot, by which who holds the master key knows a whole slot without its holder's secret.
@@ -300,6 +321,26 @@ mod tests {
             let mut bad = bytes.clone();
             bad[i] ^= 1;
             assert!(slot_info(&keys(), slot, &bad).is_err(), "byte {i} does not matter");
+        }
+    }
+
+    #[test]
+    fn a_slot_of_a_repository_never_finished_is_no_damaged_slot_of_this_one() {
+        let slot = RandomName([1; 16]);
+        let ours = encode_slot(&keys(), slot, &Unlock::Secret([3; 32]), [5; 32], CHEAP, "").unwrap();
+        let other = Keys::derive(&MasterKey::new([8; 32]), RepositoryId([6; 16]));
+        let left = encode_slot(&other, slot, &Unlock::Secret([3; 32]), [5; 32], CHEAP, "").unwrap();
+        assert_eq!(slot_repository(&left), Some(RepositoryId([6; 16])));
+        for length in 0..=left.len() {
+            assert_eq!(is_left_over(&keys(), slot, &left[..length]), length >= 32, "{length}");
+            assert!(!is_left_over(&keys(), slot, &ours[..length]), "{length}");
+        }
+        for i in 0..ours.len() {
+            for wrong in [0, ours[i] ^ 1] {
+                let mut bad = ours.clone();
+                bad[i] = wrong;
+                assert!(!is_left_over(&keys(), slot, &bad), "byte {i}: damage of ours passes for somebody else's slot");
+            }
         }
     }
 
