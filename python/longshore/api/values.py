@@ -10,6 +10,7 @@ It does not know clocks.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Final, Self
@@ -20,7 +21,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from longshore.errors import InvalidObjectError
 
-__all__ = ["Duration", "Timestamp", "valid_label_value"]
+__all__ = ["Duration", "Timestamp", "parts_of_share", "valid_label_value"]
 
 _TIME: Final = re.compile(
     r"(?P<stem>\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d)(?:\.(?P<fraction>\d{1,9}))?(?P<zone>[Zz]|[+-]\d\d:\d\d)", re.ASCII
@@ -89,6 +90,23 @@ class Timestamp(_WireText):
             except (ValueError, OverflowError):
                 pass
         raise InvalidObjectError(f"not an RFC 3339 time: text={str(self)!r}", "write it as 2026-11-21T09:30:00Z")
+
+
+_PERCENT: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*%")
+
+
+def parts_of_share(text: str) -> int:
+    """Read a share such as `5%`: into how many parts, none of them larger than that, a whole falls.
+
+    Raises:
+        InvalidObjectError: it is no share from 0.01% to 100%.
+    """
+    match = _PERCENT.fullmatch(text.strip())
+    percent = float(match[1]) if match else 0.0
+    if not 0.01 <= percent <= 100:
+        raise InvalidObjectError(f"this is no share: {text!r}", "write for example 5%")
+    # 100/5 must not come to 20.000001.
+    return math.ceil(round(100 / percent, 6))
 
 
 class Duration(_WireText):

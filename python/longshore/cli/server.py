@@ -10,7 +10,7 @@ import click
 
 from longshore.cli.cluster import cluster_command, cluster_options, run_until_signal
 from longshore.cli.options import cache_options
-from longshore.cli.values import SPAN
+from longshore.cli.values import SHARE, SPAN
 from longshore.errors import UsageError
 
 __all__ = ["command"]
@@ -51,6 +51,14 @@ __all__ = ["command"]
     default="168h",
     show_default=True,
     help="How often the newest snapshots of a repository are read back; 0s for never.",
+)
+@click.option(
+    "--default-verify-sample",
+    type=SHARE,
+    metavar="SHARE",
+    default="100%",
+    show_default=True,
+    help="The share of the packs that is read each time, for example 5%; all of them in one round.",
 )
 @click.option(
     "--maintenance",
@@ -95,6 +103,7 @@ def command(
     cache_limit: int | None,
     repo_maintain_frequency: float,
     default_verify_frequency: float,
+    default_verify_sample: int,
     maintenance: str | None,
     deployment: str | None,
     repo_maintenance_job_configmap: str,
@@ -128,6 +137,7 @@ def command(
             deployment=deployment or "",
             maintenance=MaintenanceSettings(
                 verify_frequency=timedelta(seconds=default_verify_frequency),
+                verify_parts=default_verify_sample,
                 config_map=repo_maintenance_job_configmap,
                 keep=keep_latest_maintenance_jobs,
             ),

@@ -5,7 +5,6 @@ Each turns text into a value or says what was expected, as click's own types do;
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Iterable
@@ -15,10 +14,10 @@ import click
 
 from longshore.errors import LongshoreError, UsageError
 
-__all__ = ["BYTES", "COMPRESSION", "SHARE", "SNAPSHOT_PATH", "SPAN", "matcher", "parse_tags", "read_patterns"]
+__all__ = ["BYTES", "COMPRESSION", "PART", "SHARE", "SNAPSHOT_PATH", "SPAN", "matcher", "parse_tags", "read_patterns"]
 
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?b?)", re.IGNORECASE)
-_PERCENT: Final = re.compile(r"(\d+(?:\.\d+)?)\s*%")
+_PART: Final = re.compile(r"(\d{1,6})/(\d{1,6})")
 _POWERS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 LEVEL_MAX: Final = 19
 
@@ -60,12 +59,25 @@ class _Share(click.ParamType[int]):
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, int):
             return value
-        match = _PERCENT.fullmatch(str(value).strip())
-        percent = float(match[1]) if match else 0.0
-        if not 0.01 <= percent <= 100:
-            self.fail(f"this is no share: {value!r} (write for example 5%)", param, ctx)
-        # So many parts that none is larger than what was asked for; 100/5 must not come to 20.000001.
-        return math.ceil(round(100 / percent, 6))
+        from longshore.api.values import parts_of_share
+
+        try:
+            return parts_of_share(str(value))
+        except LongshoreError as error:
+            self.fail(f"{error.message} ({error.next_step})", param, ctx)
+
+
+class _Part(click.ParamType[tuple[int, int]]):
+    name = "part"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        match = _PART.fullmatch(str(value).strip())
+        part, parts = (int(match[1]), int(match[2])) if match else (0, 0)
+        if part >= parts:
+            self.fail(f"this is no part: {value!r} (write for example 0/20, the first of twenty)", param, ctx)
+        return part, parts
 
 
 class _Span(click.ParamType[float]):
@@ -103,6 +115,7 @@ class _SnapshotPath(click.ParamType[tuple[str, bytes]]):
 BYTES: Final = _Bytes()
 COMPRESSION: Final = _Compression()
 SNAPSHOT_PATH: Final = _SnapshotPath()
+PART: Final = _Part()
 SHARE: Final = _Share()
 SPAN: Final = _Span()
 

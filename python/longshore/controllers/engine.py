@@ -146,8 +146,8 @@ class _EngineRepository:
     def prune(self) -> Job[datapath.PruneResult]:
         return self._opened.prune(datapath.PruneOptions())
 
-    def verify(self, snapshot_id: str) -> Job[datapath.CheckResult]:
-        return self._opened.verify(snapshot_id, tags_only=True)
+    def verify(self, snapshot_id: str, *, share: tuple[int, int] | None = None) -> Job[datapath.CheckResult]:
+        return self._opened.verify(snapshot_id, tags_only=True, share=share)
 
 
 def store_of(place: Place) -> datapath.StoreSettings:

@@ -437,8 +437,8 @@ class Repository(Protocol):
         """Begin to free what no snapshot needs; no snapshot is deleted."""
         ...
 
-    def verify(self, snapshot_id: str) -> Job[CheckResult]:
-        """Begin to read a snapshot back.
+    def verify(self, snapshot_id: str, *, share: tuple[int, int] | None = None) -> Job[CheckResult]:
+        """Begin to read a snapshot back, or one part of its packs, (part, parts).
 
         Raises:
             SnapshotNotFoundError: there is none, from here or from the job.

@@ -146,6 +146,8 @@ class Server(_Settings):
     """Log records from this level on."""
     maintenance: Literal["job", "server", "off"] = "job"
     """Where maintenance and verification of repositories run: as Jobs made from this Deployment, in the server's pod, or nowhere."""
+    verify_sample: str = Field("100%", pattern=r"^[0-9]+(\.[0-9]+)?%$")
+    """The share of a repository's packs that each verification reads, as 5%: all of them in one round."""
     verify_frequency: str = Field("168h", pattern=r"^([0-9]+(h|m|s))+$")
     """How often the newest snapshots of a repository are read back; 0s for never."""
     maintenance_config_map: str = Field("", pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$")

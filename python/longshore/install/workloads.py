@@ -215,6 +215,7 @@ _SERVER: Final[dict[str, Any]] = {
                             Text("--log-level=%v", (Value("server.logLevel"),)),
                             Text("--maintenance=%v", (Value("server.maintenance"),)),
                             Text("--default-verify-frequency=%v", (Value("server.verifyFrequency"),)),
+                            Text("--default-verify-sample=%v", (Value("server.verifySample"),)),
                             When(
                                 Value("server.maintenanceConfigMap"),
                                 Text("--repo-maintenance-job-configmap=%v", (Value("server.maintenanceConfigMap"),)),

@@ -193,8 +193,9 @@ class FakeRepository:
         self._world.calls.append(("prune", self._place.url))
         return FakeJob(self._prune, self._world)
 
-    def verify(self, snapshot_id):
+    def verify(self, snapshot_id, *, share=None):
         self._world.calls.append(("verify", snapshot_id))
+        self._world.calls.append(("share", share))
         return FakeJob(lambda job: self._verify(job, snapshot_id), self._world)
 
     def _prune(self, job):

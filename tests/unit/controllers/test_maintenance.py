@@ -1,6 +1,7 @@
 """Maintenance by schedule: what is due begins once, what runs is adopted, what ended is recorded once, and what fails is told."""
 
 import itertools
+from datetime import timedelta
 
 import pytest
 from tests.unit.controllers.maintenance_rig import HOUR, NAMESPACE, REPOSITORY, RESTIC, good
@@ -313,6 +314,42 @@ def test_annotation_says_how_often_is_verified(upkeep, annotation, hours, runs):
         upkeep.server.put(REPOSITORY, found, namespace=NAMESPACE)
     upkeep.look()
     assert len(upkeep.jobs()) == runs
+
+
+def shares(upkeep, *endings):
+    """Let verifications come due one after another and end so; gives the share that each was told to read."""
+    found = []
+    for ok in endings:
+        upkeep.clock.advance(25 * HOUR)
+        upkeep.look()
+        job = upkeep.jobs()[-1]
+        args = job["spec"]["template"]["spec"]["containers"][0]["args"]
+        found.append([one.removeprefix("--share=") for one in args if one.startswith("--share=")])
+        upkeep.end(job, ok=ok, text=Outcome(succeeded=ok, message="x").text())
+        upkeep.look()
+    return found
+
+
+def test_each_verification_reads_the_next_share_and_a_failed_one_the_same_again(upkeep):
+    upkeep.repository(maintenanceFrequency="0s")
+    upkeep.restart(verify_frequency=timedelta(days=1), verify_parts=3)
+    assert shares(upkeep, True, True) == [["0/3"], ["1/3"]]
+    # Another server knows whose turn it is.
+    upkeep.restart(verify_frequency=timedelta(days=1), verify_parts=3)
+    assert shares(upkeep, False, True, True) == [["2/3"], ["2/3"], ["0/3"]]
+
+
+def test_map_and_annotation_say_how_much_a_verification_reads(upkeep):
+    upkeep.repository(maintenanceFrequency="0s")
+    upkeep.restart(verify_frequency=timedelta(days=1))
+    assert shares(upkeep, True) == [[]]
+    upkeep.config_map(**{"global": '{"verifySample": "10%"}'})
+    upkeep.restart(verify_frequency=timedelta(days=1), config_map="maintenance")
+    assert shares(upkeep, True) == [["1/10"]]
+    found = upkeep.server.get(REPOSITORY, "shop-default-kopia", namespace=NAMESPACE)
+    found["metadata"]["annotations"] |= {"longshore.io/verify-sample": "50%"}
+    upkeep.server.put(REPOSITORY, found, namespace=NAMESPACE)
+    assert shares(upkeep, True) == [["0/2"]]
 
 
 def test_first_run_is_counted_from_the_objects_creation(upkeep):

@@ -70,6 +70,8 @@ def test_config_map_chooses_nodes_and_resources(upkeep):
         ('{"loadAffinity": {"nodeSelector": {}}}', "loadAffinity"),
         ('{"keepLatestMaintenanceJobs": -1}', "keepLatestMaintenanceJobs"),
         ('{"verifyFrequency": "weekly"}', "verifyFrequency"),
+        ('{"verifySample": "a bit"}', "verifySample"),
+        ('{"verifySample": "0%"}', "verifySample"),
     ],
 )
 def test_config_map_that_cannot_be_read_begins_nothing_and_is_told(upkeep, entry, said):

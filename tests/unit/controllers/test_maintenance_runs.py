@@ -70,6 +70,21 @@ def test_verification_reads_the_newest_of_each_volume(rig, opener, snapshots):
     assert sorted(called(rig, "verify")) == sorted(snapshots)
 
 
+def test_verification_of_a_share_reads_that_and_says_so(rig, opener, snapshots):
+    outcome = perform(
+        Operation.VERIFICATION,
+        opener=opener,
+        location="default",
+        namespace="shop",
+        stop=threading.Event(),
+        share=(3, 20),
+    )
+    assert outcome.succeeded and "part=4/20" in outcome.message
+    assert called(rig, "share") == [(3, 20), (3, 20)]
+    run(opener, Operation.VERIFICATION)
+    assert called(rig, "share")[2:] == [None, None]
+
+
 def test_damage_is_named(rig, opener, snapshots):
     rig.world.damaged.add(snapshots[1])
     outcome = run(opener, Operation.VERIFICATION)

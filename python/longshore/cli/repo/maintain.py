@@ -15,6 +15,7 @@ import click
 
 from longshore.cli.cluster import run_options, run_until_signal
 from longshore.cli.options import cache_options
+from longshore.cli.values import PART
 
 if TYPE_CHECKING:
     from longshore.controllers.maintenance.ledger import Operation, Outcome
@@ -38,6 +39,12 @@ _TERMINATION_LOG: Final = "/dev/termination-log"
     help="Free what no snapshot needs, or read the newest snapshot of each volume back.",
 )
 @click.option(
+    "--share",
+    type=PART,
+    metavar="K/N",
+    help="Verification: read one part of the packs alone; parts are counted from 0, 0/20 to 19/20 are all.",
+)
+@click.option(
     "--result-file",
     metavar="FILE",
     help=f"Where one line of JSON says what came of it.  [default: {_TERMINATION_LOG} where there is one]",
@@ -49,6 +56,7 @@ def command(
     name: str,
     kind: str,
     operation: str,
+    share: tuple[int, int] | None,
     result_file: str | None,
     cache_dir: str | None,
     cache_limit: int | None,
@@ -69,6 +77,7 @@ def command(
             name,
             kind=kind,
             operation=Operation(operation),
+            share=share,
             cache_dir=Path(cache_dir) if cache_dir else None,
             cache_limit_bytes=cache_limit,
             namespace=namespace,
@@ -86,6 +95,7 @@ def _run(
     *,
     kind: str,
     operation: Operation,
+    share: tuple[int, int] | None,
     cache_dir: Path | None,
     cache_limit_bytes: int | None,
     namespace: str,
@@ -121,6 +131,7 @@ def _run(
                     location=found.spec.backup_storage_location,
                     namespace=found.spec.volume_namespace,
                     stop=stop,
+                    share=share,
                 )
             finally:
                 repositories.stop(timeout_seconds=5.0)

@@ -16,7 +16,7 @@ It does not know Jobs or threads (:mod:`.runs`), nor what a run does.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -27,7 +27,7 @@ from longshore.controllers.cluster import ClusterReader, resource_of
 from longshore.controllers.conditions import condition, conditions_of, merged
 from longshore.controllers.maintenance.ledger import ANNOTATION_LEDGER, Ledger, Operation, Outcome, next_due
 from longshore.controllers.maintenance.runs import Run, Runner, RunState
-from longshore.controllers.maintenance.settings import JobSettings, verify_frequency
+from longshore.controllers.maintenance.settings import JobSettings, verify_frequency, verify_parts
 from longshore.controllers.maintenance.shared import MaintenanceSettings, Places, SettingsReader
 from longshore.controllers.maintenance.shown import (
     CONDITION_DUE,
@@ -265,6 +265,11 @@ class MaintenanceController:
         try:
             if settings is None:
                 raise trouble or UsageError("the settings of maintenance cannot be read")
+            if operation is Operation.VERIFICATION:
+                parts = verify_parts(obj, settings, default=self._settings.verify_parts)
+                # A part that failed is read again before the next one.
+                turn = ledger.record(operation).successes % parts
+                settings = replace(settings, share=(turn, parts) if parts > 1 else None)
             # Numbers that are taken although the ledger does not know them, because somebody took it off the object.
             taken = max((run.number for run in self._runner.runs(obj, recorded=ledger.runs)), default=0)
             if taken > ledger.runs:

@@ -107,6 +107,8 @@ class Record:
     """When it failed last, since it last succeeded."""
     failures: int = 0
     """How often since it last succeeded."""
+    successes: int = 0
+    """How often it succeeded; says whose turn it is where each run reads another part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,10 @@ class Ledger:
             at: when it ended.
         """
         before = self.record(operation)
-        now = Record(succeeded=at) if succeeded else replace(before, failed=at, failures=before.failures + 1)
+        if succeeded:  # noqa: SIM108 - one line of both is too long
+            now = Record(succeeded=at, successes=before.successes + 1)
+        else:
+            now = replace(before, failed=at, failures=before.failures + 1)
         runs = self.runs if number is None else max(self.runs, number)
         return Ledger(runs, {**self.records, operation: now})
 
@@ -154,6 +159,7 @@ class Ledger:
                 "succeeded": None if record.succeeded is None else format_time(record.succeeded),
                 "failed": None if record.failed is None else format_time(record.failed),
                 "failures": record.failures,
+                "successes": record.successes,
             }
         return msgspec.json.encode(body).decode()
 
@@ -199,10 +205,16 @@ def next_due(
 def _record(body: object) -> Record:
     if not isinstance(body, dict):
         return Record()
-    failures = body.get("failures")
     return Record(
-        _time(body.get("succeeded")), _time(body.get("failed")), max(failures, 0) if isinstance(failures, int) else 0
+        _time(body.get("succeeded")),
+        _time(body.get("failed")),
+        _count(body.get("failures")),
+        _count(body.get("successes")),
     )
+
+
+def _count(number: object) -> int:
+    return max(number, 0) if isinstance(number, int) else 0
 
 
 def _time(text: object) -> datetime | None:

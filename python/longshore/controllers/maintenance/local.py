@@ -47,7 +47,7 @@ class LocalRunner:
             own = [held.run for (of, _), held in self._held.items() if of == uid]
         return sorted(own, key=lambda run: run.number)
 
-    def begin(self, obj: JsonObject, *, operation: Operation, number: int, settings: JobSettings) -> str:  # noqa: ARG002 - they are for Jobs
+    def begin(self, obj: JsonObject, *, operation: Operation, number: int, settings: JobSettings) -> str:
         """See :class:`longshore.controllers.maintenance.runs.Runner`."""
         spec, key = obj["spec"], (str(obj["metadata"]["uid"]), number)
         name = f"in the server, run {number}"
@@ -61,6 +61,7 @@ class LocalRunner:
                 location=str(spec.get("backupStorageLocation") or ""),
                 namespace=str(spec.get("volumeNamespace") or ""),
                 stop=stop,
+                share=settings.share,
                 clock=self._clock,
             )
             self._end(key, outcome)

@@ -49,6 +49,7 @@ def perform(
     location: str,
     namespace: str,
     stop: threading.Event,
+    share: tuple[int, int] | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> Outcome:
     """Do it.
@@ -57,13 +58,20 @@ def perform(
         location: the repository's storage location.
         namespace: whose volumes it holds.
         stop: set it to have the run end soon.
+        share: (part, parts): a verification reads one part of the packs alone, and looks whether the others are there; None for all.
     """
     started = clock.now()
     _log.info("Begin run", operation=str(operation), location=location, namespace=namespace)
     try:
         repository = opener.readable(location=location, namespace=namespace)
-        work = _prune if operation is Operation.MAINTENANCE else _verify
-        outcome = work(repository, lambda job: _wait(job, stop, clock, operation), started, clock)
+
+        def wait(job: Job[Any]) -> None:
+            _wait(job, stop, clock, operation)
+
+        if operation is Operation.MAINTENANCE:  # noqa: SIM108 - one line of both is too long
+            outcome = _prune(repository, wait, started, clock)
+        else:
+            outcome = _verify(repository, wait, share, started, clock)
     except CancelledError:
         outcome = _failed("the run was stopped before its end; the next one goes on", started, clock)
     except LongshoreError as err:
@@ -114,14 +122,16 @@ def _prune(repository: Repository, wait: _Wait, started: datetime, clock: Clock)
     )
 
 
-def _verify(repository: Repository, wait: _Wait, started: datetime, clock: Clock) -> Outcome:
+def _verify(
+    repository: Repository, wait: _Wait, share: tuple[int, int] | None, started: datetime, clock: Clock
+) -> Outcome:
     # The listing is oldest first: the last of each source stays.
     newest = {one.source: one.id for one in repository.snapshots()}
     unreadable = repository.status().snapshots_damaged
     errors, size, seconds, hurt, verified = 0, 0, 0.0, list[str](), 0
     for snapshot_id in newest.values():
         try:
-            job = repository.verify(snapshot_id)
+            job = repository.verify(snapshot_id, share=share)
             wait(job)
             result = job.result()
         except SnapshotNotFoundError:
@@ -148,7 +158,12 @@ def _verify(repository: Repository, wait: _Wait, started: datetime, clock: Clock
             "see what is hurt with longshore repo check, put right what can be with longshore repo repair, and back these volumes up again"
         )
     else:
-        message = f"snapshots were read back: snapshots={verified}, bytes={size}"
+        what = (
+            "snapshots were read back"
+            if share is None
+            else f"a part of the snapshots was read back: part={share[0] + 1}/{share[1]}"
+        )
+        message = f"{what}{':' if share is None else ','} snapshots={verified}, bytes={size}"
     return Outcome(
         succeeded=not hurt and not unreadable, message=message, started=started, ended=clock.now(), figures=figures
     )

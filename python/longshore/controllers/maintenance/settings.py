@@ -7,8 +7,10 @@ The config map (named by `--repo-maintenance-job-configmap`) has an entry `globa
     keepLatestMaintenanceJobs  how many ended Jobs of a repository stay to be looked at
     priorityClassName, podLabels, podAnnotations    in `global` alone, as Velero has it
     verifyFrequency            ours: how often snapshots are read back, 0s for never; Velero leaves it aside
+    verifySample               ours: the share of the packs that is read each time, as 5%; all of them in one round
 
-What a repository's own entry says goes before `global`; its annotation `longshore.io/verify-frequency` goes before both.
+What a repository's own entry says goes before `global`; its annotations `longshore.io/verify-frequency` and
+`longshore.io/verify-sample` go before both.
 
 Promises: an entry that cannot be read is an error that names map, entry and field: a Job must not run where its operator forbade it because of a slip.
 
@@ -25,12 +27,21 @@ from typing import Any, Final
 import msgspec
 
 from longshore.api.model import JsonObject
-from longshore.api.values import Duration
+from longshore.api.values import Duration, parts_of_share
 from longshore.errors import InvalidObjectError, UsageError
 
-__all__ = ["ANNOTATION_VERIFY_FREQUENCY", "JobSettings", "entry_name", "read_settings", "verify_frequency"]
+__all__ = [
+    "ANNOTATION_VERIFY_FREQUENCY",
+    "ANNOTATION_VERIFY_SAMPLE",
+    "JobSettings",
+    "entry_name",
+    "read_settings",
+    "verify_frequency",
+    "verify_parts",
+]
 
 ANNOTATION_VERIFY_FREQUENCY: Final = "longshore.io/verify-frequency"
+ANNOTATION_VERIFY_SAMPLE: Final = "longshore.io/verify-sample"
 _GLOBAL: Final = "global"
 _KEEP: Final = 3
 _KEEP_MAX: Final = 100
@@ -60,6 +71,10 @@ class JobSettings:
     pod_annotations: Mapping[str, str] = field(default_factory=dict)
     verify_frequency: timedelta | None = None
     """None where the map does not say."""
+    verify_parts: int | None = None
+    """How many verifications read everything once; None where the map does not say."""
+    share: tuple[int, int] | None = None
+    """Which part of the packs this very run reads, out of how many; None for all."""
 
 
 def entry_name(*, namespace: str, location: str, type_: str) -> str:
@@ -109,6 +124,21 @@ def verify_frequency(obj: JsonObject, settings: JobSettings, *, default: timedel
         raise _refused(f"annotation={ANNOTATION_VERIFY_FREQUENCY}", "the whole", "it is no span") from err
 
 
+def verify_parts(obj: JsonObject, settings: JobSettings, *, default: int) -> int:
+    """Tell in how many verifications everything is read once; 1 for all of it each time.
+
+    Raises:
+        UsageError: its annotation is no share.
+    """
+    text = ((obj.get("metadata") or {}).get("annotations") or {}).get(ANNOTATION_VERIFY_SAMPLE)
+    if text is None:
+        return default if settings.verify_parts is None else settings.verify_parts
+    try:
+        return parts_of_share(str(text))
+    except InvalidObjectError as err:
+        raise _refused(f"annotation={ANNOTATION_VERIFY_SAMPLE}", "the whole", "it is no share such as 5%") from err
+
+
 def _over(settings: JobSettings, body: dict[str, Any], *, place: str, is_global: bool) -> JobSettings:
     change: dict[str, Any] = {}
     if body.get("loadAffinity"):
@@ -124,6 +154,11 @@ def _over(settings: JobSettings, body: dict[str, Any], *, place: str, is_global:
             change["verify_frequency"] = Duration(str(text)).span
         except InvalidObjectError as err:
             raise _refused(place, "verifyFrequency", "it is no span such as 168h") from err
+    if (text := body.get("verifySample")) is not None:
+        try:
+            change["verify_parts"] = parts_of_share(str(text))
+        except InvalidObjectError as err:
+            raise _refused(place, "verifySample", "it is no share such as 5%") from err
     if is_global:
         if (text := body.get("priorityClassName")) is not None:
             change["priority_class_name"] = _text(text, place, "priorityClassName")

@@ -28,6 +28,8 @@ class MaintenanceSettings:
 
     verify_frequency: timedelta = timedelta(days=7)
     """Zero for never; a config map and annotations go before it."""
+    verify_parts: int = 1
+    """In how many verifications everything is read once; a config map and annotations go before it."""
     runs_max: int = 3
     """How many runs may work at once in the cluster."""
     start_seconds: float = 600.0

@@ -124,6 +124,7 @@ def make_job(
             str(metadata["name"]),
             f"--kind={obj['kind']}",
             f"--operation={operation}",
+            *([] if settings.share is None else [f"--share={settings.share[0]}/{settings.share[1]}"]),
             f"--namespace={namespace}",
             "--log-format=json",
         ],
