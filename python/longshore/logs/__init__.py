@@ -102,8 +102,6 @@ class _First(logging.Handler):
 class Logger:
     """A logger that may be kept in a module: it follows later calls of :func:`configure`. Each method takes a constant message and keyword fields."""
 
-    __slots__ = ("_fields", "_name")
-
     def __init__(self, name: str, fields: dict[str, Any]) -> None:
         self._name = name
         self._fields = fields
