@@ -176,6 +176,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_length_that_was_cut_and_bytes_at_a_place_are_sure_when_synced() {
+        let mut disk = Disk::default();
+        let ops = [
+            Op::Create("t".into()),
+            Op::Sync(String::new()),
+            Op::WriteAt("t".into(), 2, b"cd".to_vec()),
+            Op::WriteAt("t".into(), 0, b"ab".to_vec()),
+            Op::Sync("t".into()),
+            Op::WriteAt("t".into(), 4, b"efgh".to_vec()),
+            Op::Truncate("t".into(), 3),
+        ];
+        ops.iter().for_each(|op| disk.apply(op));
+        assert_eq!(disk.cut(Loss::Nothing).0["t"], b"abc");
+        assert_eq!(disk.cut(Loss::All).0["t"], b"abcd");
+        let left: std::collections::BTreeSet<_> = (0..200).map(|seed| disk.cut(Loss::Some(seed)).0["t"].clone()).collect();
+        assert!(left.contains(&b"abc\0\0\0\0\0".to_vec()), "the length of before it was cut: {left:?}");
+        disk.apply(&Op::Sync("t".into()));
+        assert_eq!(disk.cut(Loss::All).0["t"], b"abc");
+    }
+
+    #[test]
     fn only_what_was_synced_is_sure() {
         let mut disk = Disk::default();
         let ops = [

@@ -16,6 +16,7 @@ pub mod crash;
 pub mod disk;
 pub mod draw;
 pub mod link;
+pub mod making;
 pub mod museum;
 pub mod oracle;
 pub mod portrait;

@@ -186,7 +186,10 @@ impl Process {
     /// # Errors
     /// What the engine says.
     pub fn prune(&self, options: &PruneOptions) -> Result<PruneReport> {
-        prune::run(&self.repository()?, &Arc::new(Job::new()), options)
+        let report = prune::run(&self.repository()?, &Arc::new(Job::new()), options)?;
+        let moved = |row: &&prune::PackRow| row.why == prune::Why::Repacked && row.live_bytes > 0 && is_wasteful(row, options);
+        self.sea.note_moved(report.packs.iter().filter(moved).count() as u64);
+        Ok(report)
     }
 
     /// Deletes a snapshot.
@@ -274,6 +277,16 @@ impl Process {
         Ok(())
     }
 }
+
+/// Whether so much of a pack is dead that it is rewritten for that, not because it is small: head, header and tail, at most
+/// [`PACK_FRAME_BYTES`] of these small packs, count for neither.
+fn is_wasteful(row: &prune::PackRow, options: &PruneOptions) -> bool {
+    let dead = row.size_bytes.saturating_sub(row.live_bytes + PACK_FRAME_BYTES);
+    dead > 0 && dead * 100 >= row.size_bytes * u64::from(options.waste_percent)
+}
+
+/// What of a small pack is not frames.
+const PACK_FRAME_BYTES: u64 = 2 << 10;
 
 /// A session by its digits.
 #[must_use]

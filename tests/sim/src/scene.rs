@@ -18,6 +18,8 @@ use std::sync::Arc;
 pub const BEGIN: u64 = 100 * DAY;
 /// Files of a small volume.
 const FILES: u64 = 6;
+/// Files of a noisy one that have frames of their own.
+const NOISY_FILES: u64 = 3;
 /// Longest file of a small volume, in bytes.
 pub const FILE_BYTES_MAX: u64 = 9000;
 
@@ -52,21 +54,35 @@ pub fn fresh(seed: u64, stage: &Arc<Stage>) -> (Arc<Sea>, Repository) {
 }
 
 impl Scene {
-    /// Makes one.
+    /// Makes one whose small files share frames.
     #[must_use]
     pub fn new(seed: u64) -> Self {
+        Self::with(seed, 0)
+    }
+
+    /// Makes one with files that have frames of their own, so that packs die in part.
+    #[must_use]
+    pub fn noisy(seed: u64) -> Self {
+        Self::with(seed, NOISY_FILES)
+    }
+
+    fn with(seed: u64, noisy_files: u64) -> Self {
         let stage = Stage::alone(BEGIN - 10 * DAY);
         let (sea, repository) = fresh(seed, &stage);
         let mut draw = Draw::new(seed, 1);
         let process = Process::new(&sea, &stage, Birth::quiet(seed + 1)).at_home(&repository);
         let mut volume = Volume::random(&mut draw, FILES, FILE_BYTES_MAX);
+        (0..noisy_files).for_each(|number| volume.put_noise(number, seed + number));
         let mut old = Draw::new(seed, 2);
         let mut made = vec![process.back_up(&volume, "a").expect("a backup")];
         if draw.in_thousand(500) {
             process.prune(&prune_options()).expect("a prune");
         }
-        for _ in 0..=draw.below(3) {
+        for turn in 0..=draw.below(3) {
             stage.advance(DAY);
+            if noisy_files > 0 {
+                volume.put_noise(turn % noisy_files, seed + 100 + turn);
+            }
             volume.live(&mut draw, FILES, FILE_BYTES_MAX);
             volume.live(&mut draw, FILES, FILE_BYTES_MAX);
             made.push(process.back_up(&volume, "a").expect("a backup"));
@@ -82,6 +98,7 @@ impl Scene {
         let mut volumes = Vec::new();
         for _ in 0..2 {
             let mut again = Volume::random(&mut Draw::new(seed, 1), FILES, FILE_BYTES_MAX);
+            (0..noisy_files).for_each(|number| again.put_noise(number, seed + number));
             again.live(&mut old, FILES, FILE_BYTES_MAX);
             volumes.push(again);
         }

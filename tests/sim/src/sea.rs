@@ -8,6 +8,7 @@ use crate::oracle::Ledger;
 use bytes::Bytes;
 use longshore_store::{Key, MemoryStore, Page, Put, Store, StoreError};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 #[derive(Clone, Debug)]
@@ -30,6 +31,8 @@ struct State {
 pub struct Sea {
     objects: MemoryStore,
     state: Mutex<State>,
+    /// Shared by all forks.
+    moved: Arc<AtomicU64>,
 }
 
 impl Sea {
@@ -37,7 +40,7 @@ impl Sea {
     #[must_use]
     pub fn new() -> Arc<Self> {
         let state = State { ledger: None, late: vec![], makers: BTreeMap::new(), fenced: BTreeSet::new() };
-        Arc::new(Self { objects: MemoryStore::new(), state: Mutex::new(state) })
+        Arc::new(Self { objects: MemoryStore::new(), state: Mutex::new(state), moved: Arc::default() })
     }
 
     /// A copy of what is there now, without requests under way.
@@ -45,7 +48,18 @@ impl Sea {
     pub fn fork(&self) -> Arc<Self> {
         let state = self.lock();
         let state = State { ledger: state.ledger.clone(), late: vec![], makers: BTreeMap::new(), fenced: BTreeSet::new() };
-        Arc::new(Self { objects: self.objects.fork(), state: Mutex::new(state) })
+        Arc::new(Self { objects: self.objects.fork(), state: Mutex::new(state), moved: Arc::clone(&self.moved) })
+    }
+
+    /// How often, in this sea and all its forks, a prune moved frames out of a pack for what is dead in it.
+    #[must_use]
+    pub fn moved(&self) -> u64 {
+        self.moved.load(Relaxed)
+    }
+
+    /// A prune did.
+    pub fn note_moved(&self, packs: u64) {
+        self.moved.fetch_add(packs, Relaxed);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

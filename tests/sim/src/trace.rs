@@ -153,6 +153,12 @@ mod tests {
         assert_eq!(read(&format!("ftruncate(4<{file}>, 7) = 0")), Ok(Some(Op::Truncate(".tmp/put".into(), 7))));
         let at = format!("pwrite64(4<{file}>, \"{name}\", 3, 12) = 3");
         assert_eq!(read(&at), Ok(Some(Op::WriteAt(".tmp/put".into(), 12, b"put".to_vec()))));
+        assert_eq!(read(&format!("mkdirat(3<{dir}>, \"{name}\", 0700) = 0")), Ok(Some(Op::MakeDir(".tmp/put".into()))));
+        assert_eq!(read(&format!("unlinkat(3<{dir}>, \"{name}\", 0) = 0")), Ok(Some(Op::Unlink(".tmp/put".into()))));
+        assert_eq!(read(&format!("write(1<{}>, \"{name}\", 3) = 3", hex("/dev/pts/0"))), Ok(Some(Op::Say("put".into()))));
+        assert!(read(&create.replace("|O_EXCL", "")).is_err(), "what is there already may be opened");
+        let elsewhere = create.replace(&file, &hex("/other/put")).replace(&dir, &hex("/other"));
+        assert_eq!(read(&elsewhere), Ok(None));
         assert!(read(&format!("fallocate(4<{file}>, 0, 0, 5) = 0")).is_err());
     }
 }

@@ -26,6 +26,8 @@ pub enum Thing {
 /// Everything below a root (which is not in it), by path.
 pub type Tree = BTreeMap<Vec<u8>, Thing>;
 
+/// As long as the packer wants noise to be that it seals alone.
+const NOISE_BYTES: usize = 33 << 10;
 /// Where the volume lies in its filesystem.
 pub const ROOT: &str = "volume";
 
@@ -82,6 +84,12 @@ impl Volume {
     /// Writes a file anew; `path` has at most one directory.
     pub fn put(&mut self, path: &str, seed: u64, length: usize) {
         self.write(path, &content(seed, length));
+    }
+
+    /// Writes a file that does not compress and is long enough to get a frame of its own.
+    pub fn put_noise(&mut self, number: u64, seed: u64) {
+        // Contents of other seeds may compress.
+        self.put(&format!("noise{number}"), 3 * seed + 1, NOISE_BYTES);
     }
 
     /// Writes a file of one byte many times.
