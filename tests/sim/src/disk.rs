@@ -191,7 +191,7 @@ mod tests {
         assert_eq!(disk.cut(Loss::Nothing).0["t"], b"abc");
         assert_eq!(disk.cut(Loss::All).0["t"], b"abcd");
         let left: std::collections::BTreeSet<_> = (0..200).map(|seed| disk.cut(Loss::Some(seed)).0["t"].clone()).collect();
-        assert!(left.contains(&b"abc\0\0\0\0\0".to_vec()), "the length of before it was cut: {left:?}");
+        assert!(left.contains(b"abc\0\0\0\0\0".as_slice()), "the length of before it was cut: {left:?}");
         disk.apply(&Op::Sync("t".into()));
         assert_eq!(disk.cut(Loss::All).0["t"], b"abc");
     }

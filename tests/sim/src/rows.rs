@@ -22,6 +22,10 @@ const NOISY_SCENES: u64 = 3;
 /// How often prunes moved what is needed out of a pack of which a part is dead.
 const MOVED: &str = "packs moved out of, for what is dead in them";
 
+/// Schedules from this number on are those of the numbers below, begun from scenes with packs that die in part. No row runs them by
+/// itself yet: docs/reliability.md says what some of them show.
+const PARTS: u64 = 1_000_000_000;
+
 /// Whether a seed begins from a scene with packs that die in part. None of tests/sim/seeds.txt does: each stays what it was.
 const fn is_noisy(seed: u64) -> bool {
     matches!(seed % 7, 3 | 5)
@@ -29,6 +33,14 @@ const fn is_noisy(seed: u64) -> bool {
 
 const fn scene_number(seed: u64) -> u64 {
     if is_noisy(seed) { SCENES + seed % NOISY_SCENES } else { seed % SCENES }
+}
+
+/// The scene that a schedule begins from, and the number that it is played by.
+const fn begun(seed: u64) -> (u64, u64) {
+    match seed.checked_sub(PARTS) {
+        Some(seed) => (SCENES + seed % NOISY_SCENES, seed),
+        None => (seed % SCENES, seed),
+    }
 }
 
 fn scene_numbered(number: u64) -> Scene {
@@ -279,6 +291,14 @@ pub fn run(line: &Line, long: bool, share: (u64, u64)) -> Found {
 
 fn one(line: &Line, long: bool, seed: u64, scenes: &[Scene], real: &mut Real, found: &mut Found) -> Result<(), String> {
     let scene = |seed: u64| &scenes[scene_number(seed) as usize];
+    let begin = |seed: u64| {
+        let (number, seed) = begun(seed);
+        (&scenes[number as usize], seed)
+    };
+    let scheduled = |seed: u64, rules: Rules| {
+        let (scene, seed) = begin(seed);
+        schedule::play(scene, seed, rules)
+    };
     match line.row {
         Row::Crash => {
             let before = scene(seed).sea.moved();
@@ -308,16 +328,15 @@ fn one(line: &Line, long: bool, seed: u64, scenes: &[Scene], real: &mut Real, fo
             found.sum("repositories that lost something", tried.lossy);
         }
         Row::Schedule => {
-            let before = scene(seed).sea.moved();
-            let outcome = schedule::play(scene(seed), seed, Rules::default())?;
+            let before = begin(seed).0.sea.moved();
+            let outcome = scheduled(seed, Rules::default())?;
             found.tried += 1;
-            found.sum(MOVED, scene(seed).sea.moved() - before);
+            found.sum(MOVED, begin(seed).0.sea.moved() - before);
             found.sum("store calls", outcome.calls);
             found.sum("commits", outcome.commits);
         }
         Row::Replay => {
-            let [first, second] =
-                [(); 2].map(|()| schedule::play(scene(seed), seed, Rules::default()).map(|o| (o.calls, o.trace)));
+            let [first, second] = [(); 2].map(|()| scheduled(seed, Rules::default()).map(|o| (o.calls, o.trace)));
             if first? != second? {
                 return Err("two runs of one seed differ".to_owned());
             }
@@ -332,7 +351,7 @@ fn one(line: &Line, long: bool, seed: u64, scenes: &[Scene], real: &mut Real, fo
         }
         Row::Rules => {
             let rule = SHOWN[(seed % RULES) as usize];
-            let seen = (0..RULE_SEEDS).find(|seed| schedule::play(scene(*seed), *seed, Rules::without(rule)).is_err());
+            let seen = (0..RULE_SEEDS).find(|seed| scheduled(*seed, Rules::without(rule)).is_err());
             let seen = seen.ok_or_else(|| format!("{rule:?} is not missed in {RULE_SEEDS} schedules"))?;
             found.tried += 1;
             found.sum("schedules until they showed", seen + 1);
@@ -406,6 +425,7 @@ fn power(seeds: impl Iterator<Item = u64>, share: Option<(u64, u64)>, found: &mu
 
 /// The scene from which a seed begins.
 #[must_use]
-pub fn scene_of(seed: u64) -> Scene {
-    scene_numbered(scene_number(seed))
+pub fn scene_of(seed: u64) -> (Scene, u64) {
+    let (number, seed) = begun(seed);
+    (scene_numbered(number), seed)
 }

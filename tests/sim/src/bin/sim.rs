@@ -70,7 +70,8 @@ fn replay(text: &str) -> ExitCode {
     };
     if line.row == Row::Schedule {
         let mut heard = vec![];
-        let outcome = schedule::play_heard(&scene_of(seed), seed, Rules::default(), Some(&mut heard));
+        let (scene, seed) = scene_of(seed);
+        let outcome = schedule::play_heard(&scene, seed, Rules::default(), Some(&mut heard));
         say(&heard.join("\n"));
         say(&format!("{outcome:?}"));
         return ExitCode::from(u8::from(outcome.is_err()));
