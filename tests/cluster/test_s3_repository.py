@@ -540,7 +540,7 @@ def test_no_secret_is_ever_told(place: Place, few: Path, tmp_path: Path, monkeyp
     tokened = replace(good, session_token=token)
     said = io.StringIO()
     # Without the net that hides what callers let slip.
-    monkeypatch.setattr(logs, "_redact_record", lambda _logger, _name, record: record)
+    monkeypatch.setattr(logs.chain, "_redact_record", lambda _logger, _name, record: record)
     logs.configure(level="debug", stream=said)
     datapath.set_log_level("debug")
     try:
