@@ -366,7 +366,9 @@ def test_three_of_ten_requests_fail(place: Place, many: Path, tmp_path: Path) ->
     disturbed = sum(run(f"disturbed-{n}") for n in range(3))
     assert {request.verb for request, _ in place.proxy.struck} >= {"PUT", "GET", "LIST", "DELETE"}
     assert {fault for _, fault in place.proxy.struck} == set(faults)
-    assert disturbed <= 1.6 * undisturbed, (disturbed, undisturbed)
+    # At most 1.6 requests for one when three of ten fail: of these, seven of ten pass. How many chance struck must not decide.
+    passed = disturbed - len(place.proxy.struck)
+    assert passed <= 1.6 * 0.7 * undisturbed, (disturbed, passed, undisturbed)
     place.proxy.forget()
     assert_sound(replace(place, prefix="disturbed-0").open())
 

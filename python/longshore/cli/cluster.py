@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import click
 
-__all__ = ["LOG_LEVELS", "cluster_command", "cluster_options", "run_options", "run_until_signal"]
+__all__ = ["LOG_LEVELS", "cluster_command", "cluster_options", "namespace_option", "run_options", "run_until_signal"]
 
 Function = Callable[..., Any]
 
@@ -140,6 +140,20 @@ def cluster_command(name: str) -> Callable[[Function], click.Command]:
     return decorate
 
 
+def namespace_option(meaning: str) -> Callable[[Function], Function]:
+    """`--namespace`, the one in which Velero and we live; `meaning` is its help."""
+    return click.option(
+        "--namespace",
+        "-n",
+        metavar="NAME",
+        default="velero",
+        envvar="VELERO_NAMESPACE",
+        show_envvar=True,
+        show_default=True,
+        help=meaning,
+    )
+
+
 _LOG_OPTIONS: Final = (
     click.option(
         "--log-format",
@@ -170,16 +184,7 @@ _METRICS_OPTION: Final = click.option(
     help="Where /metrics, /healthz and /readyz are served.",
 )
 _API_OPTIONS: Final = (
-    click.option(
-        "--namespace",
-        "-n",
-        metavar="NAME",
-        default="velero",
-        envvar="VELERO_NAMESPACE",
-        show_envvar=True,
-        show_default=True,
-        help="Where Velero's custom resources live.",
-    ),
+    namespace_option("Where Velero's custom resources live."),
     click.option(
         "--kubeconfig",
         metavar="FILE",

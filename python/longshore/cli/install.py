@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from longshore.cli.cluster import namespace_option
 from longshore.cli.options import output_options
 from longshore.cli.output.sink import Output
 from longshore.errors import UsageError
@@ -21,16 +22,7 @@ __all__ = ["command", "uninstall_command"]
 def _cluster(function: Any) -> Any:
     for option in (
         click.option("--kubeconfig", metavar="FILE", help="How to reach the API server.  [default: KUBECONFIG]"),
-        click.option(
-            "--namespace",
-            "-n",
-            metavar="NAME",
-            default="velero",
-            envvar="VELERO_NAMESPACE",
-            show_envvar=True,
-            show_default=True,
-            help="Where it is installed.",
-        ),
+        namespace_option("Where it is installed."),
     ):
         function = option(function)
     return function

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from click.core import ParameterSource
 
+from longshore.cli.cluster import namespace_option
 from longshore.cli.keys import KeySource, choose
 from longshore.cli.output.sink import JsonOutput, Output, TextOutput
 from longshore.cli.session import Session
@@ -172,16 +173,7 @@ def with_repository(function: Function) -> Function:
 def cluster_session_options(function: Function) -> Function:
     """Add the options that lead to a cluster's repositories."""
     for option in (
-        click.option(
-            "--namespace",
-            "-n",
-            metavar="NAME",
-            default="velero",
-            envvar="VELERO_NAMESPACE",
-            show_envvar=True,
-            show_default=True,
-            help="Where the cluster's Velero lives.",
-        ),
+        namespace_option("Where the cluster's Velero lives."),
         click.option("--context", metavar="NAME", help="A context of the kubeconfig.  [default: its current one]"),
         click.option(
             "--kubeconfig",

@@ -8,6 +8,7 @@ from typing import Final
 
 import click
 
+from longshore.cli.cluster import namespace_option
 from longshore.cli.options import output_options
 from longshore.cli.output import human
 from longshore.cli.output.sink import Output
@@ -31,16 +32,7 @@ _POLL_SECONDS: Final = 2.0
 
 @click.command("status")
 @click.option("--kubeconfig", metavar="FILE", help="How to reach the API server.  [default: KUBECONFIG]")
-@click.option(
-    "--namespace",
-    "-n",
-    metavar="NAME",
-    default="velero",
-    envvar="VELERO_NAMESPACE",
-    show_envvar=True,
-    show_default=True,
-    help="Where Longshore is installed.",
-)
+@namespace_option("Where Longshore is installed.")
 @click.option("--include-namespaces", metavar="NAME,…", default="", help="Volumes of these namespaces only.")
 @click.option(
     "--stale-hours",

@@ -20,6 +20,8 @@ const S3_REQUESTS_MAX: usize = 32;
 /// With how many of them it begins.
 const S3_REQUESTS_FIRST: usize = 8;
 const CALL_RETRY_BUDGET: Duration = Duration::from_secs(30);
+/// Between two tries of such a call: within its budget there are ten at least, so that chance does not spend them.
+const CALL_LONGEST_PAUSE: Duration = Duration::from_secs(3);
 
 pub type Inner = Arc<dyn longshore_store::Store>;
 
@@ -83,7 +85,8 @@ impl Opened {
 
     /// For a call that somebody waits for.
     pub fn for_call(&self, cancelled: &Arc<AtomicBool>) -> Inner {
-        self.retrying(RetrySettings { budget: CALL_RETRY_BUDGET, ..RetrySettings::default() }, cancelled)
+        let settings = RetrySettings { budget: CALL_RETRY_BUDGET, longest_pause: CALL_LONGEST_PAUSE, ..RetrySettings::default() };
+        self.retrying(settings, cancelled)
     }
 
     /// For a job, which may ride out a quarter of an hour.

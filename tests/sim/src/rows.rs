@@ -423,7 +423,7 @@ fn power(seeds: impl Iterator<Item = u64>, share: Option<(u64, u64)>, found: &mu
     Ok(())
 }
 
-/// The scene from which a seed begins.
+/// The scene that a schedule begins from, made anew, and the number that it is played by.
 #[must_use]
 pub fn scene_of(seed: u64) -> (Scene, u64) {
     let (number, seed) = begun(seed);

@@ -316,16 +316,14 @@ impl Prune<'_> {
         }
         let look = self.look(None)?;
         let sizes = self.list_packs()?;
-        let needed: &Usage = &look.counted_frames;
-        let places = super::Places::find(&self.index, &sizes, needed, &self.distrusted, &look.repairs.damaged());
-        let mut lost = places.lost_without(packs);
+        let (needed, damaged) = (&look.counted_frames, look.repairs.damaged());
+        let lost_now =
+            |prune: &Self| super::Places::find(&prune.index, &sizes, needed, &prune.distrusted, &damaged).lost_without(packs);
+        let mut lost = lost_now(self);
         if !lost.is_empty() {
             // The index may have been read long ago, and another prune have moved frames since: the headers say where to.
-            let listed = self.listed_packs();
-            let unknown: Vec<PackName> = sizes.keys().filter(|pack| !listed.contains(pack)).copied().collect();
-            self.index_headers(&unknown, &sizes)?;
-            let places = super::Places::find(&self.index, &sizes, needed, &self.distrusted, &look.repairs.damaged());
-            lost = places.lost_without(packs);
+            self.index_unlisted(&sizes)?;
+            lost = lost_now(self);
         }
         let table = tables.iter().find(|table| look.counts_table(table));
         let object = lost.first().map(PackName::key).or_else(|| table.map(|t| usage_key(*t)));

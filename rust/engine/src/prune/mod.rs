@@ -241,9 +241,7 @@ impl Prune<'_> {
     /// Chunks that a repair missed and somebody has stored again belong to the snapshots that miss them, wherever they lie now.
     fn shelter_what_came_again(&mut self, look: &mut Look, sizes: &HashMap<PackName, u64>) -> Result<()> {
         if look.repairs.want_chunks() {
-            let listed = self.listed_packs();
-            let unknown: Vec<PackName> = sizes.keys().filter(|pack| !listed.contains(pack)).copied().collect();
-            self.index_headers(&unknown, sizes)?;
+            self.index_unlisted(sizes)?;
             look.needed.merge(&look.repairs.found_again(&self.index));
         }
         Ok(())

@@ -47,6 +47,13 @@ impl Prune<'_> {
         Ok(())
     }
 
+    /// Adds all packs that no segment lists, in the order of their names, so that what is asked follows from what is there alone.
+    pub(super) fn index_unlisted(&mut self, sizes: &HashMap<PackName, u64>) -> Result<()> {
+        let listed = self.listed_packs();
+        let unlisted: BTreeSet<PackName> = sizes.keys().filter(|pack| !listed.contains(pack)).copied().collect();
+        self.index_headers(&unlisted.into_iter().collect::<Vec<_>>(), sizes)
+    }
+
     /// Sends a segment, and knows it.
     pub(super) fn put_segment(&mut self, builder: SegmentBuilder) -> Result<()> {
         if builder.is_empty() {
@@ -78,9 +85,7 @@ impl Prune<'_> {
         let damaged: Vec<RandomName> =
             self.index.damaged.iter().map(|(name, _)| *name).filter(|name| !self.replaced.contains(name)).collect();
         if !damaged.is_empty() {
-            let listed = self.listed_packs();
-            let unknown: BTreeSet<PackName> = sizes.keys().filter(|pack| !listed.contains(pack)).copied().collect();
-            self.index_headers(&unknown.into_iter().collect::<Vec<_>>(), sizes)?;
+            self.index_unlisted(sizes)?;
         }
         let stays = |pack: &PackName, size: u64| sizes.get(pack) == Some(&size) && !doomed.contains(pack);
         let stored: Vec<(RandomName, Arc<Segment<SegmentBytes>>)> =
@@ -124,7 +129,7 @@ impl Prune<'_> {
     }
 
     /// Packs whose frames some segment lists.
-    pub(super) fn listed_packs(&self) -> BTreeSet<PackName> {
+    fn listed_packs(&self) -> BTreeSet<PackName> {
         self.index.segments().iter().flat_map(|s| s.packs()).filter(|row| row.size_bytes != 0).map(|row| row.name).collect()
     }
 }

@@ -6,7 +6,7 @@
 //! the repository no longer lists is forgotten when its index is loaded.
 
 use super::eviction;
-use crate::system::{Draft, Log, Named, written_nanos};
+use crate::system::{Draft, Log, Named, touch, written_nanos};
 use longshore_format::id::RepositoryId;
 use longshore_kernels::map::Map;
 use longshore_store::{Key, Store};
@@ -59,6 +59,9 @@ impl Cache {
                     used_bytes += entry.size_bytes;
                     Ok(())
                 });
+                if let Err(error) = touch(&folder) {
+                    tracing::debug!(error = %error, "Cannot say that a cache is in use");
+                }
                 let cache = Self {
                     base: self.base.clone(),
                     limit_bytes: eviction::limit_bytes(base, self.limit_bytes),
@@ -68,7 +71,7 @@ impl Cache {
                     folder: Some(folder),
                 };
                 // What was kept under a larger limit, or by several processes at once.
-                let _ = cache.fits(0);
+                let _ = cache.fits();
                 cache
             }
             Err(error) => {
@@ -89,17 +92,17 @@ impl Cache {
         if let (Some(store), Ok(key)) = (&self.store, Key::new(key)) {
             let size = bytes.len() as u64;
             self.used_bytes.fetch_add(size, Relaxed);
-            if !self.fits(0) || store.put_new(&key, bytes::Bytes::copy_from_slice(bytes)).is_err() {
+            if !self.fits() || store.put_new(&key, bytes::Bytes::copy_from_slice(bytes)).is_err() {
                 self.used_bytes.fetch_sub(size, Relaxed);
             }
         }
     }
 
-    /// Whether all stays within the limit with so many bytes more; others give way for them.
-    fn fits(&self, more_bytes: u64) -> bool {
+    /// Whether all stays within the limit; others give way before it does not.
+    fn fits(&self) -> bool {
         let over = || {
             let used = self.used_bytes.load(Relaxed).saturating_add(self.others_bytes.load(Relaxed));
-            used.saturating_add(more_bytes).saturating_sub(self.limit_bytes)
+            used.saturating_sub(self.limit_bytes)
         };
         if over() > 0
             && self.others_bytes.load(Relaxed) > 0

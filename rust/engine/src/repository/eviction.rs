@@ -16,9 +16,8 @@ pub(super) fn limit_bytes(base: &Path, said_bytes: u64) -> u64 {
     system::filesystem_bytes(base).map_or(said_bytes, |bytes| said_bytes.min(bytes / SHARE_OF_FILESYSTEM))
 }
 
-/// What lies in the folder beside the repository `own`, which was opened just now.
+/// What lies in the folder beside the repository `own`.
 pub(super) fn others_bytes(base: &Path, own: &str) -> u64 {
-    let _ = system::touch(&base.join(own));
     others(base, own).iter().map(|folder| system::size_bytes(folder)).sum()
 }
 

@@ -6,7 +6,7 @@
 //! a new one is made beside it.
 
 use super::slots::SlotObjects;
-use super::{Repository, key};
+use super::{Repository, key, not_kept};
 use crate::error::{Error, ErrorKind, Result};
 use crate::repository::PROGRAM;
 use crate::repository::cache::Cache;
@@ -112,10 +112,7 @@ fn maker(store: &dyn Store) -> Result<RepositoryId> {
     let at = key(config_key(0))?;
     match store.get(&at, limits::RECORD_BYTES_MAX as u64) {
         Ok(bytes) => Ok(read_config_clear(0, &bytes)?.repository),
-        Err(error) if error.kind() == StoreErrorKind::NotFound => {
-            Err(Error::corrupt(format!("the store acknowledged an object and does not have it: object={at}"))
-                .with_next_step("look for faults of the store, then run it again"))
-        }
+        Err(error) if error.kind() == StoreErrorKind::NotFound => Err(not_kept(&at)),
         Err(error) => Err(error.into()),
     }
 }

@@ -49,6 +49,12 @@ pub(crate) fn key(text: impl Into<String>) -> Result<Key> {
     Ok(Key::new(text)?)
 }
 
+/// A put was acknowledged, and a look finds nothing.
+fn not_kept(at: &Key) -> Error {
+    Error::corrupt(format!("the store acknowledged an object and does not have it: object={at}"))
+        .with_next_step("look for faults of the store, then run it again")
+}
+
 /// Calls `visit` with every object under `prefix`, page by page.
 pub(crate) fn list(store: &dyn Store, prefix: &str, mut visit: impl FnMut(&Entry) -> Result<()>) -> Result<()> {
     let mut after: Option<Key> = None;
@@ -191,10 +197,7 @@ impl Repository {
         let at = key(text)?;
         let put = self.store.put_new(&at, bytes)?;
         match self.store.head(&at) {
-            Err(error) if error.kind() == StoreErrorKind::NotFound => {
-                Err(Error::corrupt(format!("the store acknowledged an object and does not have it: object={text}"))
-                    .with_next_step("look for faults of the store, then run it again"))
-            }
+            Err(error) if error.kind() == StoreErrorKind::NotFound => Err(not_kept(&at)),
             Err(error) => Err(error.into()),
             Ok(_) => Ok(put),
         }

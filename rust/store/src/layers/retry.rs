@@ -125,27 +125,41 @@ impl<S: Store> Retry<S> {
             Ok(found) => Ok(found == *body),
             Err(e) => match e.kind() {
                 StoreErrorKind::TooLarge | StoreErrorKind::Truncated => Ok(false),
-                // Gone since: put it again.
-                StoreErrorKind::NotFound => {
-                    Err(StoreError::new(StoreErrorKind::Unavailable, format!("object came and went during a put: key={key}")))
-                }
                 _ => Err(e),
             },
         }
     }
 }
 
+/// To be put again.
+fn came_and_went(key: &Key) -> StoreError {
+    StoreError::new(StoreErrorKind::Unavailable, format!("object came and went during a put: key={key}"))
+}
+
 impl<S: Store> Store for Retry<S> {
     fn put_new(&self, key: &Key, body: Bytes) -> Result<Put, StoreError> {
+        // Once something is seen to be there it stays to be compared, and is not put again: each request more is one more that can fail.
+        let mut there = false;
         self.again(Verb::PutNew, key.as_str(), |failures| {
-            let look = if failures >= LOOK_AFTER_FAILURES { Some(self.inner.head(key)) } else { None };
+            let look = if failures >= LOOK_AFTER_FAILURES && !there { Some(self.inner.head(key)) } else { None };
             let put = match look {
+                None if there => Put::Exists,
                 Some(Ok(_)) => Put::Exists,
                 // The store does not even answer this.
                 Some(Err(e)) if e.is_retryable() => return Err(e),
                 _ => self.inner.put_new(key, body.clone())?,
             };
-            Ok(if put == Put::Exists && failures > 0 && self.is_own(key, &body)? { Put::Created } else { put })
+            if put == Put::Created || failures == 0 {
+                return Ok(put);
+            }
+            there = true;
+            match self.is_own(key, &body) {
+                Ok(own) => Ok(if own { Put::Created } else { Put::Exists }),
+                Err(error) => {
+                    there = error.kind() != StoreErrorKind::NotFound;
+                    Err(if there { error } else { came_and_went(key) })
+                }
+            }
         })
     }
 

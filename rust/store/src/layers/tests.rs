@@ -108,6 +108,21 @@ fn a_put_that_is_refused_unheard_because_it_already_took_effect_ends() {
 }
 
 #[test]
+fn what_was_seen_to_be_there_is_compared_until_it_answers_and_not_put_again() {
+    let memory = MemoryStore::new();
+    let (puts, gets) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let fault = Fault::new(memory, move |call: &Call<'_>| match call.verb {
+        Verb::PutNew if puts.fetch_add(1, Ordering::Relaxed) == 0 => Effect::FailAfter(StoreErrorKind::Unavailable),
+        Verb::Get if gets.fetch_add(1, Ordering::Relaxed) < 6 => Effect::FailBefore(StoreErrorKind::Unavailable),
+        _ => Effect::Pass,
+    });
+    let counts = Arc::new(Counts::default());
+    let store = retry(Count::new(fault, counts.clone())).0;
+    assert_eq!(store.put_new(&key("a"), Bytes::from_static(b"mine")).unwrap(), Put::Created);
+    assert_eq!(counts.requests(), 9, "two puts, and seven comparisons of which the last is answered");
+}
+
+#[test]
 fn only_what_may_pass_is_retried() {
     for kind in [
         StoreErrorKind::NotFound,

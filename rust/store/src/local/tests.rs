@@ -136,6 +136,7 @@ fn long_objects_are_written_past_the_page_cache_whole() {
         let name = key(&format!("packs/{at:02}"));
         assert_eq!(store.put_new(&name, body.clone()).unwrap(), Put::Created);
         let file = std::fs::File::open(folder.path().join(name.as_str())).unwrap();
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Random).unwrap();
         let mut buf = vec![0; size];
         let mut whole = [std::io::IoSliceMut::new(&mut buf)];
         left_in_memory += rustix::io::preadv2(&file, &mut whole, 0, rustix::io::ReadWriteFlags::NOWAIT).unwrap_or(0);
@@ -144,7 +145,8 @@ fn long_objects_are_written_past_the_page_cache_whole() {
             eprintln!("left out: this filesystem does not say what is in memory");
         }
     }
-    assert!(left_in_memory < 1 << 20, "only the short one goes through memory: {left_in_memory}");
+    // All together are 10 MiB; looking may begin a readahead, and find what it brought.
+    assert!(left_in_memory < 2 << 20, "only the short one goes through memory: {left_in_memory}");
 }
 
 #[test]
