@@ -19,7 +19,7 @@ from tests.cluster.node_rig import NODE, ROOT, Cluster, credentials_of, location
 from tests.support.components import ApiServer, S3Server
 from tests.support.processes import ReservedPort
 
-from benches.volume.process import anon_kib
+from benches.volume.process import memory_kib
 
 REPEATS = 5
 FILES, FILE_BYTES = 1000, 10_000
@@ -76,7 +76,7 @@ def start(work: Path) -> dict[str, float]:
             port = ReservedPort()
             agent, took = _start(cluster, port.number)
             seconds.append(took)
-            anon.append(anon_kib(agent.pid) / 1024)
+            anon.append(memory_kib(agent.pid)[0] / 1024)
             rss.append(_rss_kib(agent.pid) / 1024)
             agent.stop()
             port.close()

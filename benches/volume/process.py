@@ -26,7 +26,8 @@ class Cost:
     """What one process took.
 
     Attributes:
-        rss_mib: largest resident size, mapped files included.
+        rss_mib: largest resident size of one of its processes, mapped files included. As the kernel keeps it for the program itself:
+            what `wait4` tells begins with the size of us who started it.
         anon_mib: largest anonymous memory.
     """
 
@@ -81,7 +82,7 @@ def run(
     if child.returncode not in allowed:
         tail = log.read_text(errors="replace")[-2000:]
         raise CommandFailedError(f"command failed: exit_code={child.returncode}, command={command}, output={tail}")
-    return Cost(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, anon.peak_kib / 1024)
+    return Cost(wall, usage.ru_utime + usage.ru_stime, anon.resident_kib / 1024, anon.peak_kib / 1024)
 
 
 def _kill(pid: int) -> None:
@@ -92,6 +93,7 @@ def _kill(pid: int) -> None:
 class _Sampler:
     def __init__(self) -> None:
         self.peak_kib = 0
+        self.resident_kib = 0
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -106,7 +108,9 @@ class _Sampler:
 
     def _loop(self, pid: int) -> None:
         while True:
-            self.peak_kib = max(self.peak_kib, sum(map(anon_kib, _family(pid))))
+            found = [memory_kib(one) for one in _family(pid)]
+            self.peak_kib = max(self.peak_kib, sum(anon for anon, _ in found))
+            self.resident_kib = max(self.resident_kib, *(most for _, most in found))
             if self._ended.wait(SAMPLE_SECONDS):
                 return
 
@@ -122,15 +126,18 @@ def _family(pid: int) -> list[int]:
     return found
 
 
-def anon_kib(pid: int) -> int:
-    """Anonymous memory of a process, in KiB; 0 when it is gone."""
+def memory_kib(pid: int) -> tuple[int, int]:
+    """Anonymous memory of a process now and its largest resident size so far, in KiB; zeros when it is gone."""
+    anon = most = 0
     try:
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("RssAnon:"):
-                return int(line.split()[1])
+                anon = int(line.split()[1])
+            elif line.startswith("VmHWM:"):
+                most = int(line.split()[1])
     except OSError:
         pass
-    return 0
+    return anon, most
 
 
 def settle() -> None:

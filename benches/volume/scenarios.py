@@ -25,6 +25,7 @@ from typing import Any
 from tests.oracle.compare import compare
 
 from benches.volume import data, keep
+from benches.volume.disk import Disk
 from benches.volume.keep import Keep, Run, Setting
 from benches.volume.peers import PEERS, Contender, binary
 from benches.volume.process import Cost, conditions, settle
@@ -33,8 +34,7 @@ from benches.volume.s3 import SlowBucket
 
 OURS = "longshore"
 LIMIT = "limit"
-# ext4 passes over inodes that were freed less than a minute ago, one by one: what is restored right after a large tree was removed would pay
-# for the removal.
+# Where no filesystem can be made for a restore (disk.py).
 REST_SECONDS = 65
 _MANY_FILES = 1_000
 _SHORT_SECONDS = 60.0
@@ -69,6 +69,7 @@ class Bench:
     versions: dict[str, str] = field(default_factory=dict)
     idle_mib: dict[str, float] = field(default_factory=dict)
     removed_at: float = 0.0
+    disk: Disk | None = None
     slow: SlowBucket | None = None
 
     @property
@@ -79,7 +80,7 @@ class Bench:
     @property
     def target(self) -> Path:
         """What is restored to."""
-        return self.options.work / "target"
+        return self.options.work / "target" if self.disk is None else self.disk.target
 
     def make(self) -> None:
         """Make the data."""
@@ -92,8 +93,21 @@ class Bench:
         """Tell whoever waits."""
         print(f"{time.strftime('%H:%M:%S')} {self.row.name}: {text}", file=sys.stderr, flush=True)
 
+    def fresh_target(self) -> None:
+        """Take the target away, and make the disk anew that it lies on, where this machine lets us."""
+        self.clear_target()
+        disk = Disk(self.options.work)
+        try:
+            disk.renew(files=self.made.files, size_bytes=self.made.size_bytes)
+            self.disk = disk
+        except OSError as error:
+            self.say(f"restoring beside the source: {error}")
+
     def clear_target(self) -> None:
         """Take the target away."""
+        if self.disk is not None:
+            self.disk.remove()
+            self.disk = None
         if self.target.exists():
             _remove(self.target)
             if self.made.files > _MANY_FILES:
@@ -101,7 +115,7 @@ class Bench:
                 self.removed_at = time.monotonic()
 
     def rest(self) -> None:
-        """Wait until inodes that were freed may be used again; only after many."""
+        """Wait until inodes that were freed may be used again; only after many, and where the target is no disk of its own."""
         wait = self.removed_at + REST_SECONDS - time.monotonic()
         if self.removed_at and wait > 0:
             time.sleep(wait)
@@ -314,10 +328,11 @@ def restore(bench: Bench, group: str, contenders: list[Contender]) -> None:
     _with_repositories(bench, contenders)
 
     def timed(bench: Bench, one: Contender, round_: int) -> list[tuple[str, Cost, dict[str, float]]]:
-        bench.clear_target()
+        bench.fresh_target()
         data.warm(one.repository)
         settle()
-        bench.rest()
+        if bench.disk is None:
+            bench.rest()
         cost = one.restore(bench.target, bench.source)
         return [("restore", cost, checked(bench, one, round_))]
 
@@ -458,6 +473,6 @@ def measure(row: Row, options: Options) -> None:
                     one.remove()
         kept.only(setting)
     finally:
-        for folder in (bench.source, bench.target):
-            if folder.exists():
-                _remove(folder)
+        bench.clear_target()
+        if bench.source.exists():
+            _remove(bench.source)
