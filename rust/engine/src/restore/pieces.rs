@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::repository::ahead::{Underway, Wanted};
 use crate::repository::cursor::is_damage;
 use crate::repository::index::Index;
+use crate::volume::VolumeError;
 use longshore_format::id::{ChunkId, ChunkKind};
 use longshore_format::tree::{Entry, Item, Owner};
 use std::sync::atomic::Ordering::Relaxed;
@@ -93,14 +94,22 @@ pub(super) fn segment(context: &Context, file: &Large, mut pieces: Vec<Piece>) -
     } else {
         reserve(&file.placed, &pieces)?;
     }
+    let mut gather = file.placed.file.gather();
     for piece in pieces {
-        match put(context, &file.placed, piece) {
+        let wrote = put(context, &file.placed, piece, &mut |at, bytes| match &mut gather {
+            Some(gather) => gather.write(at, bytes),
+            None => file.placed.file.write_at(at, bytes),
+        });
+        match wrote {
             Ok(wrote) => {
                 file.written.fetch_or(wrote, Relaxed);
             }
             Err(Trouble::Damaged(error)) if context.options.keep_damaged => file.fail(Trouble::Damaged(error)),
             Err(trouble) => return Err(trouble),
         }
+    }
+    if let Some(gather) = gather {
+        gather.end()?;
     }
     drop(underway);
     Ok(())
@@ -137,7 +146,7 @@ pub(super) fn fill(
         placed.file.set_len(size_bytes)?;
     }
     for piece in pieces {
-        match put(context, placed, piece) {
+        match put(context, placed, piece, &mut |at, bytes| placed.file.write_at(at, bytes)) {
             Ok(_) => {}
             Err(Trouble::Damaged(error)) if context.options.keep_damaged => {
                 damage.get_or_insert(Trouble::Damaged(error));
@@ -150,8 +159,11 @@ pub(super) fn fill(
     unread.map_or(Ok(()), |error| Err(Trouble::Damaged(error)))
 }
 
-/// Puts one item in its place; whether anything was written.
-fn put(context: &Context, placed: &Placed, piece: Piece) -> Tried<bool> {
+/// Writes bytes at an offset.
+type Write<'a> = &'a mut dyn FnMut(u64, &[u8]) -> std::result::Result<(), VolumeError>;
+
+/// Puts one item in its place, bytes by `write`; whether anything was written.
+fn put(context: &Context, placed: &Placed, piece: Piece, write: Write<'_>) -> Tried<bool> {
     context.check()?;
     let (file, offset) = (&placed.file, piece.offset);
     match &piece.item {
@@ -163,7 +175,7 @@ fn put(context: &Context, placed: &Placed, piece: Piece) -> Tried<bool> {
                         "chunk has another length than its file says: chunk={id}"
                     ))));
                 }
-                Ok(file.write_at(offset, chunk)?)
+                Ok(write(offset, chunk)?)
             })??;
             context.job.bytes_moved.fetch_add(*span, Relaxed);
             context.tally.bytes_written.fetch_add(*span, Relaxed);

@@ -242,6 +242,14 @@ pub trait ReadFile: Send + Sync + fmt::Debug {
     fn read_once(&self, offset_bytes: u64, buf: &mut [u8]) -> Result<usize, VolumeError>;
 }
 
+/// Writes to one file by one thread, in growing places. Nothing is written for certain before [`Gather::end`] has succeeded.
+pub trait Gather {
+    /// Takes all of `data`.
+    fn write(&mut self, offset_bytes: u64, data: &[u8]) -> Result<(), VolumeError>;
+    /// Writes what is still held.
+    fn end(self: Box<Self>) -> Result<(), VolumeError>;
+}
+
 /// A regular file, open to write.
 #[allow(clippy::missing_errors_doc, reason = "VolumeErrorKind says it for all")]
 pub trait WriteFile: Send + Sync + fmt::Debug {
@@ -254,6 +262,10 @@ pub trait WriteFile: Send + Sync + fmt::Debug {
     }
     /// Writes all of `data` at an offset; many threads may write different places of one file.
     fn write_at(&self, offset_bytes: u64, data: &[u8]) -> Result<(), VolumeError>;
+    /// Many writes one behind another, where to gather them pays; `None`: [`WriteFile::write_at`] is as good.
+    fn gather(&self) -> Option<Box<dyn Gather + '_>> {
+        None
+    }
     /// Reads back, for a restore in place; returns how much was read.
     fn read_at(&self, offset_bytes: u64, buf: &mut [u8]) -> Result<usize, VolumeError>;
     /// Sets the length; what is added is a hole.

@@ -556,8 +556,14 @@ fn a_large_file_is_written_past_the_page_cache_by_several_threads_at_any_offsets
         for thread in 0..3 {
             let (file, whole, pieces) = (&file, &whole, &pieces);
             scope.spawn(move || {
-                for piece in pieces.iter().skip(thread).step_by(3) {
-                    file.write_at(piece.start as u64, &whole[piece.clone()]).unwrap();
+                // Runs of four, and so each of them begins and ends beside another thread's.
+                for run in pieces.chunks(4).skip(thread).step_by(3) {
+                    let mut gather = file.gather();
+                    for piece in run {
+                        let (at, bytes) = (piece.start as u64, &whole[piece.clone()]);
+                        gather.as_mut().map_or_else(|| file.write_at(at, bytes), |gather| gather.write(at, bytes)).unwrap();
+                    }
+                    gather.map_or(Ok(()), |gather| gather.end()).unwrap();
                 }
             });
         }
@@ -588,6 +594,31 @@ fn a_large_file_is_written_past_the_page_cache_by_several_threads_at_any_offsets
 }
 
 #[test]
+fn a_run_of_writes_may_leave_holes_and_begin_and_end_anywhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut file = open(folder.path()).create_file(b"f").unwrap();
+    file.write_past_cache();
+    let Some(mut gather) = file.gather() else {
+        eprintln!("left out: this filesystem is not written so");
+        return;
+    };
+    let mut expected = vec![0_u8; 5 << 20];
+    for (number, (at, length)) in
+        [(5, 3_000_000), (3_000_005, 1), (3_100_000, 200_001), (3_400_000, 9), (3_400_009, 0), (4 << 20, 1 << 20)]
+            .into_iter()
+            .enumerate()
+    {
+        let bytes: Vec<u8> = (0..length).map(|n: usize| (n * 7 + number + 1) as u8).collect();
+        gather.write(at as u64, &bytes).unwrap();
+        expected[at..at + length].copy_from_slice(&bytes);
+    }
+    gather.end().unwrap();
+    let mut read = vec![0; expected.len() + 1];
+    assert_eq!(file.read_at(0, &mut read).unwrap(), expected.len());
+    assert!(read[..expected.len()] == expected[..]);
+}
+
+#[test]
 fn a_filesystem_that_keeps_everything_in_memory_gets_plain_writes() {
     let Ok(folder) = tempfile::tempdir_in("/dev/shm") else {
         eprintln!("left out: /dev/shm is absent");
@@ -597,6 +628,7 @@ fn a_filesystem_that_keeps_everything_in_memory_gets_plain_writes() {
     file.write_past_cache();
     let bytes = vec![5; 300_001];
     file.reserve(3, bytes.len() as u64).unwrap();
+    assert!(file.gather().is_none(), "nothing is gained by it there");
     file.write_at(3, &bytes).unwrap();
     let mut read = vec![0; bytes.len()];
     assert_eq!(file.read_at(3, &mut read).unwrap(), bytes.len());

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use super::direct::{self, Direct};
 use super::sys::{error, refusal, retry, stat_fd};
 use super::{meta, read};
-use crate::volume::{Loss, Metadata, VolumeError, VolumeErrorKind, WriteFile};
+use crate::volume::{Gather, Loss, Metadata, VolumeError, VolumeErrorKind, WriteFile};
 
 /// Zeros written at a time where the filesystem cannot make them itself.
 static ZEROS: [u8; 65_536] = [0; 65_536];
@@ -39,21 +39,6 @@ impl LinuxWriteFile {
     }
 }
 
-impl LinuxWriteFile {
-    fn write_plain(&self, offset_bytes: u64, data: &[u8]) -> Result<(), VolumeError> {
-        let mut written = 0;
-        while let Some(rest) = data.get(written..).filter(|rest| !rest.is_empty()) {
-            let at =
-                offset_bytes.checked_add(written as u64).ok_or_else(|| refusal("write file", VolumeErrorKind::Unsupported))?;
-            match retry(|| rustix::io::pwrite(&self.fd, rest, at)).map_err(|errno| error("write file", errno))? {
-                0 => return Err(refusal("write file", VolumeErrorKind::Io)),
-                step => written += step,
-            }
-        }
-        Ok(())
-    }
-}
-
 impl WriteFile for LinuxWriteFile {
     fn write_past_cache(&mut self) {
         self.direct = Direct::open(self.fd.as_fd());
@@ -67,10 +52,21 @@ impl WriteFile for LinuxWriteFile {
     }
 
     fn write_at(&self, offset_bytes: u64, data: &[u8]) -> Result<(), VolumeError> {
-        match &self.direct {
-            Some(direct) => direct.write_at(offset_bytes, data, |at, part| self.write_plain(at, part)),
-            None => self.write_plain(offset_bytes, data),
+        let mut written = 0;
+        while let Some(rest) = data.get(written..).filter(|rest| !rest.is_empty()) {
+            let at =
+                offset_bytes.checked_add(written as u64).ok_or_else(|| refusal("write file", VolumeErrorKind::Unsupported))?;
+            match retry(|| rustix::io::pwrite(&self.fd, rest, at)).map_err(|errno| error("write file", errno))? {
+                0 => return Err(refusal("write file", VolumeErrorKind::Io)),
+                step => written += step,
+            }
         }
+        Ok(())
+    }
+
+    fn gather(&self) -> Option<Box<dyn Gather + '_>> {
+        let direct = self.direct.as_ref()?;
+        Some(Box::new(direct.gather(|at, part: &[u8]| self.write_at(at, part))))
     }
 
     fn read_at(&self, offset_bytes: u64, buf: &mut [u8]) -> Result<usize, VolumeError> {
