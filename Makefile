@@ -37,7 +37,7 @@ RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust -type f \( -name '*.rs' 
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help venv build tools demo test test-rust test-unit test-engine test-scale test-cluster test-image test-node sim sim-long bench bench-quick bench-micro bench-tools gate \
+.PHONY: help venv build tools demo dashboard test test-rust test-unit test-engine test-scale test-cluster test-image test-node sim sim-long bench bench-quick bench-micro bench-tools gate \
 	lint lint-rust lint-python lint-types lint-seam lint-house format crds manifests image image-lock ci lock clean
 
 help: ## This list
@@ -77,6 +77,11 @@ tools-for-tests:
 demo: build ## The whole way of a pod's volume, out and back, before your eyes
 	$(if $(CLUSTER),tests/tools/build.sh)
 	SOURCE="$(SOURCE)" CLUSTER="$(CLUSTER)" $(BIN)/python -m scripts.demo
+
+# Prometheus is Debian's; what is scraped is the work of a real agent and server: scripts/dashboard.
+dashboard: build ## Draw docs/pictures/dashboard.svg: the dashboard's expressions, asked of a real Prometheus; fails when a panel is empty
+	tests/tools/build.sh prometheus
+	$(BIN)/python -m scripts.dashboard docs/pictures/dashboard.svg
 
 # --- tests ---
 

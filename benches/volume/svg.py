@@ -1,7 +1,6 @@
 """Two kinds of pictures as SVG text: lines over two logarithmic axes, and stacked bars.
 
-Written by hand because that is all that the page needs, and a plotting library weighs more than everything else here together. Promises the
-same text for the same numbers, no scripts, no fonts to fetch, labels that do not lie on one another. Knows nothing of backups.
+Promises the same text for the same numbers, no scripts, no fonts to fetch, labels that do not lie on one another. Knows nothing of backups.
 """
 
 from __future__ import annotations
@@ -12,12 +11,10 @@ from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
+from scripts.ink import COLOURS, FONT, GRID, QUIET, text
+
 WIDTH, HEIGHT = 760, 420
 LEFT, RIGHT, TOP, BOTTOM = 74, 150, 74, 56
-# Told apart also by those who see few colours (Okabe and Ito).
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#7a5c00", "#555555", "#56b4e9", "#b2182b", "#8c959f")
-INK, QUIET, GRID = "#24292f", "#57606a", "#d8dee4"
-_STYLE = f'font-family="system-ui, sans-serif" font-size="13" fill="{INK}"'
 _LABEL_STEP = 16
 
 
@@ -45,20 +42,13 @@ def plain(value: float) -> str:
     return f"{value:g}"
 
 
-def _text(
-    x: float, y: float, words: str, *, anchor: str = "start", size: int = 13, colour: str = INK, bold: bool = False
-) -> str:
-    weight = ' font-weight="600"' if bold else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}" fill="{colour}"{weight}>{escape(words)}</text>'
-
-
 def _frame(title: str, subtitle: str, height: int, body: list[str]) -> str:
     head = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" role="img" {_STYLE}>',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" role="img" {FONT}>',
         f"<title>{escape(title)}</title>",
         f'<rect width="{WIDTH}" height="{height}" rx="6" fill="#ffffff"/>',
-        _text(16, 24, title, size=16, bold=True),
-        _text(16, 43, subtitle, size=12, colour=QUIET),
+        text(16, 24, title, size=16, bold=True),
+        text(16, 43, subtitle, size=12, colour=QUIET),
     ]
     return "\n".join([*head, *body, "</svg>", ""])
 
@@ -109,24 +99,24 @@ def lines(
     for mark in _ticks(y_low, y_high):
         y = y_at(mark)
         body.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="{GRID}"/>')
-        body.append(_text(LEFT - 8, y + 4, plain(mark), anchor="end", size=12, colour=QUIET))
+        body.append(text(LEFT - 8, y + 4, plain(mark), anchor="end", size=12, colour=QUIET))
     for mark in _ticks(x_low, x_high):
         x = x_at(mark)
         body.append(
             f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{HEIGHT - BOTTOM}" y2="{HEIGHT - BOTTOM + 5}" stroke="{QUIET}"/>'
         )
-        body.append(_text(x, HEIGHT - BOTTOM + 20, plain(mark), anchor="middle", size=12, colour=QUIET))
+        body.append(text(x, HEIGHT - BOTTOM + 20, plain(mark), anchor="middle", size=12, colour=QUIET))
     body.append(
         f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{HEIGHT - BOTTOM}" y2="{HEIGHT - BOTTOM}" stroke="{QUIET}"/>'
     )
-    body.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 14, x_name, anchor="middle", size=12, colour=QUIET))
-    body.append(_text(16, TOP - 8, y_name, size=12, colour=QUIET))
+    body.append(text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 14, x_name, anchor="middle", size=12, colour=QUIET))
+    body.append(text(16, TOP - 8, y_name, size=12, colour=QUIET))
     if limit:
         y = y_at(limit)
         body.append(
             f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="{QUIET}" stroke-dasharray="5 4"/>'
         )
-        body.append(_text(LEFT + 6, y - 5, f"limit {plain(limit)}", size=12, colour=QUIET))
+        body.append(text(LEFT + 6, y - 5, f"limit {plain(limit)}", size=12, colour=QUIET))
     ends = spread([y_at(line.points[-1][1]) for line in drawn])
     for number, (line, label_y) in enumerate(zip(drawn, ends, strict=True)):
         colour = COLOURS[number % len(COLOURS)]
@@ -141,7 +131,7 @@ def lines(
         body.append(
             f'<path d="M{end_x + 6:.1f},{end_y:.1f} L{WIDTH - RIGHT + 12},{label_y:.1f}" stroke="{GRID}" fill="none"/>'
         )
-        body.append(_text(WIDTH - RIGHT + 16, label_y + 4, line.name, colour=colour, bold=number == 0))
+        body.append(text(WIDTH - RIGHT + 16, label_y + 4, line.name, colour=colour, bold=number == 0))
     return _frame(title, subtitle, HEIGHT, body)
 
 
@@ -160,11 +150,11 @@ def bars(title: str, subtitle: str, unit: str, drawn: Sequence[Bar]) -> str:
             if x + wide > WIDTH - 16:
                 x, y = 16.0, y + 20
             body.append(f'<rect x="{x:.1f}" y="{y - 10:.1f}" width="12" height="12" rx="2" fill="{colours[name]}"/>')
-            body.append(_text(x + 17, y, name, size=12))
+            body.append(text(x + 17, y, name, size=12))
             x += wide
         y += 18
     for bar in drawn:
-        body.append(_text(left - 10, y + thick / 2 + 4, bar.name, anchor="end"))
+        body.append(text(left - 10, y + thick / 2 + 4, bar.name, anchor="end"))
         at = float(left)
         for name, value in bar.parts.items():
             wide = value / widest * (WIDTH - left - right)
@@ -172,6 +162,6 @@ def bars(title: str, subtitle: str, unit: str, drawn: Sequence[Bar]) -> str:
                 f'<rect x="{at:.1f}" y="{y:.1f}" width="{max(wide, 0.5):.1f}" height="{thick}" fill="{colours[name]}"/>'
             )
             at += wide
-        body.append(_text(at + 7, y + thick / 2 + 4, f"{sum(bar.parts.values()):.2f} {unit}", size=12, colour=QUIET))
+        body.append(text(at + 7, y + thick / 2 + 4, f"{sum(bar.parts.values()):.2f} {unit}", size=12, colour=QUIET))
         y += thick + gap
     return _frame(title, subtitle, int(y + 6), body)

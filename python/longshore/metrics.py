@@ -25,6 +25,9 @@ from longshore.errors import UsageError
 __all__ = ["AgentMetrics", "HttpFace", "Probe", "ServerMetrics", "split_address"]
 
 _OBJECTS_MAX: Final = 500
+_KINDS: Final = ("PodVolumeBackup", "PodVolumeRestore")
+_ENDS: Final = ("Completed", "Failed", "Canceled")
+_WHATS: Final = ("total", "read", "stored", "written")
 _LATENCY_BUCKETS: Final = (10.0, 30.0, 60.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 14400.0, 28800.0)
 
 
@@ -102,6 +105,14 @@ class AgentMetrics:
         self._objects: OrderedDict[tuple[str, ...], None] = OrderedDict()
         for gauge in (self._enqueued, self._dequeued):
             gauge.labels(node).set(0)
+        # A counter that is born with its first value hides that value from `increase` and `rate`, so all that can be counted begins at nought.
+        for kind in _KINDS:
+            for phase in _ENDS:
+                self._ended.labels(node, kind, phase)
+            self._files.labels(node, kind)
+            self._lost.labels(node, kind)
+        for what in _WHATS:
+            self._bytes.labels(node, what)
 
     def claimed(self, kind: str, obj: dict[str, Any]) -> None:
         """Count work that began."""
@@ -132,7 +143,7 @@ class AgentMetrics:
         result = getattr(outcome, "result", None)
         if result is None:
             return
-        for what in ("total", "read", "stored", "written"):
+        for what in _WHATS:
             size = getattr(result, f"bytes_{what}", None)
             if isinstance(size, int):
                 self._bytes.labels(self._node, what).inc(size)

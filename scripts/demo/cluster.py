@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import base64
 import os
+import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +27,10 @@ from tests.support.components import ApiServer
 from tests.support.processes import ChildProcess, ReservedPort
 
 from longshore.api.names import (
+    ANNOTATION_PVC_NAME,
     DEFINITIONS,
     LABEL_BACKUP_NAME,
+    LABEL_PVC_UID,
     LABEL_RESTORE_UID,
     POD_VOLUME_BACKUPS,
     POD_VOLUME_RESTORES,
@@ -67,11 +70,13 @@ _IMAGE = "registry.example.com/database:1"
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """A pod that was made: its name and uid, and where its volume lies on the node."""
+    """A pod that was made: its name and uid, where its volume lies on the node, and name and uid of the volume's claim."""
 
     name: str
     uid: str
     volume: Path
+    claim: str
+    claim_uid: str
 
 
 class Cluster:
@@ -83,6 +88,8 @@ class Cluster:
         self.folder = folder
         self.server = server
         """What the server says it is."""
+        self.agent_port = 0
+        """Where the agent serves its metrics, while one runs."""
         self._kubeconfig = kubeconfig
         self._pods_root = folder / "pods"
         self._pods_root.mkdir(mode=0o755)
@@ -125,27 +132,42 @@ class Cluster:
     @contextmanager
     def agent(self) -> Iterator[float]:
         """Run a node agent, ready when the context is entered; gives the seconds that took."""
-        port = ReservedPort()
-        program = ROOT / ".venv" / "bin" / "longshore"
-        command = [
-            str(program),
-            "node-agent",
-            f"--kubeconfig={self._kubeconfig}",
-            f"--namespace={VELERO_NAMESPACE}",
+        started = time.monotonic()
+        options = (
             f"--node-name={NODE}",
             f"--host-pods-root={self._pods_root}",
-            f"--metrics-address=127.0.0.1:{port.number}",
             f"--cache-dir={self.folder / 'cache'}",
+        )
+        with self._running("node-agent", options) as (child, port):
+            self._agent = child
+            self.agent_port = port
+            yield time.monotonic() - started
+
+    @contextmanager
+    def longshore_server(self, *options: str) -> Iterator[int]:
+        """Run `longshore server`, ready when the context is entered; gives the port of its metrics."""
+        with self._running("server", (f"--cache-dir={self.folder / 'server-cache'}", *options)) as (_, port):
+            yield port
+
+    @contextmanager
+    def _running(self, command: str, options: Sequence[str]) -> Iterator[tuple[ChildProcess, int]]:
+        port = ReservedPort()
+        line = [
+            # Beside the interpreter that runs this: the command of the same environment.
+            str(Path(sys.executable).with_name("longshore")),
+            command,
+            f"--kubeconfig={self._kubeconfig}",
+            f"--namespace={VELERO_NAMESPACE}",
+            f"--metrics-address=127.0.0.1:{port.number}",
             "--log-format=json",
             "--log-level=info",
+            *options,
         ]
         env = {"HOME": str(self.folder), "LC_ALL": "C.UTF-8"}
-        started = time.monotonic()
-        child = ChildProcess("longshore node-agent", command, log_path=self.folder / "node-agent.log", env=env)
+        child = ChildProcess(f"longshore {command}", line, log_path=self.folder / f"{command}.log", env=env)
         try:
             child.wait_ready(lambda: _not_ready(port.number), timeout_seconds=_READY_SECONDS)
-            self._agent = child
-            yield time.monotonic() - started
+            yield child, port.number
         finally:
             child.stop(grace_seconds=10.0)
             port.close()
@@ -159,7 +181,7 @@ class Cluster:
             restore_wait: with the init container that Velero's restore adds.
             claim: name of its PVC, made when it is not there.
         """
-        bound = self._claim(claim)
+        bound, claim_uid = self._claim(claim)
         waiting = [{"name": "restore-wait", "image": _IMAGE}] if restore_wait else []
         made = self.client.create(
             PODS,
@@ -183,7 +205,7 @@ class Cluster:
         if restore_wait:
             status["initContainerStatuses"] = [_container("restore-wait", state)]
         self.client.patch(PODS, name, {"status": status}, namespace=APP_NAMESPACE, subresource="status")
-        return Pod(name, uid, folder / "mount")
+        return Pod(name, uid, folder / "mount", claim, claim_uid)
 
     def lose_pod(self, pod: Pod, *, keep_as: Path) -> None:
         """Delete a pod with its volume; what was on it is moved aside, for the comparison alone."""
@@ -208,11 +230,11 @@ class Cluster:
         status = {"phase": "Running", "initContainerStatuses": [_container("restore-wait", ended)]}
         self.client.patch(PODS, pod.name, {"status": status}, namespace=APP_NAMESPACE, subresource="status")
 
-    def _claim(self, name: str) -> str:
-        """Make a PVC that is bound to a PV, unless it is there; gives the PV's name."""
+    def _claim(self, name: str) -> tuple[str, str]:
+        """Make a PVC that is bound to a PV, unless it is there; gives the PV's name and the PVC's uid."""
         try:
             found = self.client.get(PERSISTENT_VOLUME_CLAIMS, name, namespace=APP_NAMESPACE)
-            return str(found["spec"]["volumeName"])
+            return str(found["spec"]["volumeName"]), str(found["metadata"]["uid"])
         except NotFoundError:
             pass
         volume = f"pv-{name}"
@@ -229,7 +251,7 @@ class Cluster:
                 },
             },
         )
-        self.client.create(
+        made = self.client.create(
             PERSISTENT_VOLUME_CLAIMS,
             {
                 "metadata": {"name": name, "namespace": APP_NAMESPACE},
@@ -241,7 +263,7 @@ class Cluster:
                 },
             },
         )
-        return volume
+        return volume, str(made["metadata"]["uid"])
 
     # -- what Velero's server does -----------------------------------------------------------------------------------------------
 
@@ -250,7 +272,12 @@ class Cluster:
         self.client.create(
             PVBS,
             {
-                "metadata": {"name": name, "namespace": VELERO_NAMESPACE, "labels": {LABEL_BACKUP_NAME: name}},
+                "metadata": {
+                    "name": name,
+                    "namespace": VELERO_NAMESPACE,
+                    "labels": {LABEL_BACKUP_NAME: name, LABEL_PVC_UID: pod.claim_uid},
+                    "annotations": {ANNOTATION_PVC_NAME: pod.claim},
+                },
                 "spec": {
                     "node": NODE,
                     "pod": {"kind": "Pod", "namespace": APP_NAMESPACE, "name": pod.name, "uid": pod.uid},

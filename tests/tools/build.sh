@@ -126,10 +126,10 @@ END
   chmod +x "$out"
 }
 
-# Of Debian's prometheus package only the program that judges rules is kept.
-promtool_build() {
-  local out=$1 version=$2
-  debian_unpack prometheus "$version" && mv unpacked/usr/bin/promtool "$out" && rm -rf unpacked
+# Of Debian's prometheus package one program is kept: the one that judges rules, or the server itself.
+prometheus_build() {
+  local out=$1 name=$2 version=$3
+  debian_unpack prometheus "$version" && mv "unpacked/usr/bin/$name" "$out" && rm -rf unpacked
 }
 
 # runc is linked against libseccomp, which every Debian has; the rest of its package is not needed.
@@ -168,7 +168,8 @@ build() {
     borg)       borg_build "$out" "$version" ;;
     valgrind)   valgrind_build "$out" "$version" ;;
     helm)       go_build "$out" helm.sh/helm/v4 "$version" helm.sh/helm/v4/cmd/helm "" ;;
-    promtool)   promtool_build "$out" "$version" ;;
+    promtool|prometheus)
+                prometheus_build "$out" "$name" "$version" ;;
     containerd|containerd-shim-runc-v2|ctr)
                 go_build "$out" github.com/containerd/containerd/v2 "$version" "github.com/containerd/containerd/v2/cmd/$name" \
                   "-X github.com/containerd/containerd/v2/version.Version=v$version" ;;
@@ -192,7 +193,7 @@ component() {
   log=$tools/log/$name-$version.log
   case $name in
     rustic) needs=cargo ;;
-    borg | valgrind | promtool | runc | cni-plugins) needs=dpkg-deb ;;
+    borg | valgrind | promtool | prometheus | runc | cni-plugins) needs=dpkg-deb ;;
   esac
   if [ ! -x "$final" ]; then
     command -v $needs >/dev/null || { echo "$name $version: failed: $needs is not on PATH; install it, then run this again" >&2; return 1; }

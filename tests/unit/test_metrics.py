@@ -63,7 +63,8 @@ def test_a_failure_is_no_success_and_needs_no_outcome():
     metrics.ended("PodVolumeRestore", obj("pvr-1"), phase="Failed", seconds=0.0, outcome=None)
     found = told(registry)
     assert found['longshore_pod_volume_operations_total{kind="PodVolumeRestore",node="node-1",phase="Failed"}'] == "1.0"
-    assert not [name for name in found if "last_success" in name or name.startswith("longshore_volume_bytes")]
+    assert not [name for name in found if "last_success" in name]
+    assert {found[name] for name in found if name.startswith("longshore_volume_bytes_total")} == {"0.0"}
 
 
 def test_series_of_single_objects_are_bounded():

@@ -18,7 +18,13 @@ _MONITOR: Final[dict[str, Any]] = {
     "spec": {
         "selector": {"matchLabels": {"app.kubernetes.io/name": "longshore"}},
         "podMetricsEndpoints": [
-            {"port": "metrics", "path": "/metrics", "interval": Value("monitoring.podMonitor.interval")}
+            # Our own labels `namespace` and `pod` are those of a volume: without honorLabels they would make room for those of the pod that is asked.
+            {
+                "port": "metrics",
+                "path": "/metrics",
+                "interval": Value("monitoring.podMonitor.interval"),
+                "honorLabels": True,
+            }
         ],
     },
 }
