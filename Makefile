@@ -118,7 +118,7 @@ test-node: build ## A real kubelet runs our image in pods and its volumes go out
 	LONGSHORE_NODE_KILLS=$(KILLS) $(BIN)/python -m tests.node.room $(BIN)/python -m pytest tests/node $(ARGS)
 
 # The whole engine under a seed, on a stage where time, disk and store are made up and break: docs/reliability.md.
-sim: ## Break what the engine stands on, in ten thousands of ways: minutes; SEED=schedule:28 replays one, ROW=age runs one row
+sim: ## Break what the engine stands on, in ten thousands of ways: minutes; SEED=schedule:28 replays one, SEED=schedule:0..99 runs many, ROW=age runs one row
 	cargo build --release --locked --quiet --package longshore-sim
 	target/release/sim $(if $(SEED),--seed $(SEED)) $(if $(ROW),--row $(ROW))
 

@@ -357,30 +357,41 @@ fn mark(store: &MemoryStore, repository: &Repository, number: u8, doomed: &Doome
     store.put_new(&Key::new(open_key(name)).unwrap(), bytes.into()).unwrap();
 }
 
-#[test]
-fn two_generations_never_take_both_copies_and_a_table_that_is_needed_again_stays() {
+/// Packs with what is needed of them copied into others, as a prune that died leaves it.
+struct Copied {
+    base: Arc<MemoryStore>,
+    repository: Repository,
+    snapshot: SessionId,
+    old: Vec<PackName>,
+    new: Vec<PackName>,
+}
+
+fn copied() -> Copied {
     let folder = tempfile::tempdir().unwrap();
     let (base, repository) = memory();
     fill(folder.path(), 0..2);
     backup(&repository, folder.path());
-    // A copy of every pack under another name, as a prune that died leaves it.
     let dies = |call: &Call<'_>| match call.verb == Verb::PutNew && call.key.starts_with("tombstones/") {
         true => Effect::StopBefore,
         false => Effect::Pass,
     };
-    let old: Vec<PackName> =
-        names(&*base, "packs/").iter().map(|n| PackName::from_text(n.strip_prefix("packs/").unwrap()).unwrap()).collect();
+    let packs = || -> Vec<PackName> {
+        names(&*base, "packs/").iter().map(|n| PackName::from_text(n.strip_prefix("packs/").unwrap()).unwrap()).collect()
+    };
+    let old = packs();
     std::fs::remove_file(folder.path().join("f0")).unwrap();
     let first = repository.snapshots().unwrap().0[0].session;
-    let second = backup(&repository, folder.path());
+    let snapshot = backup(&repository, folder.path());
     repository.remove_snapshot(first, "test").unwrap();
     prune(&repository.with_store(Arc::new(Fault::new(Arc::clone(&base), dies))), &small_packs()).unwrap_err();
-    let new: Vec<PackName> = names(&*base, "packs/")
-        .iter()
-        .map(|n| PackName::from_text(n.strip_prefix("packs/").unwrap()).unwrap())
-        .filter(|n| !old.contains(n) && n.session != second)
-        .collect();
+    let new: Vec<PackName> = packs().into_iter().filter(|n| !old.contains(n) && n.session != snapshot).collect();
     assert!(!new.is_empty());
+    Copied { base, repository, snapshot, old, new }
+}
+
+#[test]
+fn two_generations_never_take_both_copies_and_a_table_that_is_needed_again_stays() {
+    let Copied { base, repository, snapshot: second, old, new } = copied();
     let table = repository.snapshots().unwrap().0[0].snapshot.usage[0];
     let keep_all = |rules| PruneOptions { waste_percent: 100, rules, ..PruneOptions::default() };
     for (rule, one, other) in [
@@ -397,6 +408,62 @@ fn two_generations_never_take_both_copies_and_a_table_that_is_needed_again_stays
             assert_eq!(whole(&store).unwrap(), [second], "{rule:?}");
         }
     }
+}
+
+/// A prune knows of no frame that another one moved since: what it takes for empty may be the copy that stays.
+#[test]
+fn a_pack_that_no_segment_lists_is_asked_what_it_holds_before_it_goes() {
+    let Copied { base, repository, snapshot, old, new } = copied();
+    for name in names(&*base, "index/") {
+        let bytes = base.get(&Key::new(name.as_str()).unwrap(), 1 << 20).unwrap();
+        let id = RandomName::from_hex(name.strip_prefix("index/").unwrap()).unwrap();
+        let payload = longshore_format::index::open_segment(repository.keys(), id, &bytes, &mut Codec::new().unwrap()).unwrap();
+        let segment = longshore_format::index::Segment::new(payload).unwrap();
+        if segment.packs().any(|row| row.size_bytes != 0 && new.contains(&row.name)) {
+            base.delete(&Key::new(name).unwrap()).unwrap();
+        }
+    }
+    let (one, other) = (Doomed { packs: old, tables: vec![] }, Doomed { packs: new.clone(), tables: vec![] });
+    let decision =
+        one.encode(repository.keys(), Role::Decision, RandomName([1; 16]), [9; 32], &mut Codec::new().unwrap()).unwrap();
+    let key = Key::new(Role::Decision.key(RandomName([1; 16]))).unwrap();
+    for (rules, is_safe) in [(Rules::default(), true), (Rules::without(Rule::KnownPacks), false)] {
+        let options = PruneOptions { waste_percent: 100, rules, ..PruneOptions::default() };
+        // Who knew where the frames lie now decided that the old packs go; this prune decides over the new ones.
+        let store = Arc::new(base.fork());
+        mark(&store, &repository, 1, &one);
+        store.put_new(&key, decision.clone().into()).unwrap();
+        mark(&store, &repository, 2, &other);
+        let outcome = prune(&open(Arc::<MemoryStore>::clone(&store)).unwrap(), &options);
+        // Without the rule the last look before deleting finds it, and nothing is deleted.
+        assert_eq!(outcome.is_ok(), is_safe, "{outcome:?}");
+        assert_eq!(whole(&store).unwrap(), [snapshot]);
+        // The same while it chooses candidates: what lies in a tombstone besides, and nowhere else, is none.
+        let store = Arc::new(base.fork());
+        mark(&store, &repository, 1, &one);
+        let options = PruneOptions { dry_run: true, ..options };
+        let report = prune(&open(Arc::<MemoryStore>::clone(&store)).unwrap(), &options).unwrap();
+        let goes = report.packs.iter().any(|row| new.contains(&row.name) && row.why.goes());
+        assert_eq!(!goes, is_safe, "{report:?}");
+    }
+}
+
+/// What was born in a pack is taken to lie there, header or not; a proof it is not, however often it is asked.
+#[test]
+fn a_pack_whose_header_is_damaged_is_no_proof_of_what_was_born_in_it() {
+    let Copied { base, repository, snapshot, old, new } = copied();
+    for pack in &old {
+        let key = Key::new(pack.key()).unwrap();
+        let mut bytes = base.get(&key, 1 << 30).unwrap().to_vec();
+        *bytes.last_mut().unwrap() ^= 1;
+        base.delete(&key).unwrap();
+        base.put_new(&key, bytes.into()).unwrap();
+    }
+    mark(&base, &repository, 1, &Doomed { packs: new, tables: vec![] });
+    let ends = |call: &Call<'_>| if call.number > 5000 { Effect::StopBefore } else { Effect::Pass };
+    let options = PruneOptions { waste_percent: 100, ..PruneOptions::default() };
+    prune(&repository.with_store(Arc::new(Fault::new(Arc::clone(&base), ends))), &options).unwrap();
+    assert_eq!(whole(&base).unwrap(), [snapshot]);
 }
 
 #[test]

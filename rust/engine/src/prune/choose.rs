@@ -129,7 +129,7 @@ impl Places {
 
     /// The packs among `may` whose needed frames all lie in packs that are neither in `off` nor chosen.
     ///
-    /// Those with the least to lose are chosen first, so that of two packs with the same frame the fuller one stays.
+    /// One whose frames are not known counts as if it held none: who lets it in answers for that ([`super::Prune::choose`]). Those with the least to lose are chosen first, so that of two packs with the same frame the fuller one stays.
     pub(super) fn choose(&self, may: impl Fn(&Row) -> bool, off: &HashSet<PackName>) -> Choice {
         let mut order: Vec<u32> = (0..self.rows.len() as u32).filter(|at| may(&self.rows[*at as usize])).collect();
         order.sort_unstable_by_key(|at| {
@@ -172,19 +172,19 @@ impl Places {
         choice
     }
 
-    /// Needed frames that would lie nowhere without `packs`.
-    pub(super) fn lost_without(&self, packs: &BTreeSet<PackName>) -> Vec<PackName> {
+    /// Packs among those that go with needed frames that lie in no known pack that stays.
+    pub(super) fn lost_without(&self, goes: impl Fn(&PackName) -> bool) -> Vec<PackName> {
         let mut lost = Vec::new();
         let mut by_row: HashMap<u32, u32> = HashMap::new();
         for holders in self.shared.values() {
-            if holders.iter().any(|h| !packs.contains(&self.rows[*h as usize].name)) {
+            if holders.iter().any(|h| !goes(&self.rows[*h as usize].name)) {
                 for h in holders {
                     *by_row.entry(*h).or_default() += 1;
                 }
             }
         }
         for (at, row) in self.rows.iter().enumerate() {
-            if packs.contains(&row.name) && row.live_frames > by_row.get(&(at as u32)).copied().unwrap_or(0) {
+            if goes(&row.name) && row.live_frames > by_row.get(&(at as u32)).copied().unwrap_or(0) {
                 lost.push(row.name);
             }
         }

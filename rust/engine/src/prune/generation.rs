@@ -3,7 +3,6 @@
 //! Promises the order of docs/format.md chapter 12: who has looked may delete only what the one decision of the generation names,
 //! and a tombstone goes only when that is gone. What was torn or lost on the way ends in an empty decision, which deletes nothing.
 
-use super::choose::Row;
 use super::report::Why;
 use super::{Prune, Rule, Sight, look};
 use crate::error::{Error, Result};
@@ -209,16 +208,8 @@ impl Prune<'_> {
             return Ok(None);
         }
         let mine: HashSet<PackName> = tombstone.packs.iter().copied().collect();
-        let packs = loop {
-            let off = if self.keeps(Rule::OtherTombstones) { sight.tombstoned() } else { mine.clone() };
-            let may = |row: &Row| mine.contains(&row.name);
-            let choice = sight.places.choose(may, &off);
-            if self.prove(&choice.proofs, &sight.sizes)? {
-                break choice.packs;
-            }
-            sight.places = self.places(&sight.look, &sight.sizes)?;
-            self.refuse_missing(sight)?;
-        };
+        let off = if self.keeps(Rule::OtherTombstones) { sight.tombstoned() } else { mine.clone() };
+        let packs = self.choose(sight, |row| mine.contains(&row.name), &off)?;
         let tables: Vec<UsageName> = match self.keeps(Rule::DoomedTables) {
             true => tombstone.tables.iter().filter(|table| !sight.look.names_table(table)).copied().collect(),
             false => tombstone.tables.clone(),
@@ -317,13 +308,14 @@ impl Prune<'_> {
         let look = self.look(None)?;
         let sizes = self.list_packs()?;
         let (needed, damaged) = (&look.counted_frames, look.repairs.damaged());
-        let lost_now =
-            |prune: &Self| super::Places::find(&prune.index, &sizes, needed, &prune.distrusted, &damaged).lost_without(packs);
-        let mut lost = lost_now(self);
-        if !lost.is_empty() {
-            // The index may have been read long ago, and another prune have moved frames since: the headers say where to.
+        let find = |prune: &Self| super::Places::find(&prune.index, &sizes, needed, &prune.distrusted, &damaged);
+        let places = find(self);
+        let mut lost = places.lost_without(|pack| packs.contains(pack));
+        if !lost.is_empty() || !look.not_lost(places.missing(needed)).is_empty() {
+            // The index may have been read long ago, and another prune have moved frames since: the headers say where to. Into a pack
+            // that is about to go, perhaps.
             self.index_unlisted(&sizes)?;
-            lost = lost_now(self);
+            lost = find(self).lost_without(|pack| packs.contains(pack));
         }
         let table = tables.iter().find(|table| look.counts_table(table));
         let object = lost.first().map(PackName::key).or_else(|| table.map(|t| usage_key(*t)));

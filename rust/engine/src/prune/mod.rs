@@ -395,33 +395,49 @@ impl Prune<'_> {
     /// The candidates of this run: what may go into its own tombstone.
     fn candidates(&mut self, sight: &mut Sight) -> Result<(BTreeSet<PackName>, BTreeSet<UsageName>)> {
         let sheltered = sight.look.sheltered();
+        let off = sight.tombstoned();
+        let stuck: HashSet<PackName> =
+            sight.generations.iter().filter(|g| g.is_stuck()).flat_map(Generation::packs).copied().collect();
+        let may = |row: &Row| !sheltered.contains(&row.name.session) && (!off.contains(&row.name) || stuck.contains(&row.name));
+        let mut packs = self.choose(sight, may, &off)?;
+        // A session that began after the sessions were listed and ended before: its snapshot came after the look.
         let mut orphans: BTreeMap<SessionId, bool> = BTreeMap::new();
+        for session in packs.iter().map(|pack| pack.session).collect::<BTreeSet<_>>() {
+            let is_new = !sight.look.has_ended(&session) && look::has(self.repository, &format!("snapshots/{session}"))?;
+            orphans.insert(session, is_new);
+        }
+        packs.retain(|pack| !orphans.get(&pack.session).is_some_and(|is_new| *is_new));
+        Ok((packs.into_iter().take(DOOMED_NAMES_MAX / 2).collect(), self.dead_tables(sight)?))
+    }
+
+    /// The packs among `may` that can go, because what is needed of them lies also in packs outside `off` that stay: proven.
+    ///
+    /// What lies in a pack has to be known for that. One that no segment lists may hold, moved there by another prune, the only copy
+    /// that stays: it is asked for its header. Where that cannot be read it goes only when nothing at all depends on what is `off`.
+    pub(super) fn choose(
+        &mut self,
+        sight: &mut Sight,
+        may: impl Fn(&Row) -> bool,
+        off: &HashSet<PackName>,
+    ) -> Result<BTreeSet<PackName>> {
+        if self.keeps(Rule::KnownPacks) {
+            let unknown: Vec<PackName> =
+                sight.places.rows.iter().filter(|row| !row.known && may(row)).map(|row| row.name).collect();
+            if !unknown.is_empty() {
+                self.index_headers(&unknown, &sight.sizes)?;
+                sight.places = self.places(&sight.look, &sight.sizes)?;
+            }
+        }
         loop {
-            let off = sight.tombstoned();
-            let stuck: HashSet<PackName> =
-                sight.generations.iter().filter(|g| g.is_stuck()).flat_map(Generation::packs).copied().collect();
-            let may =
-                |row: &Row| !sheltered.contains(&row.name.session) && (!off.contains(&row.name) || stuck.contains(&row.name));
-            let mut choice = sight.places.choose(may, &off);
+            let places = &sight.places;
+            let is_safe = !self.keeps(Rule::KnownPacks)
+                || places.lost_without(|pack| off.contains(pack)).is_empty()
+                    && sight.look.not_lost(places.missing(&sight.look.needed)).is_empty();
+            // A header that does not say what it should proves nothing, whatever was born in its pack.
+            let no_proof: HashSet<PackName> = off.union(&self.distrusted).copied().collect();
+            let choice = places.choose(|row| may(row) && (row.known || is_safe), &no_proof);
             if self.prove(&choice.proofs, &sight.sizes)? {
-                // A session that began after the sessions were listed and ended before: its snapshot came after the look.
-                for pack in choice.packs.clone() {
-                    let session = pack.session;
-                    let is_new = match orphans.get(&session) {
-                        Some(known) => *known,
-                        None => {
-                            let is_new =
-                                !sight.look.has_ended(&session) && look::has(self.repository, &format!("snapshots/{session}"))?;
-                            orphans.insert(session, is_new);
-                            is_new
-                        }
-                    };
-                    if is_new {
-                        choice.packs.remove(&pack);
-                    }
-                }
-                let packs = choice.packs.into_iter().take(DOOMED_NAMES_MAX / 2).collect();
-                return Ok((packs, self.dead_tables(sight)?));
+                return Ok(choice.packs);
             }
             sight.places = self.places(&sight.look, &sight.sizes)?;
             self.refuse_missing(sight)?;

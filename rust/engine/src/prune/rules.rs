@@ -23,6 +23,8 @@ pub enum Rule {
     TombstoneFirst,
     /// A copy counts only when the header of its pack names it.
     HeaderProof,
+    /// What lies in a pack is known before it is chosen.
+    KnownPacks,
     /// Usage tables go by the same generations as packs.
     DoomedTables,
 }

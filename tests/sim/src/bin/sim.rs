@@ -1,7 +1,8 @@
 //! `make sim`: prints the table, and fails when a row falls short.
 //!
 //! Divides each row over as many processes as there are processors, each on a processor of its own: turns are then passed without a word
-//! between two of them. `sim [--long] [--row NAME]` prints the table; `sim --seed NAME:N` replays one seed and prints every call.
+//! between two of them. `sim [--long] [--row NAME]` prints the table; `sim --seed NAME:N` replays one seed and prints every call,
+//! `sim --seed NAME:N..M` runs those from N on before M, and says which fail.
 
 use longshore_engine::prune::Rules;
 use longshore_sim::rows::{Found, Line, Row, TABLE, run, scene_of};
@@ -60,14 +61,23 @@ fn share_of(text: &str, long: bool) -> ExitCode {
 }
 
 fn replay(text: &str) -> ExitCode {
-    let Some((name, Ok(seed))) = text.split_once(':').map(|(name, seed)| (name, seed.parse::<u64>())) else {
-        say("SEED is the name of a row and a number: SEED=schedule:28");
+    let parsed = text.split_once(':').and_then(|(name, seeds)| match seeds.split_once("..") {
+        Some((first, end)) => Some((name, first.parse().ok()?, Some(end.parse().ok()?))),
+        None => Some((name, seeds.parse().ok()?, None)),
+    });
+    let Some((name, seed, end)) = parsed else {
+        say("SEED is the name of a row and a number, or two: SEED=schedule:28, SEED=schedule:28..40");
         return ExitCode::from(2);
     };
     let Some(line) = TABLE.iter().find(|line| line.name == name) else {
         say("no row has this name");
         return ExitCode::from(2);
     };
+    if let Some(end) = end {
+        let found = run(&Line { seeds: [end; 2], ..*line }, line.row == Row::Rot, (seed, 1));
+        say(&found.text());
+        return ExitCode::from(u8::from(!found.violations.is_empty()));
+    }
     if line.row == Row::Schedule {
         let mut heard = vec![];
         let (scene, seed) = scene_of(seed);
