@@ -113,7 +113,7 @@ test-image: build
 
 # A whole node in a room of its own: tests/node/room.py. The images are made outside of it, for in it there is no network.
 test-node: build ## A real kubelet runs our image in pods and its volumes go out and back: as root, minutes
-	tests/tools/build.sh etcd kube-apiserver kubectl versitygw helm && tests/tools/build.sh --set node || [ "$${CI:-}" != true ]
+	tests/tools/build.sh etcd kube-apiserver kubectl versitygw helm velero-1.9.3 && tests/tools/build.sh --set node || [ "$${CI:-}" != true ]
 	$(BIN)/python -m tests.node.images target/node || [ "$${CI:-}" != true ]
 	LONGSHORE_NODE_KILLS=$(KILLS) $(BIN)/python -m tests.node.room $(BIN)/python -m pytest tests/node $(ARGS)
 

@@ -4,7 +4,8 @@ A volume is *safe* when its last success is young enough and nothing failed sinc
 ended did not succeed), *stale*, *never* (nothing backs it up), *left out* (it cannot be, or somebody said so). Volumes that Kubernetes fills by itself hold
 nothing of their own and are not listed; an emptyDir is scratch space unless somebody backs it up, so those that nobody does are only counted.
 
-Promises: what could not be looked at is said and is never counted as safe; the store is not asked.
+Promises: what could not be looked at is said and is never counted as safe; the store is not asked. A success that is dated in the future is not safe, for
+nobody knows how old it is. Of an agent that does not run the node and the reason are told.
 
 It does not know how it is shown.
 """
@@ -12,7 +13,7 @@ It does not know how it is shown.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
@@ -37,11 +38,16 @@ from longshore.kube.resource import (
 )
 from longshore.volumes import check_supported, claim_name_of, filled_by_kubernetes
 
-__all__ = ["Part", "Row", "State", "Survey", "judge", "look", "look_at_installation"]
+__all__ = ["Part", "Row", "State", "Survey", "judge", "look", "look_at_installation", "why_not_ready"]
 
 _RISKS: Final = frozenset({CONDITION_RECOVERY_KEY_MISSING, *FAILED_CONDITIONS.values()})
 _LAST: Final = {"lastMaintenanceTime": "maintained", "lastVerificationTime": "verified"}
 EXCLUDED: Final = "backup.velero.io/backup-volumes-excludes"
+_CLOCKS_APART_SECONDS: Final = 300.0
+"""A success may lie so far in the future: nobody's clock is exact."""
+_PODS_NAMED_MAX: Final = 5
+_TEXT_CHARS_MAX: Final = 300
+_FOREIGN: Final = ("exec format error", "no match for platform")
 
 
 class State(StrEnum):
@@ -127,7 +133,9 @@ def look_at_installation(client: KubeClient, *, namespace: str) -> Survey:
     survey = Survey()
     for resource, name, needed in ((DAEMON_SETS, "node-agent", True), (DEPLOYMENTS, "longshore-server", False)):
         try:
-            survey.parts.append(_workload(client.get(resource, name, namespace=namespace), resource.kind))
+            workload = client.get(resource, name, namespace=namespace)
+            part = _workload(workload, resource.kind)
+            survey.parts.append(part if part.ok else _explained(part, client, workload))
         except NotFoundError:
             if needed:
                 survey.parts.append(Part(resource.kind, name, ok=False, text="it is not there: say longshore install"))
@@ -230,6 +238,9 @@ def _told(row: Callable[..., Row], history: VolumeHistory, *, now: datetime, sta
         state, reason = State.NEVER, f"its first backup {waits}"
     elif age > stale_seconds:
         state, reason = State.STALE, "no newer backup succeeded: see whether its schedule runs"
+    elif age < -_CLOCKS_APART_SECONDS:
+        # How old it is nobody knows, and it would count as young until that day comes.
+        state, reason = State.STALE, f"its last success is dated in the future: set the clock, node={history.node}"
     return row(
         state=state,
         reason=reason,
@@ -278,6 +289,64 @@ def _workload(obj: JsonObject, kind: str) -> Part:
     current = status.get("observedGeneration", 0) >= obj["metadata"].get("generation", 0)
     text = f"{ready} of {wanted} ready" + ("" if current else ", not yet looked at by the cluster")
     return Part(kind, name, ok=current and ready >= wanted > 0, text=text)
+
+
+def _explained(part: Part, client: KubeClient, obj: JsonObject) -> Part:
+    """Add which pods do not run, where and why, as far as pods may be looked at."""
+    chosen = ((obj.get("spec") or {}).get("selector") or {}).get("matchLabels") or {}
+    selector = ",".join(f"{name}={value}" for name, value in sorted(chosen.items()))
+    try:
+        pods = client.list(PODS, namespace=obj["metadata"]["namespace"], label_selector=selector).items
+    except (ApiDeniedError, NotFoundError):
+        return part
+    idle = [
+        f"{(pod.get('spec') or {}).get('nodeName') or pod['metadata']['name']}: {why}"
+        for pod in sorted(pods, key=lambda one: str(one["metadata"]["name"]))
+        if (why := why_not_ready(pod))
+    ]
+    missing = (obj.get("status") or {}).get("desiredNumberScheduled", 0) - len(pods)
+    if missing > 0:
+        name = obj["metadata"]["name"]
+        idle.append(f"no pod on {missing} of the nodes: see kubectl describe daemonset {name}")
+    if len(idle) > _PODS_NAMED_MAX:
+        idle[_PODS_NAMED_MAX:] = [f"and {len(idle) - _PODS_NAMED_MAX} more"]
+    return replace(part, text="; ".join([part.text, *idle]))
+
+
+def why_not_ready(pod: JsonObject) -> str:
+    """Say why a pod is not ready; empty when it is.
+
+    A container that ends again and again waits for its next start with a message about waiting; why it ended is what is told then.
+    """
+    status = pod.get("status") or {}
+    conditions = {one.get("type"): one for one in status.get("conditions") or []}
+    if (conditions.get("Ready") or {}).get("status") == "True":
+        return ""
+    for one in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
+        state, last = one.get("state") or {}, one.get("lastState") or {}
+        ended = state.get("terminated") or last.get("terminated")
+        if ended and not one.get("ready"):
+            said = str(ended.get("message") or "").strip().rpartition("\n")[2]
+            return _shown(f"ended with {ended.get('reason') or 'no reason'}, exit_code={ended.get('exitCode')}", said)
+        if waiting := state.get("waiting"):
+            return _shown(str(waiting.get("reason") or "waits"), str(waiting.get("message") or ""))
+        if "running" in state and not one.get("ready"):
+            return f"it runs and is not ready: see kubectl logs {pod['metadata']['name']}"
+    for name in ("PodScheduled", "Ready"):
+        one = conditions.get(name) or {}
+        if one.get("status") == "False" and one.get("message"):
+            return _shown(str(one.get("reason") or "not ready"), str(one["message"]))
+    return "it has not begun"
+
+
+def _shown(reason: str, said: str) -> str:
+    advice = (
+        "the image is for another processor: name one that has this node's"
+        if any(one in said for one in _FOREIGN)
+        else ""
+    )
+    text = said if len(said) <= _TEXT_CHARS_MAX else f"{said[:_TEXT_CHARS_MAX]}…"
+    return ": ".join(part for part in (reason, text, advice) if part)
 
 
 def _phased(obj: JsonObject, kind: str, good: str) -> Part:

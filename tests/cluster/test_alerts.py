@@ -31,6 +31,8 @@ CASES = [
     ("LongshoreBackupFailed", {f"{FAILED}{{{CLAIM}}}": "1x2 0x60"}, 30, False),
     ("LongshoreBackupStale", {f"{SUCCESS}{{{CLAIM}}}": f"0x{30 * HOUR}"}, 26 * HOUR + 15, True),
     ("LongshoreBackupStale", {f"{SUCCESS}{{{CLAIM}}}": f"0x{30 * HOUR}"}, 26 * HOUR - 5, False),
+    # A success of ten years later, by an agent whose clock was ahead.
+    ("LongshoreBackupStale", {f"{SUCCESS}{{{CLAIM}}}": f"315360000x{30 * HOUR}"}, HOUR, True),
     # A newer success is told by another process.
     (
         "LongshoreBackupStale",

@@ -195,6 +195,22 @@ def test_agent_claims_restores_for_its_node_and_keeps_to_them(policy, admin, ins
     admin.patch_namespaced_custom_object(*VELERO, installed, plural, name, {"status": {"phase": "Failed"}})
 
 
+def test_claim_that_older_definitions_cut_down_to_its_annotation(policy, admin, installed, accounts):
+    """Those of Velero before 1.17 drop the node from a restore's status: the annotation that the claim writes too is held against the node then."""
+    agent, other = policy, accounts(node="elsewhere")
+    plural, name = make(admin, installed, pvr())
+
+    def patch(node, **status):
+        return {"metadata": {"annotations": {"longshore.io/node": node}}, "status": status}
+
+    assert refused(lambda: agent.patch(plural, name, patch("elsewhere", phase="InProgress"))) == "policy"
+    assert refused(lambda: agent.patch(plural, name, patch("elsewhere"))) == "policy"
+    assert refused(lambda: agent.patch(plural, name, patch(NODE, phase="InProgress"))) == "no"
+    assert refused(lambda: agent.patch(plural, name, {"status": {"phase": "Completed"}})) == "no"
+    assert refused(lambda: other.patch(plural, name, {"status": {"phase": "Failed"}})) == "policy"
+    assert refused(lambda: other.patch(plural, name, patch("elsewhere", phase="Failed"))) == "policy"
+
+
 def test_agent_makes_its_own_lease_and_one_secret(policy, installed):
     agent = policy
 

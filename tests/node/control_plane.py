@@ -8,10 +8,11 @@ Does not know: kubelet, containerd, longshore.
 
 import subprocess
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 from tests.support.api_server import ApiServer
-from tests.support.pki import write_private
+from tests.support.pki import Authority, write_private
 from tests.support.processes import ChildProcess
 from tests.support.tools import require_tool
 
@@ -20,6 +21,8 @@ __all__ = ["NODE_ADDRESS", "ControlPlane"]
 NODE_ADDRESS = "10.99.0.1"
 _SERVICE_ADDRESS, _SERVICE_PORT = "10.96.0.1", 443
 _STOP_GRACE_SECONDS = 10.0
+# A process whose clock is ten years off still finds certificates valid, and one whose clock is a century off does not.
+_VALID_AROUND_NOW = timedelta(days=50 * 365)
 
 
 class _ClusterApiServer(ApiServer):
@@ -39,6 +42,7 @@ class ControlPlane:
             folder / "api",
             address=NODE_ADDRESS,
             port=_SERVICE_PORT,
+            authority=Authority(around_now=_VALID_AROUND_NOW),
             extra_args=[
                 f"--client-ca-file={pki / 'ca.crt'}",
                 f"--kubelet-certificate-authority={pki / 'ca.crt'}",

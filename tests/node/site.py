@@ -4,12 +4,15 @@ Promises: everything is asked through kubectl and the longshore command; what Ve
 with the objects' own words and the agent's log when something does not come true. Knows the node and what the command is called, and nothing of how it works.
 """
 
+import contextlib
+import copy
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -154,15 +157,18 @@ class Site:
     def backup(self, name: str, pod: dict[str, str], volume: str, **spec: Any) -> None:
         """Ask for a backup, as Velero's server would."""
         body = velero_asks.backup(name, pod, volume=volume, node=NODE, **spec)
-        body["metadata"]["namespace"] = NAMESPACE
-        self.apply(body)
+        self._ask(body)
 
     def restore(self, name: str, pod: dict[str, str], volume: str, snapshot: str, **how: Any) -> None:
         """Ask for a restore, as Velero's server would."""
         body = velero_asks.restore(name, pod, volume=volume, snapshot=snapshot, **how)
-        body["metadata"]["namespace"] = NAMESPACE
         # The Restore that owns it is Velero's; here there is none, and the garbage collector would take what it owns.
-        self.apply(body)
+        self._ask(body)
+
+    def _ask(self, body: dict[str, Any]) -> None:
+        """Make an object as a server does, to whom it is no fault when a definition does not know all of its fields."""
+        body["metadata"]["namespace"] = NAMESPACE
+        self.kubectl("create", "--validate=warn", "-f", "-", stdin=json.dumps(body))
 
     def ended(self, kind: str, name: str, *phases: str, seconds: float = 180.0) -> dict[str, Any]:
         """Wait until an object has ended; gives its status."""
@@ -184,6 +190,34 @@ class Site:
     def agent(self) -> dict[str, str]:
         """Wait for the agent's pod to be ready."""
         return self.pod("name=node-agent", NAMESPACE)
+
+    @contextlib.contextmanager
+    def changed_agent(self, change: Callable[[dict[str, Any]], None], *, until_ready: bool = True) -> Iterator[None]:
+        """Let the agent's pods be of a changed spec for a while; afterwards they are as they were, and ready.
+
+        Args:
+            change: gets the pods' spec to change it.
+            until_ready: whether the changed agent is waited for.
+        """
+        spec = self.get("daemonset", "node-agent")["spec"]["template"]["spec"]
+        changed = copy.deepcopy(spec)
+        change(changed)
+        try:
+            self._give_agent(changed)
+            if until_ready:
+                self._rolled_out()
+            yield
+        finally:
+            self._give_agent(spec)
+            self._rolled_out()
+
+    def _give_agent(self, spec: dict[str, Any]) -> None:
+        change = [{"op": "replace", "path": "/spec/template/spec", "value": spec}]
+        self.kubectl("patch", "daemonset", "node-agent", "-n", NAMESPACE, "--type=json", "-p", json.dumps(change))
+
+    def _rolled_out(self) -> None:
+        self.kubectl("rollout", "status", "daemonset/node-agent", "-n", NAMESPACE, "--timeout=120s", seconds=130)
+        self.agent()
 
     def agent_log(self) -> str:
         """Give what the agents have logged, the last container and the one before it."""

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.cluster.node_rig import fill
+from tests.cluster.node_rig import fill, tree
 from tests.node import tenant
 from tests.node.kubelet import NODE
 from tests.node.site import NAMESPACE
@@ -175,3 +175,49 @@ def test_kubelet_whose_folder_is_elsewhere(site, pod):
     site.kubectl("rollout", "status", "daemonset/node-agent", "-n", NAMESPACE, "--timeout=120s", seconds=130)
     site.agent()
     check_still_works(site, "elsewhere-after", pod)
+
+
+def test_tenant_under_the_restricted_level_comes_back(site):
+    """The init container of Velero's restore, and ours in it, ask for nothing that the strictest level forbids."""
+    place = site.namespace("fits", level="restricted")
+    site.apply(tenant.simple_pod("plain", place))
+    pod = site.ready("plain", place)
+    root = site.volume(pod, "empty-dir", "scratch")
+    fill(root, seed=14, megabytes=8, files=50)
+    status = site.backed_up("fits-1", pod, "scratch")
+    assert status["phase"] == "Completed" and status["snapshotID"], status
+    site.apply(tenant.restored_pod("fits-back", place, "scratch"))
+    back = site.placed("fits-back", place)
+    site.restore("fits-1-back", back, "scratch", status["snapshotID"])
+    assert site.ended("podvolumerestore", "fits-1-back")["phase"] == "Completed"
+    site.ready("fits-back", place)
+    found = site.volume(back, "empty-dir", "scratch")
+    assert tree(found, skip=("live",)) == tree(root, skip=("live",))
+
+
+def test_agent_under_the_restricted_level_is_refused_and_told(site, pod):
+    """Its namespace has the level that the agent needs. Where somebody tightens it no agent comes back, which is told, and backups wait."""
+    key = "pod-security.kubernetes.io/enforce"
+    level = site.get("namespace", NAMESPACE)["metadata"]["labels"][key]
+    assert level == "privileged"
+
+    def give(level):
+        site.kubectl("label", "namespace", NAMESPACE, f"{key}={level}", "--overwrite")
+
+    give("restricted")
+    try:
+        site.kubectl("delete", "pod", site.agent()["name"], "-n", NAMESPACE, "--wait=true")
+
+        def told():
+            events = json.loads(site.kubectl("get", "events", "-n", NAMESPACE, "-o", "json"))["items"]
+            return [one for one in events if "violates PodSecurity" in one.get("message", "")]
+
+        site.wait(told, seconds=60, what="the cluster says why there is no pod")
+        assert "no pod on 1 of the nodes" in site.longshore("status", "--installation", ok=False)
+        site.backup("tightened", pod, "scratch")
+    finally:
+        give(level)
+        # The controller's patience grows with each refusal; whoever mends the label says so.
+        site.kubectl("rollout", "restart", "daemonset/node-agent", "-n", NAMESPACE)
+    site.kubectl("rollout", "status", "daemonset/node-agent", "-n", NAMESPACE, "--timeout=120s", seconds=130)
+    assert site.ended("podvolumebackup", "tightened")["phase"] == "Completed"

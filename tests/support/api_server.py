@@ -42,6 +42,7 @@ class ApiServer:
         extra_args: Sequence[str] = (),
         address: str = "127.0.0.1",
         port: int | None = None,
+        authority: Authority | None = None,
     ) -> None:
         """Prepare, start nothing.
 
@@ -50,6 +51,7 @@ class ApiServer:
             extra_args: further flags of kube-apiserver.
             address: by which clients reach it; it listens there, and with a port of its own at every address.
             port: one that nobody else will take; the kernel's choice when not given.
+            authority: who signs; one of its own when not given.
         """
         self._own = HeldFolder("apiserver") if folder is None else None
         self.folder = folder if self._own is None else self._own.path
@@ -58,7 +60,7 @@ class ApiServer:
         self._port = ReservedPort() if port is None else None
         self.address, self.port = address, port if self._port is None else self._port.number
         self._listen = address if port is None else "0.0.0.0"
-        self.authority = Authority()
+        self.authority = Authority() if authority is None else authority
         self._etcd: ChildProcess | None = None
         self._apiserver: ChildProcess | None = None
         self.url = f"https://{address}:{self.port}"

@@ -1,6 +1,6 @@
 """A certificate authority for one test cluster: EC P-256, made afresh each time, gone with its folder.
 
-Promises: every certificate is valid from an hour ago (clocks differ) for a year. Private keys are written with mode 0600.
+Promises: every certificate is valid from an hour ago (clocks differ) for a year, or around now for as long as is said. Private keys are written with mode 0600.
 
 Does not know: Kubernetes, beyond its rule that a client certificate's common name is the user and its organisations the groups.
 """
@@ -64,7 +64,13 @@ def _name(common_name: str, organisations: Sequence[str] = ()) -> x509.Name:
 class Authority:
     """Signs what one cluster needs."""
 
-    def __init__(self, common_name: str = "test cluster") -> None:
+    def __init__(self, common_name: str = "test cluster", *, around_now: timedelta | None = None) -> None:
+        """Make one.
+
+        Args:
+            around_now: for so long certificates are valid, and have been.
+        """
+        self._before, self._after = (_SKEW, _VALID) if around_now is None else (around_now, around_now)
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _name(common_name)
         certificate = (
@@ -106,8 +112,8 @@ class Authority:
             .issuer_name(self._name)
             .public_key(public_key)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - _SKEW)
-            .not_valid_after(now + _VALID)
+            .not_valid_before(now - self._before)
+            .not_valid_after(now + self._after)
         )
 
 

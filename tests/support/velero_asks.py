@@ -41,6 +41,7 @@ def restore(
     volume: str,
     snapshot: str,
     source: str | None = None,
+    location: str = "default",
     annotations: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Ask for a restore.
@@ -62,7 +63,7 @@ def restore(
         "spec": {
             "pod": {"kind": "Pod", **pod},
             "volume": volume,
-            "backupStorageLocation": "default",
+            "backupStorageLocation": location,
             "repoIdentifier": "",
             "snapshotID": snapshot,
             "sourceNamespace": source or pod["namespace"],

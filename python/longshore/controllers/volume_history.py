@@ -3,7 +3,8 @@
 A volume is its claim where the object says which (Velero labels it with the claim's UID), else the pod's name and the volume's. The latter ends with the pod,
 so a pod of a Deployment that was made anew is another one here.
 
-Promises: an object that holds nonsense is passed over; the same objects in any order give the same histories.
+Promises: an object that holds nonsense is passed over; the same objects in any order give the same histories; one whose agent's clock was years ahead does
+not hide what failed since.
 
 It does not know pods, claims or clocks.
 """
@@ -76,8 +77,9 @@ def histories(objects: Iterable[JsonObject]) -> dict[VolumeKey, VolumeHistory]:
 
 
 def _began(one: PodVolumeBackup) -> float:
-    at = one.status.start_timestamp or one.metadata.creation_timestamp
-    return at.time.timestamp() if at else 0.0
+    """The earlier of the two: an agent whose clock is ahead starts after it was asked by years, and an object from another cluster is made after it ended."""
+    stamps = (one.status.start_timestamp, one.metadata.creation_timestamp)
+    return min((at.time.timestamp() for at in stamps if at), default=0.0)
 
 
 def _key(one: PodVolumeBackup) -> VolumeKey:

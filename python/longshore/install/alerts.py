@@ -40,13 +40,14 @@ RULES: Final[list[dict[str, Any]]] = [
     _alert(
         "LongshoreBackupStale",
         Text(
-            'time() - max by (namespace, claim) (longshore_volume_last_success_timestamp_seconds{claim!=""}) > %v * 3600',
+            # A date in the future, of an agent whose clock is ahead, is no young one.
+            'abs(time() - max by (namespace, claim) (longshore_volume_last_success_timestamp_seconds{claim!=""})) > %v * 3600',
             (_STALE,),
         ),
         "10m",
         "critical",
         "Claim {{ $labels.namespace }}/{{ $labels.claim }} has had no good backup for {{ $value | humanizeDuration }}",
-        "See whether backups are asked for (velero schedule get) and how they end (longshore status).",
+        "See whether backups are asked for (velero schedule get) and how they end (longshore status), and whether the node's clock is right.",
     ),
     _alert(
         "LongshoreBackupStuck",

@@ -4,8 +4,8 @@ RBAC grants a verb on a kind, so with it alone the token of one node could write
 token; the policy compares.
 
 - *PodVolumeBackup*: `spec.node` is the caller's node, and the spec is left as it is.
-- *PodVolumeRestore*: it names no node at first. The claim writes the caller's own into an empty `status.node`; every later write needs it there. Before the
-  claim only metadata may change.
+- *PodVolumeRestore*: it names no node at first. The claim writes the caller's own into an empty `status.node` and, for definitions that drop it there, into an
+  annotation; every later write needs it there. Before the claim only metadata may change.
 - *Lease*: the caller's node's own. One agent cannot make another one stop.
 - *Secret*: only the one that holds the root key may be made. A Secret of type service-account-token would be filled by Kubernetes with another account's token,
   and the agent may read Secrets.
@@ -28,6 +28,7 @@ from longshore.install.template import NAMESPACE, All, Text, Value
 __all__ = ["PARTS"]
 
 _NODE: Final = "authentication.kubernetes.io/node-name"
+_CLAIM: Final = "longshore.io/node"
 _LEASE: Final = "longshore-node-agent-"
 _LEASE_NODE_CHARS_MAX: Final = 253 - len(_LEASE)
 """A longer node's Lease ends in a hash, which an expression cannot compute: only its beginning is compared."""
@@ -40,6 +41,14 @@ def _validation(resource: str, expression: str, message: str) -> dict[str, Any]:
         "message": message,
         "reason": "Forbidden",
     }
+
+
+def _claimed_by(obj: str) -> str:
+    """Say whose a restore is: in the status, or, under definitions of Velero before 1.17 that drop it there, in the annotation that the claim writes too."""
+    return (
+        f"has({obj}.status) && has({obj}.status.node) && {obj}.status.node != '' ? {obj}.status.node : "
+        f"has({obj}.metadata.annotations) && '{_CLAIM}' in {obj}.metadata.annotations ? {obj}.metadata.annotations['{_CLAIM}'] : ''"
+    )
 
 
 _POLICY: Final[dict[str, Any]] = {
@@ -86,11 +95,11 @@ _POLICY: Final[dict[str, Any]] = {
             },
             {
                 "name": "before",
-                "expression": "oldObject != null && has(oldObject.status) && has(oldObject.status.node) ? oldObject.status.node : ''",
+                "expression": f"oldObject == null ? '' : {_claimed_by('oldObject')}",
             },
             {
                 "name": "after",
-                "expression": "has(object.status) && has(object.status.node) ? object.status.node : ''",
+                "expression": _claimed_by("object"),
             },
             {
                 "name": "sameStatus",
@@ -114,7 +123,7 @@ _POLICY: Final[dict[str, Any]] = {
             _validation(
                 "podvolumerestores",
                 "request.operation == 'UPDATE' && object.spec == oldObject.spec && "
-                "((variables.before == '' && (variables.after == variables.node || variables.sameStatus)) || "
+                "((variables.before == '' && (variables.after == variables.node || (variables.after == '' && variables.sameStatus))) || "
                 "(variables.before == variables.node && variables.after == variables.node))",
                 "a node agent claims a PodVolumeRestore for its own node, and writes only what it has claimed",
             ),

@@ -233,8 +233,7 @@ class Policy(_Settings):
     """ValidatingAdmissionPolicies: an agent writes what is its own node's alone, and the server makes Jobs of its own Deployment alone."""
 
     enabled: bool = True
-    """Needs Kubernetes 1.30 or later, and our definitions (crds.install), for those of Velero before 1.17 drop what it compares. Without it an agent's
-    token may write PodVolumeBackups and PodVolumeRestores of every node."""
+    """Needs Kubernetes 1.30 or later. Without it an agent's token may write PodVolumeBackups and PodVolumeRestores of every node."""
 
 
 class Definitions(_Settings):

@@ -114,6 +114,8 @@ _AGENT: Final[dict[str, Any]] = {
                         ],
                         "ports": _PORTS,
                         **_PROBES,
+                        # What a process says that cannot even start stands in the pod's status, where longshore status finds it.
+                        "terminationMessagePolicy": "FallbackToLogsOnError",
                         "resources": Value("agent.resources"),
                         "securityContext": {
                             "allowPrivilegeEscalation": False,

@@ -25,6 +25,7 @@ from longshore.kube.clock import Clock
 from longshore.kube.connection import Connector
 from longshore.kube.requests import query_of, translate
 from longshore.kube.resource import Resource
+from longshore.kube.skew import ClockComparison
 from longshore.logs import get_logger
 
 __all__ = ["Transport"]
@@ -53,6 +54,7 @@ class Transport:
         self._api_client: Any = None
         self._loaded_at = float("-inf")
         self._held_until: dict[str, float] = {}
+        self._clocks = ClockComparison(clock)
 
     def close(self) -> None:
         """End waiting requests with ApiUnavailableError and drop the connections."""
@@ -109,6 +111,7 @@ class Transport:
             tries += 1
             try:
                 response = self._send(method, target, body=body, content_type=content_type, timeout=timeout)
+                self._clocks.see(response.headers)
                 ok = 200 <= response.status < 300
                 if ok and stream:
                     return response

@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from longshore.controllers.volume_history import VolumeKey, histories
-from longshore.errors import NotFoundError
+from longshore.errors import ApiDeniedError, NotFoundError
 from longshore.kube.client import KubeList
-from longshore.safety import State, Survey, judge, look_at_installation
+from longshore.safety import State, Survey, judge, look_at_installation, why_not_ready
 
 NOW = datetime(2026, 1, 10, 12, 0, tzinfo=UTC)
 
@@ -88,6 +88,35 @@ def row_of(backups, **more):
 def test_state_of_a_claim(backups, state):
     for order in (backups, backups[::-1]):
         assert row_of(order).state is state
+
+
+def skewed(name, phase, hours_ago, **years):
+    """A backup by an agent whose clock is off."""
+    made = backup(name, phase, hours_ago, claim="uid-orders")
+    for field in ("startTimestamp", "completionTimestamp"):
+        moved = datetime.fromisoformat(made["status"][field]) + timedelta(days=365 * years["years"])
+        made["status"][field] = moved.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return made
+
+
+def test_success_that_is_dated_in_the_future_is_not_safe():
+    row = row_of([skewed("a", "Completed", 2, years=10)])
+    assert row.state is State.STALE and "set the clock, node=n" in row.reason
+
+
+@pytest.mark.parametrize("years", [10, -10])
+def test_success_of_a_clock_that_was_off_does_not_hide_a_later_failure(years):
+    backups = [skewed("a", "Completed", 20, years=years), backup("b", "Failed", 2, claim="uid-orders")]
+    for order in (backups, backups[::-1]):
+        assert row_of(order).state is State.FAILING
+
+
+def test_objects_that_came_from_another_cluster_count_by_their_own_dates():
+    """They are all made anew, at once, long after the backups ended."""
+    backups = [backup("b", "Failed", 20, claim="uid-orders"), backup("a", "Completed", 2, claim="uid-orders")]
+    for number, one in enumerate(backups):
+        one["metadata"]["creationTimestamp"] = (NOW - timedelta(minutes=number)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    assert row_of(backups).state is State.SAFE
 
 
 def test_row_says_what_an_operator_asks():
@@ -184,3 +213,91 @@ def test_repository_at_risk_is_not_safe_and_says_it_once(type_):
     assert not part.ok and part.text.count("see to it") == 1
     assert "see to it" in repository_part(phase="Ready", conditions=[condition]).text
     assert repository_part(phase="Ready", conditions=[{**condition, "status": "False"}]).ok
+
+
+def agent_pod(name, *, node="n1", ready=False, state=None, last=None, scheduled=None):
+    conditions = [{"type": "Ready", "status": "True" if ready else "False"}]
+    if scheduled:
+        conditions.append({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": scheduled})
+    container = {"name": "node-agent", "ready": ready, "state": state or {}, "lastState": last or {}}
+    return {
+        "metadata": {"name": name},
+        "spec": {"nodeName": node} if node else {},
+        "status": {"conditions": conditions, "containerStatuses": [container] if state else []},
+    }
+
+
+WAITING = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 5m0s restarting failed container"}}
+ENDED = {"terminated": {"reason": "Error", "exitCode": 1, "message": "a\nexec /velero: exec format error\n"}}
+
+
+@pytest.mark.parametrize(
+    ("pod", "says"),
+    [
+        (agent_pod("a", state=WAITING, last=ENDED), "ended with Error, exit_code=1: exec /velero: exec format error"),
+        (agent_pod("a", state=ENDED), "another processor"),
+        (agent_pod("a", state={"waiting": {"reason": "ErrImagePull", "message": "no match for platform in manifest"}}), "another processor"),
+        (agent_pod("a", state={"waiting": {"reason": "ErrImageNeverPull", "message": "x is not present"}}), "ErrImageNeverPull: x is not present"),
+        (agent_pod("a", node="", scheduled="0/3 nodes are available"), "Unschedulable: 0/3 nodes are available"),
+        (agent_pod("a", state={"running": {}}), "see kubectl logs a"),
+        (agent_pod("a"), "it has not begun"),
+    ],
+)  # fmt: skip
+def test_why_a_pod_is_not_ready(pod, says):
+    assert says in why_not_ready(pod)
+
+
+def test_pod_that_is_ready_has_nothing_to_tell():
+    assert why_not_ready(agent_pod("a", ready=True, state={"running": {}}, last=ENDED)) == ""
+
+
+class Agents(OneRepository):
+    """A cluster with a DaemonSet and its pods."""
+
+    def __init__(self, *pods, denied=False, missing=0):
+        super().__init__()
+        self.pods, self.denied, self.missing = pods, denied, missing
+
+    def get(self, resource, name, *, namespace):
+        if resource.kind != "DaemonSet":
+            return super().get(resource, name, namespace=namespace)
+        wanted = len(self.pods) + self.missing
+        ready = sum(not why_not_ready(one) for one in self.pods)
+        return {
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {"selector": {"matchLabels": {"name": "node-agent"}}},
+            "status": {"desiredNumberScheduled": wanted, "numberReady": ready},
+        }
+
+    def list(self, resource, *, namespace, label_selector=None):
+        if resource.kind != "Pod":
+            return super().list(resource, namespace=namespace)
+        assert label_selector == "name=node-agent"
+        if self.denied:
+            raise ApiDeniedError("no right to list pods")
+        return KubeList(items=list(self.pods), resource_version="1")
+
+
+def agents_part(*pods, **how):
+    (part,) = [
+        one for one in look_at_installation(Agents(*pods, **how), namespace="velero").parts if one.kind == "DaemonSet"
+    ]
+    return part
+
+
+def test_node_without_its_agent_is_named():
+    pods = [agent_pod("a", ready=True, node="n1"), agent_pod("b", node="n2", state=ENDED)]
+    part = agents_part(*pods)
+    assert not part.ok and part.text.startswith("1 of 2 ready; n2: ended with Error") and "n1" not in part.text
+    assert agents_part(*pods, denied=True).text == "1 of 2 ready"
+
+
+def test_many_nodes_without_their_agents_are_counted():
+    part = agents_part(*[agent_pod(f"p{number}", node=f"n{number}", state=WAITING) for number in range(9)])
+    assert part.text.count("CrashLoopBackOff") == 5 and part.text.endswith("and 4 more")
+
+
+def test_nodes_that_get_no_pod_are_counted():
+    """As in a namespace whose pod-security level forbids it."""
+    part = agents_part(agent_pod("a", ready=True, state={"running": {}}), missing=2)
+    assert part.text == "1 of 3 ready; no pod on 2 of the nodes: see kubectl describe daemonset node-agent"
