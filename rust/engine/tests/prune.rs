@@ -11,11 +11,12 @@ use common::{init, noise, open, write};
 use longshore_engine::ErrorKind;
 use longshore_engine::prune::{PruneOptions, Rule, Rules, Why};
 use longshore_engine::repository::Repository;
+use longshore_engine::seams::World;
 use longshore_format::envelope::Codec;
 use longshore_format::generation::{Doomed, OpenWriters, Role, open_key};
 use longshore_format::id::{PackName, RandomName, SessionId};
 use longshore_store::layers::{Call, Effect, Fault, Verb};
-use longshore_store::{Key, MemoryStore, Store, StoreErrorKind};
+use longshore_store::{Key, MemoryStore, Store, StoreErrorKind, VirtualClock};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -626,4 +627,26 @@ fn a_marker_left_by_a_dead_reader_goes_after_three_prunes_and_the_time_given() {
     assert_eq!(prune(&repository, &options).unwrap_err().kind(), ErrorKind::Corrupt);
     prune(&repository, &PruneOptions { fence_now: true, ..options }).unwrap();
     assert_eq!(orphans(&store), Vec::<String>::new());
+}
+
+#[test]
+fn a_prune_whose_clock_is_years_ahead_keeps_no_dead_session_alive() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, repository) = memory();
+    fill(folder.path(), 0..2);
+    backup(&repository, folder.path());
+    let writer = repository.open_writer("gone", vec![], &longshore_engine::job::Job::new()).unwrap();
+    let on = |clock: &Arc<VirtualClock>| {
+        repository.with_world(World { clock: Arc::<VirtualClock>::clone(clock), ..repository.world().clone() })
+    };
+    let day = std::time::Duration::from_secs(24 * 3600);
+    let (ahead, right) = (Arc::new(VirtualClock::new()), Arc::new(VirtualClock::new()));
+    ahead.advance(3650 * day);
+    prune(&on(&ahead), &PruneOptions::default()).unwrap();
+    for passed in 0..=7 {
+        let report = prune(&on(&right), &PruneOptions::default()).unwrap();
+        assert_eq!(report.fenced, if passed < 7 { vec![] } else { vec![writer.session()] }, "after {passed} days");
+        right.advance(day);
+    }
+    assert!(names(&*store, "sessions/").is_empty());
 }

@@ -145,7 +145,10 @@ impl Prune<'_> {
             }
             let (packs, bytes) = self.traces(*session)?;
             let fresh = Sighting { session: *session, kind: marker.kind(), packs, bytes, prunes: 1, since_nanos: now };
-            let known = watched.get(session).filter(|seen| (seen.kind, seen.packs, seen.bytes) == (fresh.kind, packs, bytes));
+            // First seen at a time that is still to come: a clock was ahead, and without this that session would not be judged before then.
+            let known = watched
+                .get(session)
+                .filter(|seen| (seen.kind, seen.packs, seen.bytes) == (fresh.kind, packs, bytes) && seen.since_nanos <= now);
             sightings.push(known.map_or(fresh, |seen| Sighting { prunes: seen.prunes.saturating_add(1), ..*seen }));
         }
         if !sightings.is_empty() {
