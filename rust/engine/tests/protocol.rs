@@ -21,7 +21,7 @@ use longshore_store::layers::{Call, Effect, Fault, Verb};
 use longshore_store::{Key, MemoryStore, Store, StoreErrorKind};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 fn options(path: &Path) -> BackupOptions {
     BackupOptions {
@@ -203,4 +203,39 @@ fn a_removed_parent_is_no_parent_and_a_repository_never_gets_a_second_key() {
     let wrong = Repository::open(Arc::clone(&store), World::system(), &Unlock::Secret([2; 32]), Cache::none());
     assert_eq!(wrong.unwrap_err().kind(), ErrorKind::WrongKey);
     assert_eq!(store.list("", None, 1000).unwrap().entries, before, "nothing was touched");
+}
+
+#[test]
+fn who_wants_one_snapshot_does_not_list_all_that_were_ever_deleted() {
+    let folder = volume();
+    let inner = Arc::new(MemoryStore::new());
+    init(Arc::<MemoryStore>::clone(&inner));
+    let (listed, read) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let (removals, records) = (Arc::clone(&listed), Arc::clone(&read));
+    let plan = move |call: &Call<'_>| {
+        removals.fetch_or(call.verb == Verb::List && call.key.starts_with("removed"), Ordering::SeqCst);
+        records.fetch_add(u64::from(call.verb == Verb::Get && call.key.starts_with("snapshots/")), Ordering::SeqCst);
+        Effect::Pass
+    };
+    let store: Arc<dyn Store> = Arc::new(Fault::new(Arc::<MemoryStore>::clone(&inner), plan));
+    let open = |cache| Repository::open(Arc::clone(&store), World::system(), &Unlock::Secret([1; 32]), cache).unwrap();
+    let repository = open(Cache::in_memory());
+    let made: Vec<SessionId> = (0..3).map(|_| backup(&repository, folder.path()).unwrap().snapshot.unwrap()).collect();
+    // A store that refuses deletions goes on to list what was removed.
+    let key = Key::new(format!("snapshots/{}", made[2])).unwrap();
+    let kept = inner.get(&key, 1 << 20).unwrap();
+    repository.remove_snapshot(made[2], "test").unwrap();
+    inner.put_new(&key, kept).unwrap();
+    for repository in [&repository, &open(Cache::none())] {
+        let gone = repository.find_snapshot(&made[2].to_string(), None);
+        assert_eq!(gone.unwrap_err().kind(), ErrorKind::SnapshotNotFound);
+        assert_eq!(repository.find_snapshot(&made[1].to_string()[..9], None).unwrap().session, made[1]);
+    }
+    read.store(0, Ordering::SeqCst);
+    let summary = backup(&repository, folder.path()).unwrap();
+    assert_eq!(summary.parent, Some(made[1]), "the newest that was not removed");
+    assert_eq!(read.load(Ordering::SeqCst), 1, "its own commit alone: the others were opened before");
+    assert!(!listed.load(Ordering::SeqCst), "removals were listed");
+    assert_eq!(repository.snapshots().unwrap().0.len(), 3);
+    assert!(listed.load(Ordering::SeqCst));
 }

@@ -3,6 +3,8 @@
 use crate::{FormatError, Result};
 use std::fmt;
 
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
 macro_rules! id_type {
     ($(#[$doc:meta])* $name:ident, $bytes:expr, $what:expr) => {
         $(#[$doc])*
@@ -31,10 +33,11 @@ macro_rules! id_type {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                for byte in self.0 {
-                    write!(f, "{byte:02x}")?;
+                let mut text = [0; $bytes * 2];
+                for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
+                    pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
                 }
-                Ok(())
+                f.write_str(str::from_utf8(&text).map_err(|_| fmt::Error)?)
             }
         }
 

@@ -1,6 +1,7 @@
 //! Years of life: hourly backups, daily retention and prune, a check each month, with faults and clocks that jump.
 //!
-//! One repository, one process after another. Some die, some stores fail, some clocks are years off; nothing is ever cured by hand. At the end
+//! One repository, one process after another. They remember what they opened, as processes do that share a cache; the monthly check and the
+//! last prunes remember nothing. Some die, some stores fail, some clocks are years off; nothing is ever cured by hand. At the end
 //! nothing may be left that nobody needs.
 
 use crate::draw::Draw;
@@ -11,6 +12,7 @@ use crate::sea::Sea;
 use crate::stage::{DAY, SECOND, Stage};
 use crate::volume::Volume;
 use longshore_engine::ErrorKind;
+use longshore_engine::repository::cache::Cache;
 use longshore_store::StoreErrorKind;
 use longshore_store::layers::Verb;
 use std::sync::Arc;
@@ -61,12 +63,13 @@ fn birth(seed: u64, hour: u64) -> Birth {
 pub fn live(seed: u64, hours: u64) -> Result<Lived, String> {
     let stage = Stage::alone(BEGIN);
     let (sea, repository) = fresh(seed, &stage);
+    let remembering = repository.with_cache(&Cache::in_memory());
     let mut volume = Volume::random(&mut Draw::new(seed, 1), FILES, FILE_BYTES_MAX);
     let (mut lived, mut kept) = (Lived::default(), Vec::<String>::new());
     let mut draw = Draw::new(seed, 2);
     for hour in 0..hours {
         stage.advance(HOUR);
-        let process = |part: u64| Process::new(&sea, &stage, birth(seed ^ part << 40, hour)).at_home(&repository);
+        let process = |part: u64| Process::new(&sea, &stage, birth(seed ^ part << 40, hour)).at_home(&remembering);
         volume.live(&mut draw, FILES, FILE_BYTES_MAX);
         lived.backups += 1;
         let writer = process(1);

@@ -7,7 +7,7 @@ use crate::draw::Draw;
 use crate::oracle::Ledger;
 use bytes::Bytes;
 use longshore_store::{Key, MemoryStore, Page, Put, Store, StoreError};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -21,7 +21,8 @@ enum Late {
 struct State {
     ledger: Option<Ledger>,
     late: Vec<(u64, usize, Late)>,
-    makers: BTreeMap<String, usize>,
+    /// Who put the marker of a session, by its key.
+    makers: HashMap<String, usize>,
     /// Processes whose session somebody else ended.
     fenced: BTreeSet<usize>,
 }
@@ -39,7 +40,7 @@ impl Sea {
     /// An empty store that nobody watches yet.
     #[must_use]
     pub fn new() -> Arc<Self> {
-        let state = State { ledger: None, late: vec![], makers: BTreeMap::new(), fenced: BTreeSet::new() };
+        let state = State { ledger: None, late: vec![], makers: HashMap::new(), fenced: BTreeSet::new() };
         Arc::new(Self { objects: MemoryStore::new(), state: Mutex::new(state), moved: Arc::default() })
     }
 
@@ -47,7 +48,7 @@ impl Sea {
     #[must_use]
     pub fn fork(&self) -> Arc<Self> {
         let state = self.lock();
-        let state = State { ledger: state.ledger.clone(), late: vec![], makers: BTreeMap::new(), fenced: BTreeSet::new() };
+        let state = State { ledger: state.ledger.clone(), late: vec![], makers: HashMap::new(), fenced: BTreeSet::new() };
         Arc::new(Self { objects: self.objects.fork(), state: Mutex::new(state), moved: Arc::clone(&self.moved) })
     }
 
@@ -109,7 +110,9 @@ impl Sea {
         let mut state = self.lock();
         let put = self.objects.put_new(key, body.clone())?;
         if put == Put::Created {
-            state.makers.insert(key.as_str().to_owned(), process);
+            if key.as_str().starts_with("sessions/") {
+                state.makers.insert(key.as_str().to_owned(), process);
+            }
             if let Some(session) = key.as_str().strip_prefix("snapshots/")
                 && let Some(owner) = state.makers.get(&format!("sessions/{session}")).copied()
                 && owner != process
@@ -127,7 +130,9 @@ impl Sea {
     pub fn put_over(&self, process: usize, key: &Key, body: Bytes) -> Put {
         let mut state = self.lock();
         self.objects.overwrite(key, body.clone());
-        state.makers.insert(key.as_str().to_owned(), process);
+        if key.as_str().starts_with("sessions/") {
+            state.makers.insert(key.as_str().to_owned(), process);
+        }
         if let Some(ledger) = &mut state.ledger {
             ledger.created(key.as_str(), &body);
         }

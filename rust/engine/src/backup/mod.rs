@@ -322,11 +322,7 @@ fn choose_parent(repository: &Repository, options: &BackupOptions) -> Result<Opt
             let wanted = session.to_string();
             repository.find_snapshot(&wanted, None).map(Some)
         }
-        ParentChoice::Auto => {
-            let (mut rows, _) = repository.snapshots()?;
-            rows.retain(|row| row.snapshot.source == options.source);
-            Ok(rows.pop())
-        }
+        ParentChoice::Auto => repository.newest_of(&options.source),
     }
 }
 

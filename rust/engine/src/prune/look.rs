@@ -200,12 +200,13 @@ fn try_look(repository: &Repository, job: &Job, rules: &LookRules, last: Option<
     for session in look.listed.difference(&look.removed) {
         job.check()?;
         match repository.snapshot_object(*session, codec) {
-            Ok(Some(SnapshotObject::Committed(snapshot))) => {
-                look.counted.insert(*session);
-                parents.extend(snapshot.parent.map(|parent| (parent, *session)));
-                tables.extend(snapshot.usage.iter().map(|table| (*table, *session)));
+            Ok(Some(object)) => {
+                if let SnapshotObject::Committed(snapshot) = &*object {
+                    look.counted.insert(*session);
+                    parents.extend(snapshot.parent.map(|parent| (parent, *session)));
+                    tables.extend(snapshot.usage.iter().map(|table| (*table, *session)));
+                }
             }
-            Ok(Some(SnapshotObject::Aborted { .. })) => {}
             Ok(None) => return Err(gone(repository, *session, snapshot_key(*session))?),
             Err(error) if is_damage(&error) => {
                 let id = public_id(*session);

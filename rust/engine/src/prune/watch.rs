@@ -24,8 +24,8 @@ impl Prune<'_> {
     pub(super) fn fence(&mut self) -> Result<()> {
         let (_, watched) = self.watches()?;
         let markers = look::markers(self.repository, &mut self.codec)?;
-        let mut ended = self.repository.sessions_under("snapshots/")?;
-        ended.extend(self.repository.sessions_under("removed/")?);
+        // Removals are kept for ever, and asked for one by one where an end is in doubt.
+        let ended = self.repository.sessions_under("snapshots/")?;
         let now = self.repository.world.clock.wall_nanos();
         for (session, seen) in &watched {
             if seen.kind != 1 || markers.contains_key(session) || ended.contains(session) {
@@ -52,6 +52,9 @@ impl Prune<'_> {
                     None => false,
                 };
             if !dead || self.options.dry_run {
+                continue;
+            }
+            if marker.kind() != 2 && look::has(self.repository, &removed_key(*session))? {
                 continue;
             }
             if marker.kind() != 2 {

@@ -3,16 +3,20 @@
 //! Holds copies of immutable objects by their key, in a folder of its own per repository, files 0600. Losing any of it costs time
 //! only: every reader checks seals, and what exists is always asked of the store. All works with none ([`Cache::none`]). The caches of all
 //! repositories take at most their limit: for what no longer fits those of others give way (`eviction`), then it is not kept; and what
-//! the repository no longer lists is forgotten when its index is loaded.
+//! the repository no longer lists is forgotten when its index is loaded. Beside the folder, records of snapshots that were opened are
+//! remembered in memory, at most [`RECORDS_MAX`]: each repository lists many, of sessions that were given up long ago among them.
 
 use super::eviction;
 use crate::system::{Draft, Log, Named, touch, written_nanos};
-use longshore_format::id::RepositoryId;
+use longshore_format::id::{RepositoryId, SessionId};
+use longshore_format::snapshot::SnapshotObject;
 use longshore_kernels::map::Map;
 use longshore_store::{Key, Store};
 use longshore_store::{LocalSettings, LocalStore};
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Where copies of objects are kept on this machine.
 #[derive(Debug, Default)]
@@ -25,7 +29,14 @@ pub struct Cache {
     others_bytes: AtomicU64,
     store: Option<LocalStore>,
     folder: Option<PathBuf>,
+    /// Opened records of snapshots; none: it remembers nothing.
+    records: Option<Mutex<HashMap<SessionId, Arc<SnapshotObject>>>>,
 }
+
+/// Most records of snapshots that are remembered in memory.
+pub const RECORDS_MAX: usize = 16 << 10;
+/// A record that names more items than this is opened each time it is asked for.
+const RECORD_ITEMS_MAX: usize = 16;
 
 /// What a cache may take when nobody says otherwise.
 pub const LIMIT_BYTES: u64 = 5 << 30;
@@ -40,7 +51,13 @@ impl Cache {
     /// A cache below `base`.
     #[must_use]
     pub fn at(base: impl AsRef<Path>) -> Self {
-        Self { base: Some(base.as_ref().to_owned()), limit_bytes: LIMIT_BYTES, ..Self::default() }
+        Self { base: Some(base.as_ref().to_owned()), limit_bytes: LIMIT_BYTES, ..Self::in_memory() }
+    }
+
+    /// A cache without a folder: what was opened is remembered as long as this value lives, and nothing else is kept.
+    #[must_use]
+    pub fn in_memory() -> Self {
+        Self { records: Some(Mutex::default()), ..Self::default() }
     }
 
     /// The same with another limit for all repositories together.
@@ -50,7 +67,8 @@ impl Cache {
     }
 
     pub(crate) fn for_repository(&self, repository: RepositoryId) -> Self {
-        let Some(base) = &self.base else { return Self::none() };
+        let records = || self.records.as_ref().map(|_| Mutex::default());
+        let Some(base) = &self.base else { return Self { records: records(), ..Self::none() } };
         let folder = base.join(repository.to_string());
         match LocalStore::open(&folder, LocalSettings { create: true, ..LocalSettings::default() }) {
             Ok(store) => {
@@ -69,6 +87,7 @@ impl Cache {
                     others_bytes: AtomicU64::new(eviction::others_bytes(base, &repository.to_string())),
                     store: Some(store),
                     folder: Some(folder),
+                    records: records(),
                 };
                 // What was kept under a larger limit, or by several processes at once.
                 let _ = cache.fits();
@@ -76,9 +95,47 @@ impl Cache {
             }
             Err(error) => {
                 tracing::warn!(error = %error, "Cannot use the cache folder");
-                Self { base: self.base.clone(), ..Self::default() }
+                Self { base: self.base.clone(), records: records(), ..Self::default() }
             }
         }
+    }
+
+    // No code panics while it holds the lock, so a poisoned map is still a whole one.
+    fn records(&self) -> Option<MutexGuard<'_, HashMap<SessionId, Arc<SnapshotObject>>>> {
+        Some(self.records.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The record of a session, when it was opened before. Objects never change, so it is what opening it again would give.
+    pub(crate) fn record(&self, session: SessionId) -> Option<Arc<SnapshotObject>> {
+        self.records()?.get(&session).cloned()
+    }
+
+    /// Remembers an opened record.
+    pub(crate) fn remember(&self, session: SessionId, record: &Arc<SnapshotObject>) {
+        let items = match &**record {
+            SnapshotObject::Committed(snapshot) => snapshot.lost.len() + snapshot.changed.len() + snapshot.usage.len(),
+            SnapshotObject::Aborted { .. } => 0,
+        };
+        if let Some(mut records) = self.records()
+            && items <= RECORD_ITEMS_MAX
+            && records.len() < RECORDS_MAX
+        {
+            records.insert(session, Arc::clone(record));
+        }
+    }
+
+    /// Forgets the records of sessions that are not listed any more.
+    pub(crate) fn retain_records(&self, listed: &BTreeSet<SessionId>) {
+        if let Some(mut records) = self.records()
+            && records.len() > listed.len()
+        {
+            records.retain(|session, _| listed.contains(session));
+        }
+    }
+
+    /// How many records are remembered.
+    pub(crate) fn records_known(&self) -> usize {
+        self.records().map_or(0, |records| records.len())
     }
 
     /// A copy of an object, if there is one.
@@ -113,6 +170,11 @@ impl Cache {
             self.others_bytes.store(eviction::others_bytes(base, &own), Relaxed);
         }
         over() == 0
+    }
+
+    /// Whether anything that is put is kept.
+    pub(crate) fn has_folder(&self) -> bool {
+        self.store.is_some()
     }
 
     fn own_name(&self) -> Option<String> {

@@ -183,6 +183,12 @@ impl Repository {
         Self { world, ..self.clone() }
     }
 
+    /// The same repository with another cache.
+    #[must_use]
+    pub fn with_cache(&self, cache: &Cache) -> Self {
+        Self { cache: Arc::new(cache.for_repository(self.config.repository)), ..self.clone() }
+    }
+
     /// What it was handed of the world.
     #[must_use]
     pub fn world(&self) -> &World {

@@ -114,7 +114,7 @@ impl Repository {
     /// What the repository says of a session. A commit that nobody can read counts as one.
     pub(crate) fn fate(&self, session: SessionId) -> Result<Fate> {
         match self.snapshot_object(session, &mut Codec::new()?) {
-            Ok(Some(SnapshotObject::Aborted { .. })) => Ok(Fate::Aborted),
+            Ok(Some(object)) if matches!(*object, SnapshotObject::Aborted { .. }) => Ok(Fate::Aborted),
             Ok(None) if !self.is_removed(session)? => Ok(Fate::Open),
             Ok(_) => Ok(Fate::Committed),
             Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::WrongKey | ErrorKind::NewerFormat) => {

@@ -1,9 +1,10 @@
 //! Snapshots by name: listed, found, removed.
 //!
 //! A snapshot counts when it is listed, committed and not removed. Opened records are remembered in the local cache, which can make
-//! a listing faster and never wrong: what is listed is asked of the store each time.
+//! a listing faster and never wrong: what is listed is asked of the store each time. Removals are kept for ever, so who wants one
+//! snapshot asks for its removal alone, and the listing of all of them is left to who wants all snapshots.
 
-use super::{Repository, key, list, opened};
+use super::{PAGE, Repository, key, list, opened};
 use crate::error::{Error, ErrorKind, Result};
 use bytes::Bytes;
 use longshore_format::envelope::Codec;
@@ -12,6 +13,7 @@ use longshore_format::limits;
 use longshore_format::session::{Removal, removed_key};
 use longshore_format::snapshot::{Snapshot, SnapshotObject, public_id, snapshot_key};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// A snapshot and its name.
 #[derive(Clone, Debug)]
@@ -33,16 +35,34 @@ impl SnapshotRow {
 /// Snapshots that count, oldest first, and those that cannot be opened.
 pub type Snapshots = (Vec<SnapshotRow>, Vec<(SessionId, Error)>);
 
+fn committed(session: SessionId, object: &SnapshotObject) -> Option<SnapshotRow> {
+    match object {
+        SnapshotObject::Committed(snapshot) => Some(SnapshotRow { session, snapshot: (**snapshot).clone() }),
+        SnapshotObject::Aborted { .. } => None,
+    }
+}
+
+/// When a snapshot of this source began.
+fn started_of(object: &SnapshotObject, source: &str) -> Option<i64> {
+    match object {
+        SnapshotObject::Committed(snapshot) if snapshot.source == source => Some(snapshot.started_nanos),
+        _ => None,
+    }
+}
+
 impl Repository {
-    pub(crate) fn sessions_under(&self, prefix: &str) -> Result<BTreeSet<SessionId>> {
-        let mut out = BTreeSet::new();
-        list(&*self.store, prefix, |entry| {
-            if let Some(id) = entry.key.as_str().strip_prefix(prefix).and_then(|n| SessionId::from_hex(n).ok()) {
-                out.insert(id);
-            }
+    pub(crate) fn sessions_under(&self, folder: &str) -> Result<BTreeSet<SessionId>> {
+        self.sessions_beginning(folder, "")
+    }
+
+    fn sessions_beginning(&self, folder: &str, digits: &str) -> Result<BTreeSet<SessionId>> {
+        // A listing is in order, and a set is made of what is in order without a search for each.
+        let mut out = Vec::new();
+        list(&*self.store, &format!("{folder}{digits}"), |entry| {
+            out.extend(entry.key.as_str().strip_prefix(folder).and_then(|n| SessionId::from_hex(n).ok()));
             Ok(())
         })?;
-        Ok(out)
+        Ok(out.into_iter().collect())
     }
 
     /// Names of all snapshots that are listed and not removed; some may turn out to be aborted sessions.
@@ -53,7 +73,18 @@ impl Repository {
         Ok(listed)
     }
 
-    pub(crate) fn snapshot_object(&self, session: SessionId, codec: &mut Codec) -> Result<Option<SnapshotObject>> {
+    pub(crate) fn snapshot_object(&self, session: SessionId, codec: &mut Codec) -> Result<Option<Arc<SnapshotObject>>> {
+        if let Some(object) = self.cache.record(session) {
+            return Ok(Some(object));
+        }
+        let object = self.read_snapshot_object(session, codec)?.map(Arc::new);
+        if let Some(object) = &object {
+            self.cache.remember(session, object);
+        }
+        Ok(object)
+    }
+
+    fn read_snapshot_object(&self, session: SessionId, codec: &mut Codec) -> Result<Option<SnapshotObject>> {
         let text = snapshot_key(session);
         if let Some(bytes) = self.cache.get(&text)
             && let Ok(object) = SnapshotObject::decode(&self.keys, session, &bytes, codec)
@@ -78,10 +109,11 @@ impl Repository {
     pub fn snapshots(&self) -> Result<Snapshots> {
         let mut codec = Codec::new()?;
         let (mut rows, mut damaged) = (Vec::new(), Vec::new());
-        for session in self.snapshot_names()? {
+        let names = self.snapshot_names()?;
+        self.cache.retain_records(&names);
+        for session in names {
             match self.snapshot_object(session, &mut codec) {
-                Ok(Some(SnapshotObject::Committed(snapshot))) => rows.push(SnapshotRow { session, snapshot: *snapshot }),
-                Ok(Some(SnapshotObject::Aborted { .. }) | None) => {}
+                Ok(object) => rows.extend(object.and_then(|object| committed(session, &object))),
                 Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::WrongKey | ErrorKind::NewerFormat) => {
                     damaged.push((session, error));
                 }
@@ -90,6 +122,37 @@ impl Repository {
         }
         rows.sort_by_key(|row| (row.snapshot.started_nanos, row.session));
         Ok((rows, damaged))
+    }
+
+    /// The newest snapshot of a source that counts, as far as it can be read. Does not list removals unless that is less than what it
+    /// would read for want of them: a store that refuses deletions lists all snapshots that ever were.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub(crate) fn newest_of(&self, source: &str) -> Result<Option<SnapshotRow>> {
+        let mut listed = self.sessions_under("snapshots/")?;
+        self.cache.retain_records(&listed);
+        if listed.len() > self.cache.records_known() + PAGE {
+            let removed = self.sessions_under("removed/")?;
+            listed.retain(|session| !removed.contains(session));
+        }
+        let mut codec = Codec::new()?;
+        let mut found = Vec::new();
+        for session in listed {
+            match self.snapshot_object(session, &mut codec) {
+                Ok(Some(object)) => found.extend(started_of(&object, source).map(|started| (started, session, object))),
+                Ok(None) => {}
+                Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::WrongKey | ErrorKind::NewerFormat) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        found.sort_by_key(|(started, session, _)| (*started, *session));
+        while let Some((_, session, object)) = found.pop() {
+            if !self.is_removed(session)? {
+                return Ok(committed(session, &object));
+            }
+        }
+        Ok(None)
     }
 
     /// One snapshot by its identifier, a unique prefix of it, or `latest` among one source.
@@ -110,11 +173,12 @@ impl Repository {
         }
         let mut codec = Codec::new()?;
         let mut found = Vec::new();
-        for session in self.snapshot_names()? {
-            if session.to_string().starts_with(digits)
-                && let Some(SnapshotObject::Committed(snapshot)) = self.snapshot_object(session, &mut codec)?
-            {
-                found.push(SnapshotRow { session, snapshot: *snapshot });
+        for session in self.sessions_beginning("snapshots/", digits)? {
+            let row =
+                self.snapshot_object(session, &mut codec).map(|object| object.and_then(|object| committed(session, &object)));
+            // What was removed is none, readable or not; what was aborted needs no asking.
+            if !matches!(row, Ok(None)) && !self.is_removed(session)? {
+                found.extend(row?);
             }
         }
         if found.len() > 1 {

@@ -52,6 +52,8 @@ pub struct Ledger {
     /// Packs and usage tables that were damaged on purpose: whoever finds them so may let them go.
     damaged: BTreeSet<String>,
     acknowledged: BTreeSet<String>,
+    /// Those of the acknowledged that do not count and that nobody was told to delete; kept up wherever one of these three changes.
+    lost: BTreeSet<String>,
     violations: Vec<String>,
 }
 
@@ -74,6 +76,7 @@ impl Ledger {
             intended: BTreeSet::new(),
             damaged: BTreeSet::new(),
             acknowledged: BTreeSet::new(),
+            lost: BTreeSet::new(),
             violations: vec![],
         }
     }
@@ -122,6 +125,7 @@ impl Ledger {
                 }
                 self.removed.insert(name.to_owned());
                 self.counted.remove(name);
+                self.judge(name);
             }
             _ => {}
         }
@@ -151,6 +155,16 @@ impl Ledger {
         }
         self.check_usage(name, &counted);
         self.counted.insert(name.to_owned(), Arc::new(counted));
+        self.judge(name);
+    }
+
+    /// Whether a session is lost, after what that depends on has changed.
+    fn judge(&mut self, session: &str) {
+        if self.acknowledged.contains(session) && !self.counted.contains_key(session) && !self.intended.contains(session) {
+            self.lost.insert(session.to_owned());
+        } else {
+            self.lost.remove(session);
+        }
     }
 
     fn check_usage(&mut self, name: &str, counted: &Counted) {
@@ -272,6 +286,7 @@ impl Ledger {
     /// Somebody is told to delete a snapshot: from now on it may go.
     pub fn intend(&mut self, session: &str) {
         self.intended.insert(session.to_owned());
+        self.judge(session);
     }
 
     /// An object was damaged on purpose. The oracle goes on to believe that it is whole, and lets it go.
@@ -282,6 +297,7 @@ impl Ledger {
     /// A process says that it made a snapshot of this volume.
     pub fn acknowledge(&mut self, session: &str, truth: &Tree) {
         self.acknowledged.insert(session.to_owned());
+        self.judge(session);
         match self.counted.get(session) {
             Some(counted) => {
                 if let Some(what) = difference(truth, &counted.tree) {
@@ -302,7 +318,7 @@ impl Ledger {
     /// Snapshots that were acknowledged, nobody was told to delete, and do not count.
     #[must_use]
     pub fn lost(&self) -> Option<&String> {
-        self.acknowledged.iter().find(|s| !self.counted.contains_key(*s) && !self.intended.contains(*s))
+        self.lost.first()
     }
 
     /// Whether a snapshot may go or is gone.
