@@ -16,6 +16,7 @@ use longshore_engine::browse::{Browser, ListOptions};
 use longshore_engine::check::{CheckOptions, CheckReport, Share, run, verify_snapshot};
 use longshore_engine::job::Job;
 use longshore_engine::repository::Repository;
+use longshore_engine::repository::cache::Cache;
 use longshore_engine::restore::{LossKind, RestoreOptions};
 use longshore_format::id::{PackName, SessionId};
 use longshore_store::layers::{Call, Effect, Fault, Verb};
@@ -123,6 +124,10 @@ fn damage_of_any_object_is_found_named_and_never_restored() {
     let case = Case::new();
     let mut number = 0;
     let mut hurt = 0;
+    // One that has copies of everything on its own machine, from before the damage.
+    let folder = tempfile::tempdir().unwrap();
+    let cached = open(Arc::clone(&case.store) as _).unwrap().with_cache(&Cache::at(folder.path()));
+    assert_eq!((cached.snapshots().unwrap().0.len(), cached.load_index(&Job::new()).unwrap().damaged.len()), (1, 0));
     for (key, body) in keys(&case.store) {
         for damage in ["delete", "flip start", "flip middle", "flip end", "cut", "empty"] {
             number += 1;
@@ -160,6 +165,8 @@ fn damage_of_any_object_is_found_named_and_never_restored() {
                 continue;
             }
             assert_eq!(report.exit_code, 4, "{what}: nothing found");
+            let with_copies = check(&cached.with_store(Arc::clone(&store)), 100).unwrap();
+            assert_eq!(with_copies.findings, report.findings, "{what}: copies hide it");
             if key.as_str().starts_with("index/") || key.as_str().starts_with("usage/") {
                 assert_eq!(lost, Ok(vec![]), "{what}: the packs hold everything");
                 assert_eq!(report.items_hurt, 0, "{what}");

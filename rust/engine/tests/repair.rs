@@ -13,6 +13,7 @@ use longshore_engine::job::Job;
 use longshore_engine::prune::{PruneOptions, Why};
 use longshore_engine::repair::{self, RepairOptions, RepairReport};
 use longshore_engine::repository::Repository;
+use longshore_engine::repository::cache::Cache;
 use longshore_engine::restore::RestoreOptions;
 use longshore_format::id::SessionId;
 use longshore_store::layers::{Call, Effect, Fault, Verb};
@@ -230,6 +231,28 @@ fn packs_index_and_usage_lost_in_any_way_recover() {
     }
     println!("damaged objects: {tried}, with losses: {hurt}");
     assert!(tried > 50 && hurt > 8, "{tried} {hurt}");
+}
+
+#[test]
+fn copies_on_this_machine_hide_no_damage_from_a_repair() {
+    let case = Case::new();
+    let folder = tempfile::tempdir().unwrap();
+    let cached = open(Arc::<MemoryStore>::clone(&case.store)).unwrap().with_cache(&Cache::at(folder.path()));
+    cached.snapshots().unwrap();
+    cached.load_index(&Job::new()).unwrap();
+    for prefix in ["index/", "snapshots/"] {
+        let all = objects(&case.store, prefix);
+        let (key, body) = &all[0];
+        let store = case.fork();
+        damage(&store, key, body, body, "flip middle");
+        let rehearse = |repository: &Repository| {
+            let options = RepairOptions { dry_run: true, workers: 0, ..RepairOptions::default() };
+            repair::run(repository, &Arc::new(Job::new()), &options).unwrap().findings
+        };
+        let found = rehearse(&open(Arc::<MemoryStore>::clone(&store)).unwrap());
+        assert!(found.iter().any(|finding| finding.object == key.as_str()), "{key}: {found:?}");
+        assert_eq!(rehearse(&cached.with_store(store)), found);
+    }
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! Whether a repository still holds what its snapshots need.
 //!
 //! Holds [`run`], which looks at everything, and [`verify_snapshot`], which reads what one snapshot needs. Promises to change nothing,
-//! to blame an object only for damage that a second look confirms, and to name the snapshots and files that damage hurts. Memory:
-//! one bit a frame, 32 bytes a distinct tree chunk, and the bytes being read. `packs` reads packs, `trees` walks snapshots.
+//! to believe no copy that this machine keeps, to blame an object only for damage that a second look confirms, and to name the
+//! snapshots and files that damage hurts. Memory: one bit a frame, 32 bytes a distinct tree chunk, and the bytes being read. `packs`
+//! reads packs, `trees` walks snapshots.
 
 pub(crate) mod packs;
 mod trees;
@@ -180,6 +181,7 @@ impl Notes {
 /// # Errors
 /// `Cancelled`, or what the store says. Damage is no error but found.
 pub fn run(repository: &Repository, job: &Arc<Job>, options: &CheckOptions) -> Result<CheckReport> {
+    let repository = &repository.asking_store();
     let clock = Arc::clone(&repository.world.clock);
     let started = clock.monotonic();
     job.enter(Stage::Preparing);
@@ -259,6 +261,7 @@ pub fn verify_snapshot(
     job: &Arc<Job>,
     options: &CheckOptions,
 ) -> Result<CheckReport> {
+    let repository = &repository.asking_store();
     let clock = Arc::clone(&repository.world.clock);
     let started = clock.monotonic();
     job.enter(Stage::Preparing);

@@ -105,6 +105,7 @@ struct Repairing<'a> {
 /// # Errors
 /// `Cancelled`, or what the store says; the next run finishes what this one began. Damage is no error but put right or reported.
 pub fn run(repository: &Repository, job: &Arc<Job>, options: &RepairOptions) -> Result<RepairReport> {
+    let repository = &repository.asking_store();
     let clock = Arc::clone(&repository.world.clock);
     let started = clock.monotonic();
     job.enter(Stage::Preparing);

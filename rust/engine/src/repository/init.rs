@@ -95,7 +95,7 @@ impl Repository {
             return Self::open(store, world, unlock, cache);
         }
         let cache = Arc::new(cache.for_repository(config.repository));
-        Ok(Self { store, keys: Arc::new(keys), config: Arc::new(config), world, cache, slot })
+        Ok(Self { store, keys: Arc::new(keys), config: Arc::new(config), world, cache, slot, asks_store: false })
     }
 }
 

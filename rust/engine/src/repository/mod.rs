@@ -43,6 +43,8 @@ pub struct Repository {
     pub(crate) world: World,
     pub(crate) cache: Arc<Cache>,
     pub(crate) slot: RandomName,
+    /// Copies on this machine stand for nothing.
+    pub(crate) asks_store: bool,
 }
 
 pub(crate) fn key(text: impl Into<String>) -> Result<Key> {
@@ -124,7 +126,7 @@ impl Repository {
             })
         })?;
         let cache = Arc::new(cache.for_repository(config.repository));
-        Ok(Self { store, keys: Arc::new(keys), config: Arc::new(config), world, cache, slot })
+        Ok(Self { store, keys: Arc::new(keys), config: Arc::new(config), world, cache, slot, asks_store: false })
     }
 
     /// Whether a store holds a repository, without a key.
@@ -187,6 +189,11 @@ impl Repository {
     #[must_use]
     pub fn with_cache(&self, cache: &Cache) -> Self {
         Self { cache: Arc::new(cache.for_repository(self.config.repository)), ..self.clone() }
+    }
+
+    /// The same repository for who has to know what the store holds, not what it held when this machine kept a copy of it.
+    pub(crate) fn asking_store(&self) -> Self {
+        Self { asks_store: true, ..self.clone() }
     }
 
     /// What it was handed of the world.

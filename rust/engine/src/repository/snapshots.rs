@@ -74,7 +74,9 @@ impl Repository {
     }
 
     pub(crate) fn snapshot_object(&self, session: SessionId, codec: &mut Codec) -> Result<Option<Arc<SnapshotObject>>> {
-        if let Some(object) = self.cache.record(session) {
+        if !self.asks_store
+            && let Some(object) = self.cache.record(session)
+        {
             return Ok(Some(object));
         }
         let object = self.read_snapshot_object(session, codec)?.map(Arc::new);
@@ -86,7 +88,8 @@ impl Repository {
 
     fn read_snapshot_object(&self, session: SessionId, codec: &mut Codec) -> Result<Option<SnapshotObject>> {
         let text = snapshot_key(session);
-        if let Some(bytes) = self.cache.get(&text)
+        if !self.asks_store
+            && let Some(bytes) = self.cache.get(&text)
             && let Ok(object) = SnapshotObject::decode(&self.keys, session, &bytes, codec)
         {
             return Ok(Some(object));
