@@ -161,6 +161,30 @@ fn a_prune_never_waits_and_a_later_one_carries_its_generation_on() {
 }
 
 #[test]
+fn a_writer_that_a_generation_waits_for_and_nobody_has_heard_of_since_is_named_until_it_is_fenced() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, repository) = memory();
+    fill(folder.path(), 0..2);
+    let gone = backup(&repository, folder.path());
+    fill(folder.path(), 2..4);
+    backup(&repository, folder.path());
+    repository.remove_snapshot(gone, "test").unwrap();
+    let writer = repository.open_writer("elsewhere", vec![], &longshore_engine::job::Job::new()).unwrap();
+    assert_eq!(prune(&repository, &PruneOptions::default()).unwrap().generations_waiting, 1);
+    // Its marker is lost, and what prunes remember of it.
+    for prefix in ["sessions/", "watches/"] {
+        for entry in store.list(prefix, None, 10).unwrap().entries {
+            store.delete(&entry.key).unwrap();
+        }
+    }
+    let error = prune(&repository, &PruneOptions::default()).unwrap_err();
+    assert!(error.kind() == ErrorKind::Corrupt && error.to_string().contains(&writer.session().to_string()), "{error}");
+    let fence = PruneOptions { fence: vec![writer.session()], ..PruneOptions::default() };
+    assert!(prune(&repository, &fence).unwrap().packs_deleted > 0);
+    assert_eq!(orphans(&store), Vec::<String>::new());
+}
+
+#[test]
 fn a_fenced_writer_cannot_commit_and_holds_nothing_up() {
     let folder = tempfile::tempdir().unwrap();
     let (store, repository) = memory();

@@ -25,7 +25,7 @@ pub(super) enum Told<T> {
 }
 
 impl<T> Told<T> {
-    fn says(&self) -> Option<&T> {
+    pub(super) fn says(&self) -> Option<&T> {
         if let Self::Says(what) = self { Some(what) } else { None }
     }
 }
@@ -81,7 +81,7 @@ impl Prune<'_> {
         self.told(role.key(name), |bytes, prune| Ok(Doomed::decode(&prune.repository.keys, role, name, bytes, &mut prune.codec)?))
     }
 
-    fn open_of(&mut self, name: RandomName) -> Result<Told<Vec<SessionId>>> {
+    pub(super) fn open_of(&mut self, name: RandomName) -> Result<Told<Vec<SessionId>>> {
         self.told(open_key(name), |bytes, prune| {
             Ok(OpenWriters::decode(&prune.repository.keys, name, bytes, &mut prune.codec)?.sessions)
         })

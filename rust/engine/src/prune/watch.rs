@@ -14,7 +14,7 @@ use longshore_format::limits;
 use longshore_format::session::{removed_key, session_key};
 use longshore_format::snapshot::{SnapshotObject, snapshot_key};
 use look::Marker;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// So many prunes must have seen a session without a change.
 const PRUNES: u64 = 3;
@@ -22,13 +22,17 @@ const PRUNES: u64 = 3;
 impl Prune<'_> {
     /// Fences what is dead, and refuses when a writer is gone without an end.
     pub(super) fn fence(&mut self) -> Result<()> {
+        // Before the markers are listed: whoever is named here had begun.
         let (_, watched) = self.watches()?;
+        let mut named: BTreeSet<SessionId> =
+            watched.iter().filter(|(_, seen)| seen.kind == 1).map(|(session, _)| *session).collect();
+        named.extend(self.named_as_open()?);
         let markers = look::markers(self.repository, &mut self.codec)?;
         // Removals are kept for ever, and asked for one by one where an end is in doubt.
         let ended = self.repository.sessions_under("snapshots/")?;
         let now = self.repository.world.clock.wall_nanos();
-        for (session, seen) in &watched {
-            if seen.kind != 1 || markers.contains_key(session) || ended.contains(session) {
+        for session in &named {
+            if markers.contains_key(session) || ended.contains(session) {
                 continue;
             }
             if look::has(self.repository, &snapshot_key(*session))? || look::has(self.repository, &removed_key(*session))? {
@@ -65,6 +69,20 @@ impl Prune<'_> {
             self.report.fenced.push(*session);
         }
         Ok(())
+    }
+
+    /// Writers that some generation waits for.
+    fn named_as_open(&mut self) -> Result<Vec<SessionId>> {
+        let mut generations = Vec::new();
+        list(&*self.repository.store, "open/", |entry| {
+            generations.extend(entry.key.as_str().strip_prefix("open/").and_then(|n| RandomName::from_hex(n).ok()));
+            Ok(())
+        })?;
+        let mut out = Vec::new();
+        for name in generations {
+            out.extend(self.open_of(name)?.says().into_iter().flatten());
+        }
+        Ok(out)
     }
 
     fn must_fence(&self, session: &SessionId) -> bool {
