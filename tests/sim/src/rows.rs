@@ -71,8 +71,6 @@ pub enum Row {
     Kill,
     /// Real processes, killed and gone on from.
     Resume,
-    /// What other rooms must build first.
-    NotYet,
 }
 
 impl Row {
@@ -372,7 +370,7 @@ fn one(line: &Line, long: bool, seed: u64, scenes: &[Scene], real: &mut Real, fo
             found.sum("runs gone on from", 1);
             found.sum("MiB moved again", resumed.again_bytes >> 20);
         }
-        Row::Rot | Row::Power | Row::NotYet => {}
+        Row::Rot | Row::Power => {}
     }
     Ok(())
 }

@@ -40,7 +40,15 @@ fn main() -> ExitCode {
     if let Some(folder) = after("--prune") {
         return ExitCode::from(u8::from(power::prune(Path::new(&folder)).is_err()));
     }
-    table(long, after("--row").as_deref())
+    let only = after("--row");
+    let is_known = |name: &String| TABLE.iter().any(|line| line.name == *name);
+    if arguments.len() != usize::from(long) + 2 * usize::from(only.is_some()) || only.as_ref().is_some_and(|name| !is_known(name))
+    {
+        let names: Vec<&str> = TABLE.iter().map(|line| line.name).collect();
+        say(&format!("sim [--long] [--row NAME], sim --seed NAME:N, sim --seed NAME:N..M; rows: {}", names.join(", ")));
+        return ExitCode::from(2);
+    }
+    table(long, only.as_deref())
 }
 
 /// One process's part of a row: `name:part:parts`.
@@ -140,11 +148,6 @@ fn table(long: bool, only: Option<&str>) -> ExitCode {
     }
     for line in TABLE.iter().filter(|line| only.is_none_or(|name| name == line.name)) {
         let least = line.least[usize::from(long)];
-        if line.row == Row::NotYet {
-            rows.push(format!("{:<8} {:>9}  {} (of {least} {})", line.name, "not yet", line.what, line.unit));
-            good &= !long;
-            continue;
-        }
         let began = SystemClock.monotonic();
         let (found, sums) = divide(line, long, processors)
             .unwrap_or_else(|error| (Found { violations: vec![(0, error)], ..Found::default() }, vec![]));
