@@ -152,7 +152,7 @@ impl Prune<'_> {
             self.job.check()?;
             let name = generation.name;
             let lost = generation.tombstone == Told::Absent;
-            if lost && generation.decision == Told::Absent && look::has(self.repository, &tombstone_key(name))? {
+            if lost && generation.decision == Told::Absent && self.repository.has(&tombstone_key(name))? {
                 return Err(look::short_listing(format!("a generation's tombstone is there and not listed: generation={name}")));
             }
             if generation.decision == Told::Absent && generation.open == Told::Absent && !lost {
@@ -350,7 +350,7 @@ impl Prune<'_> {
         }
         let mut left = generation.packs().any(|pack| sight.sizes.contains_key(pack));
         for table in generation.tables() {
-            left = left || look::has(self.repository, &usage_key(*table))?;
+            left = left || self.repository.has(&usage_key(*table))?;
         }
         if left { Ok(()) } else { self.end(generation.name) }
     }

@@ -17,7 +17,6 @@ use longshore_format::pack::BirthName;
 use longshore_format::session::{SessionKind, SessionMarker, session_key};
 use longshore_format::snapshot::{SnapshotObject, public_id, snapshot_key};
 use longshore_format::usage::{Usage, usage_key};
-use longshore_store::StoreErrorKind;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How often a look begins again because something was deleted under it.
@@ -239,11 +238,11 @@ fn try_look(repository: &Repository, job: &Job, rules: &LookRules, last: Option<
     let mut wanted: BTreeMap<UsageName, SessionId> = BTreeMap::new();
     for (reader, snapshot, usage) in &readers {
         if !look.has_ended(snapshot) {
-            if has(repository, &snapshot_key(*snapshot))? {
+            if repository.has(&snapshot_key(*snapshot))? {
                 return Err(Seen::Overtaken);
             }
             // Its snapshot may have gone between the two listings.
-            if !has(repository, &longshore_format::session::removed_key(*snapshot))? {
+            if !repository.is_removed(*snapshot)? {
                 let text = format!(
                     "a reader names a snapshot that is neither listed nor deleted: session={reader}, snapshot={snapshot}"
                 );
@@ -319,15 +318,6 @@ pub(super) fn short_listing(text: String) -> Error {
     refuse(Error::corrupt(text)).with_next_step(
         "nothing was deleted; the store's listing is short or something was deleted behind our back: look with longshore repo check",
     )
-}
-
-/// Whether an object is there.
-pub(super) fn has(repository: &Repository, text: &str) -> Result<bool> {
-    match repository.store.head(&crate::repository::key(text)?) {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error.into()),
-    }
 }
 
 fn read_table(repository: &Repository, name: UsageName, codec: &mut Codec) -> Result<Option<Usage>> {

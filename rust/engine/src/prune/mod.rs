@@ -29,12 +29,13 @@ use longshore_format::envelope::Codec;
 use longshore_format::generation::DOOMED_NAMES_MAX;
 use longshore_format::id::{PackName, RandomName, SessionId, UsageName};
 use longshore_format::repair::repair_key;
+use longshore_format::snapshot::snapshot_key;
 use longshore_format::usage::Usage;
 use longshore_store::{Put, StoreErrorKind};
 use look::{Look, LookRules, look, refuse};
 pub use report::{Kept, PackRow, PruneReport, Why};
 pub use rules::{Rule, Rules};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -302,7 +303,7 @@ impl Prune<'_> {
         for (session, repair) in &sight.look.repairs.known {
             let mut holds = repair.needs.keys().any(|snapshot| sight.look.is_of_use(snapshot));
             for pack in repair.damaged.keys() {
-                holds = holds || sight.sizes.contains_key(pack) || look::has(self.repository, &pack.key())?;
+                holds = holds || sight.sizes.contains_key(pack) || self.repository.has(&pack.key())?;
             }
             if !holds {
                 self.repository.delete(&repair_key(*session))?;
@@ -325,7 +326,7 @@ impl Prune<'_> {
             }
             done => done?,
         };
-        if look::has(self.repository, text)? {
+        if self.repository.has(text)? {
             return Ok(Some(put));
         }
         tracing::warn!(object = %text, "The store acknowledged an object that is not there");
@@ -401,12 +402,13 @@ impl Prune<'_> {
         let may = |row: &Row| !sheltered.contains(&row.name.session) && (!off.contains(&row.name) || stuck.contains(&row.name));
         let mut packs = self.choose(sight, may, &off)?;
         // A session that began after the sessions were listed and ended before: its snapshot came after the look.
-        let mut orphans: BTreeMap<SessionId, bool> = BTreeMap::new();
+        let mut new = BTreeSet::new();
         for session in packs.iter().map(|pack| pack.session).collect::<BTreeSet<_>>() {
-            let is_new = !sight.look.has_ended(&session) && look::has(self.repository, &format!("snapshots/{session}"))?;
-            orphans.insert(session, is_new);
+            if !sight.look.has_ended(&session) && self.repository.has(&snapshot_key(session))? {
+                new.insert(session);
+            }
         }
-        packs.retain(|pack| !orphans.get(&pack.session).is_some_and(|is_new| *is_new));
+        packs.retain(|pack| !new.contains(&pack.session));
         Ok((packs.into_iter().take(DOOMED_NAMES_MAX / 2).collect(), self.dead_tables(sight)?))
     }
 

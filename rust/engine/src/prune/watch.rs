@@ -11,7 +11,7 @@ use bytes::Bytes;
 use longshore_format::generation::{Sighting, Watch, watch_key};
 use longshore_format::id::{RandomName, SessionId};
 use longshore_format::limits;
-use longshore_format::session::{removed_key, session_key};
+use longshore_format::session::session_key;
 use longshore_format::snapshot::{SnapshotObject, snapshot_key};
 use look::Marker;
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,7 +35,7 @@ impl Prune<'_> {
             if markers.contains_key(session) || ended.contains(session) {
                 continue;
             }
-            if look::has(self.repository, &snapshot_key(*session))? || look::has(self.repository, &removed_key(*session))? {
+            if self.repository.has(&snapshot_key(*session))? || self.repository.is_removed(*session)? {
                 continue;
             }
             if !self.must_fence(session) {
@@ -58,10 +58,10 @@ impl Prune<'_> {
             if !dead || self.options.dry_run {
                 continue;
             }
-            if marker.kind() != 2 && look::has(self.repository, &removed_key(*session))? {
-                continue;
-            }
             if marker.kind() != 2 {
+                if self.repository.is_removed(*session)? {
+                    continue;
+                }
                 self.abort(*session)?;
             }
             self.repository.store.delete(&key(session_key(*session))?)?;
@@ -102,7 +102,7 @@ impl Prune<'_> {
             SnapshotObject::Aborted { nonce: self.repository.world.random16(), reason: "judged dead by a prune".to_owned() };
         let bytes = object.encode(&self.repository.keys, session, self.repository.world.salt(), &mut self.codec)?;
         // It may have committed this moment: then it has ended all the same.
-        if self.put(&snapshot_key(session), bytes)?.is_none() && !look::has(self.repository, &removed_key(session))? {
+        if self.put(&snapshot_key(session), bytes)?.is_none() && !self.repository.is_removed(session)? {
             return Err(crate::error::Error::corrupt(format!("the store does not keep the end of a session: session={session}"))
                 .with_next_step("nothing was deleted; look for faults of the store, then prune again"));
         }

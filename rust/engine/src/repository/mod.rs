@@ -196,6 +196,15 @@ impl Repository {
         Self { asks_store: true, ..self.clone() }
     }
 
+    /// Whether an object is there.
+    pub(crate) fn has(&self, text: &str) -> Result<bool> {
+        match self.store.head(&key(text)?) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// What it was handed of the world.
     #[must_use]
     pub fn world(&self) -> &World {

@@ -255,10 +255,6 @@ impl Repository {
 
     /// Whether a snapshot was removed.
     pub(crate) fn is_removed(&self, session: SessionId) -> Result<bool> {
-        match self.store.head(&key(removed_key(session))?) {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == longshore_store::StoreErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error.into()),
-        }
+        self.has(&removed_key(session))
     }
 }
