@@ -5,11 +5,11 @@
 //! first: equal content is left alone, and a large file is updated where it differs. Metadata comes last, through the descriptor.
 
 use super::Context;
-use super::links::FirstName;
+use super::crew::Crew;
+use super::links::LinkNumber;
 use super::pieces::{self, Piece};
 use super::place::{Directory, name_losses};
 use super::tally::{LossKind, metadata_of};
-use super::walk::Crew;
 use crate::chunker::is_zero;
 use crate::error::{Error, Result};
 use crate::repository::ahead::{Underway, Wanted};
@@ -33,8 +33,8 @@ pub(super) struct FileWork {
     pub entry: Entry,
     /// Its name was there when the directory was listed.
     pub exists: bool,
-    /// Set when other names will be linked to it.
-    pub link: Option<Arc<FirstName>>,
+    /// Set when other names may be linked to it.
+    pub link: Option<LinkNumber>,
     /// What it consists of, to be fetched ahead; none where it may be there already, or where a list of it cannot be read.
     pub pieces: Option<Vec<Piece>>,
 }
@@ -195,14 +195,7 @@ fn small(context: &Context, directory: &Arc<Directory>, work: &mut FileWork) -> 
     let (size_bytes, _) = parts(entry);
     let dir = directory.open(context)?;
     if work.exists && is_there(context, &*dir, entry)? {
-        let (allowed, dropped) = context.options.policy.filter(&metadata_of(entry), Kind::File);
-        name_losses(context, directory, &entry.name, LossKind::Dropped, dropped);
-        let losses = dir.set_metadata(&entry.name, Kind::File, &allowed)?;
-        name_losses(context, directory, &entry.name, LossKind::Attribute, losses);
-        context.tally.files_unchanged.fetch_add(1, Relaxed);
-        context.tally.bytes_unchanged.fetch_add(size_bytes, Relaxed);
-        whole(context, work, size_bytes);
-        return Ok(());
+        return keep(context, directory, work, &*dir);
     }
     let placed = place(context, dir, entry, work.exists)?;
     let mut damage = None;
@@ -210,7 +203,21 @@ fn small(context: &Context, directory: &Arc<Directory>, work: &mut FileWork) -> 
     finish(context, directory, work, size_bytes, &placed, filled.and(damage.map_or(Ok(()), Err)))
 }
 
-/// Whether the content of a small file is there already, byte for byte. Of one that is, holes are made holes again.
+/// Leaves a file's content as it is, and gives it its metadata.
+fn keep(context: &Context, directory: &Arc<Directory>, work: &FileWork, dir: &dyn Dir) -> Tried<()> {
+    let entry = &work.entry;
+    let (size_bytes, _) = parts(entry);
+    let (allowed, dropped) = context.options.policy.filter(&metadata_of(entry), Kind::File);
+    name_losses(context, directory, &entry.name, LossKind::Dropped, dropped);
+    let losses = dir.set_metadata(&entry.name, Kind::File, &allowed)?;
+    name_losses(context, directory, &entry.name, LossKind::Attribute, losses);
+    context.tally.files_unchanged.fetch_add(1, Relaxed);
+    context.tally.bytes_unchanged.fetch_add(size_bytes, Relaxed);
+    whole(context, work, size_bytes);
+    Ok(())
+}
+
+/// Whether the content of a file is there already, byte for byte. Of one that is, holes are made holes again.
 fn is_there(context: &Context, dir: &dyn Dir, entry: &Entry) -> Tried<bool> {
     let (size_bytes, content) = parts(entry);
     let Ok(stat) = dir.stat(&entry.name) else { return Ok(false) };
@@ -336,8 +343,8 @@ fn finish(
 }
 
 fn whole(context: &Context, work: &FileWork, size_bytes: u64) {
-    if let Some(link) = &work.link {
-        link.done.store(true, Ordering::Release);
+    if let Some(number) = work.link {
+        context.linked.set(number);
     }
     count_done(context, size_bytes);
 }
@@ -378,6 +385,11 @@ impl Large {
 /// Opens a large file and hands out its segments.
 pub(super) fn start_large(context: &Arc<Context>, crew: &Crew, directory: &Arc<Directory>, work: FileWork) -> Result<()> {
     let (size_bytes, _) = parts(&work.entry);
+    match keep_linked(context, directory, &work) {
+        Ok(false) => {}
+        Ok(true) => return Ok(()),
+        Err(trouble) => return settle(context, directory, &work.entry.name, trouble),
+    }
     let placed = match open_large(context, directory, &work, size_bytes) {
         Ok(placed) => placed,
         Err(trouble) => return settle(context, directory, &work.entry.name, trouble),
@@ -427,6 +439,19 @@ pub(super) fn start_large(context: &Arc<Context>, crew: &Crew, directory: &Arc<D
         submit(pieces)?;
     }
     file.release(context)
+}
+
+/// Whether a large file stands that has its other names already: it is not written in place, since nobody knows whose names they are, but
+/// neither is it written again when it is whole.
+fn keep_linked(context: &Context, directory: &Arc<Directory>, work: &FileWork) -> Tried<bool> {
+    if !work.exists || work.entry.link_device.is_none() {
+        return Ok(false);
+    }
+    let dir = directory.open(context)?;
+    if dir.stat(&work.entry.name).is_ok_and(|stat| stat.links > 1) && is_there(context, &*dir, &work.entry)? {
+        return keep(context, directory, work, &*dir).map(|()| true);
+    }
+    Ok(false)
 }
 
 fn open_large(context: &Context, directory: &Arc<Directory>, work: &FileWork, size_bytes: u64) -> Tried<Placed> {

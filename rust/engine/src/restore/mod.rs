@@ -1,10 +1,10 @@
 //! A snapshot, or a part of it, laid back into a directory.
 //!
-//! Holds options, summary and [`run`]; `walk` goes through the tree and hands out work, `file` and `pieces` write content, `links` makes second
+//! Holds options, summary and [`run`]; `walk` goes through the tree and hands out work to a `crew`, `file` and `pieces` write content, `links` makes second
 //! names, `place` knows open directories, `temporary` names what is not whole. Promises: every byte written was verified against its chunk id; nothing is touched
 //! outside the target; what could not be restored is named; a file with damaged chunks is never left under its name as if it were
 //! whole. Memory does not grow with files or their size: reader caches within the budget, a bounded queue, at most
-//! [`place::OPEN_DIRECTORIES_MAX`] open directories (names of hard-linked files are the exception).
+//! [`place::OPEN_DIRECTORIES_MAX`] open directories. Of files with several names, a row each is the exception.
 //!
 //! A damaged file: what stood under its name before stays; with nothing there nothing is left, unless `keep_damaged` asks for what
 //! could be read, zeros elsewhere, under `NAME.longshore-damaged`. A large file that was being updated in place and turns out to be
@@ -12,6 +12,7 @@
 //! as they came. So the target is the restore's journal: the next one into it compares what stands chunk by chunk, fetches and writes
 //! only the rest, and removes what one that was killed left under temporary names.
 
+mod crew;
 mod file;
 mod links;
 mod pieces;
@@ -116,6 +117,7 @@ struct Context {
     fatal: std::sync::Mutex<Option<Error>>,
     open_directories: AtomicUsize,
     temporary: Temporary,
+    linked: links::Whole,
     /// Whether what dead restores left may be removed.
     sweeps: bool,
 }
@@ -177,6 +179,7 @@ fn restore(repository: &Repository, fs: &dyn Fs, job: &Arc<Job>, options: &Resto
         fatal: std::sync::Mutex::new(None),
         open_directories: AtomicUsize::new(0),
         temporary: Temporary::new(repository),
+        linked: links::Whole::default(),
         sweeps: root.as_ref().is_some_and(|root| root.hold_alone()),
     });
     if options.path.iter().all(|b| *b == b'/') {

@@ -6,17 +6,16 @@
 //! everything happens here. Recursion over depth there is none.
 
 use super::Context;
+use super::crew::Crew;
 use super::file::{self, FileWork, Task};
-use super::links::Links;
+use super::links::{LaterName, Links, Meeting};
 use super::pieces;
 use super::place::{self, Directory, OPEN_DIRECTORIES_MAX, name_losses};
 use super::tally::{LossKind, kind_of, metadata_of};
 use super::temporary::sweep;
 use crate::error::{Error, Result};
-use crate::repository::ahead::Ahead;
 use crate::repository::cursor::{EntryCursor, Step};
 use crate::volume::{Dir, Kind, Name, VolumeError, VolumeErrorKind};
-use crossbeam_channel::Sender;
 use longshore_format::pack::BirthName;
 use longshore_format::tree::{Entry, Node};
 use std::collections::HashSet;
@@ -29,87 +28,8 @@ use std::vec::IntoIter;
 const BATCH_FILES_MAX: usize = 512;
 /// Directories from which they may come: each is a descriptor.
 const BATCH_DIRECTORIES_MAX: usize = 16;
-/// Tasks that wait for a worker, per worker.
-const QUEUE_PER_WORKER: usize = 4;
 /// Levels whose piece of a directory stays in memory while the walk is further below.
 const PIECES_KEPT: usize = 64;
-
-/// Where tasks go.
-pub(super) struct Crew {
-    sender: Option<Sender<Task>>,
-    handles: Vec<Box<dyn crate::seams::Handle>>,
-    ahead: Ahead,
-}
-
-impl Crew {
-    fn start(context: &Arc<Context>) -> Result<Self> {
-        let workers = context.options.workers;
-        if workers == 0 {
-            return Ok(Self { sender: None, handles: Vec::new(), ahead: context.ahead.clone() });
-        }
-        let (sender, receiver) = crossbeam_channel::bounded::<Task>(workers * QUEUE_PER_WORKER);
-        let mut crew = Self { sender: Some(sender), handles: Vec::with_capacity(workers), ahead: context.ahead.clone() };
-        for number in 0..workers {
-            let (shared, receiver) = (Arc::clone(context), receiver.clone());
-            let body = Box::new(move || {
-                while let Ok(task) = receiver.recv() {
-                    // After a failure the queue is only emptied, so that nobody waits at its end.
-                    if let Err(error) = shared.check().and_then(|()| file::work(&shared, task)) {
-                        shared.fail(error);
-                    }
-                }
-            });
-            let spawn = &context.reader.repository().world.spawn;
-            match spawn.spawn(&format!("restore-{number}"), body) {
-                Ok(handle) => crew.handles.push(handle),
-                Err(error) if crew.handles.is_empty() => return Err(error),
-                Err(error) => {
-                    tracing::warn!(error = %error, "Restoring with fewer threads");
-                    break;
-                }
-            }
-        }
-        crew.start_fetching(context);
-        Ok(crew)
-    }
-
-    fn start_fetching(&mut self, context: &Context) {
-        for number in 0..context.options.fetch_threads {
-            self.ahead.open();
-            let ahead = self.ahead.clone();
-            let spawn = &context.reader.repository().world.spawn;
-            match spawn.spawn(&format!("restore-fetch-{number}"), Box::new(move || ahead.serve())) {
-                Ok(handle) => self.handles.push(handle),
-                Err(error) => {
-                    tracing::warn!(error = %error, "Fetching with fewer threads");
-                    if number == 0 {
-                        self.ahead.close();
-                    }
-                    return;
-                }
-            }
-        }
-    }
-
-    /// Plans what the task needs, and hands it to a worker.
-    pub fn submit(&self, context: &Arc<Context>, mut task: Task) -> Result<()> {
-        task.plan(context, self.sender.is_some())?;
-        match &self.sender {
-            None => file::work(context, task),
-            Some(sender) => {
-                context.check()?;
-                sender.send(task).map_err(|_| Error::internal("all threads of the restore have ended"))
-            }
-        }
-    }
-
-    fn finish(mut self) -> Result<()> {
-        self.sender = None;
-        self.ahead.close();
-        let ended = self.handles.drain(..).map(crate::seams::Handle::join).fold(true, |all, one| all & one);
-        if ended { Ok(()) } else { Err(Error::internal("a thread of the restore panicked")) }
-    }
-}
 
 /// A directory that the walk is in.
 struct Level {
@@ -118,6 +38,8 @@ struct Level {
     /// What was there before, ascending; what the snapshot has not is passed by.
     existing: Peekable<IntoIter<Name>>,
     may_delete: bool,
+    /// Its row among the directories that hold first names of files with several.
+    links_row: Option<u32>,
 }
 
 /// Counts what a restore would do.
@@ -156,8 +78,9 @@ pub(super) fn count(context: &Context, top: &Entry) -> Result<()> {
 /// Restores `top` into the root: the contents of a directory, or anything else under its name.
 pub(super) fn run(context: &Arc<Context>, root: &Arc<Directory>, top: Entry) -> Result<()> {
     let crew = Crew::start(context)?;
-    let mut links = Links::default();
-    let walked = Walk { context, crew: &crew, links: &mut links, stack: Vec::new(), pending: Pending::default() }.run(root, top);
+    let mut walk = Walk { context, crew: &crew, links: Links::default(), stack: Vec::new(), pending: Pending::default() };
+    let walked = walk.run(root, top);
+    let links = walk.links;
     if let Err(error) = &walked {
         context.fail(error.clone());
     }
@@ -165,7 +88,7 @@ pub(super) fn run(context: &Arc<Context>, root: &Arc<Directory>, top: Entry) -> 
     walked?;
     joined?;
     context.check()?;
-    links.make(context)?;
+    links.release(context);
     root.release(context);
     Ok(())
 }
@@ -173,7 +96,7 @@ pub(super) fn run(context: &Arc<Context>, root: &Arc<Directory>, top: Entry) -> 
 struct Walk<'a> {
     context: &'a Arc<Context>,
     crew: &'a Crew,
-    links: &'a mut Links,
+    links: Links,
     stack: Vec<Level>,
     pending: Pending,
 }
@@ -201,7 +124,7 @@ impl From<VolumeError> for Refused {
 }
 
 impl Walk<'_> {
-    fn run(mut self, root: &Arc<Directory>, top: Entry) -> Result<()> {
+    fn run(&mut self, root: &Arc<Directory>, top: Entry) -> Result<()> {
         let whole = matches!(top.node, Node::Directory { .. });
         let target = |error: VolumeError| Error::from(error).while_doing("target");
         let dir = root.open(self.context).map_err(target)?;
@@ -212,6 +135,7 @@ impl Walk<'_> {
             cursor,
             existing: existing.into_iter().peekable(),
             may_delete: whole && self.context.options.delete_extra,
+            links_row: None,
         });
         while let Some(level) = self.stack.last_mut() {
             self.context.check()?;
@@ -237,7 +161,8 @@ impl Walk<'_> {
             }
         }
         if self.stack.is_empty() {
-            // The root is released when the links are made.
+            // The root is released when all is done.
+            self.make_links(true)?;
             return self.flush();
         }
         if self.context.open_directories.load(Relaxed) > OPEN_DIRECTORIES_MAX {
@@ -306,22 +231,81 @@ impl Walk<'_> {
                 Err(Refused::Item(error)) => file::lose(context, &directory, &entry.name, &error),
             };
         }
-        let link = match self.links.meet(&directory, &entry) {
-            None => None,
-            Some(Some(first)) => Some(first),
-            // A later name of a file: made at the end.
-            Some(None) => return self.links.defer(context, &directory, entry, exists),
-        };
-        let work = FileWork { entry, exists, link, pieces: None };
-        let Node::File { size_bytes, .. } = work.entry.node else {
-            return other(context, &directory, &work);
-        };
-        context.job.files_found.fetch_add(1, Relaxed);
-        context.job.bytes_found.fetch_add(size_bytes, Relaxed);
-        if size_bytes > file::LARGE_BYTES {
-            return file::start_large(context, self.crew, &directory, work);
+        if let Node::File { size_bytes, .. } = entry.node {
+            context.job.files_found.fetch_add(1, Relaxed);
+            context.job.bytes_found.fetch_add(size_bytes, Relaxed);
         }
-        self.gather(&directory, work, size_bytes)
+        let link = match self.links.meet(&directory, &mut level.links_row, &entry) {
+            Meeting::Only => None,
+            Meeting::First(number) => Some(number),
+            Meeting::Later(number) => {
+                let later = LaterName { number, directory, entry, exists };
+                if Links::is_due(context, number) {
+                    return self.link(later);
+                }
+                self.links.wait(later);
+                return if self.links.is_full() { self.make_links(false) } else { Ok(()) };
+            }
+        };
+        self.write(&directory, FileWork { entry, exists, link, pieces: None })
+    }
+
+    /// Writes anything but a directory.
+    fn write(&mut self, directory: &Arc<Directory>, work: FileWork) -> Result<()> {
+        match work.entry.node {
+            Node::File { size_bytes, .. } if size_bytes > file::LARGE_BYTES => {
+                file::start_large(self.context, self.crew, directory, work)
+            }
+            Node::File { size_bytes, .. } => self.gather(directory, work, size_bytes),
+            _ => other(self.context, directory, &work),
+        }
+    }
+
+    /// Makes names that wait: where their files are whole, and all when that is too few.
+    fn make_links(&mut self, all: bool) -> Result<()> {
+        if !all {
+            self.link_each(false)?;
+            if !self.links.is_half_full() {
+                return Ok(());
+            }
+        }
+        if self.links.is_waiting() {
+            self.flush()?;
+            self.crew.settle(self.context)?;
+            self.link_each(true)?;
+        }
+        Ok(())
+    }
+
+    fn link_each(&mut self, all: bool) -> Result<()> {
+        for later in self.links.take(self.context, all) {
+            self.context.check()?;
+            let directory = Arc::clone(&later.directory);
+            self.link(later)?;
+            directory.release(self.context);
+        }
+        Ok(())
+    }
+
+    /// Makes a later name: as a link, or, where that cannot be, as a file of its own.
+    fn link(&mut self, later: LaterName) -> Result<()> {
+        let (context, made) = (self.context, self.links.make(self.context, &later));
+        let LaterName { directory, entry, exists, .. } = later;
+        match made {
+            Ok(()) => {
+                if let Node::File { size_bytes, .. } = entry.node {
+                    file::count_done(context, size_bytes);
+                } else {
+                    context.tally.others.fetch_add(1, Relaxed);
+                }
+                Ok(())
+            }
+            Err(error) if error.kind == VolumeErrorKind::NoSpace => file::lose(context, &directory, &entry.name, &error),
+            Err(error) => {
+                context.tally.lose(LossKind::Attribute, || directory.path(&entry.name), format!("hard link: {error}"));
+                self.write(&directory, FileWork { entry, exists, link: None, pieces: None })
+            }
+        }
     }
 
     fn enter(&mut self, parent: &Arc<Directory>, entry: &Entry, exists: bool) -> std::result::Result<(), Refused> {
@@ -347,6 +331,7 @@ impl Walk<'_> {
             cursor: EntryCursor::new(entry),
             existing: existing.into_iter().peekable(),
             may_delete: context.options.delete_extra,
+            links_row: None,
         });
         context.check().map_err(Refused::Job)
     }
@@ -404,8 +389,8 @@ pub(super) fn other(context: &Context, directory: &Arc<Directory>, work: &FileWo
     match made {
         Ok(losses) => {
             name_losses(context, directory, &entry.name, LossKind::Attribute, losses);
-            if let Some(link) = &work.link {
-                link.done.store(true, Relaxed);
+            if let Some(number) = work.link {
+                context.linked.set(number);
             }
             context.tally.others.fetch_add(1, Relaxed);
             Ok(())
