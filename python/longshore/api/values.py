@@ -21,7 +21,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from longshore.errors import InvalidObjectError
 
-__all__ = ["Duration", "Timestamp", "parts_of_share", "valid_label_value"]
+__all__ = ["Duration", "Timestamp", "bytes_of_size", "parts_of_share", "valid_label_value"]
 
 _TIME: Final = re.compile(
     r"(?P<stem>\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d)(?:\.(?P<fraction>\d{1,9}))?(?P<zone>[Zz]|[+-]\d\d:\d\d)", re.ASCII
@@ -107,6 +107,26 @@ def parts_of_share(text: str) -> int:
         raise InvalidObjectError(f"this is no share: {text!r}", "write for example 5%")
     # 100/5 must not come to 20.000001.
     return math.ceil(round(100 / percent, 6))
+
+
+_SIZE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgtp]?)(i?b?)", re.IGNORECASE)
+_POWERS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
+
+
+def bytes_of_size(text: str) -> int:
+    """Read a size such as `512MiB`. Ki, Mi, Gi are powers of 1024; KB, MB, GB powers of 1000; a bare letter is taken as the former.
+
+    Raises:
+        InvalidObjectError: it is no size, or less than a byte.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise InvalidObjectError(f"this is no size: {text!r}", "write for example 512MiB or 2GiB")
+    decimal = match[3].lower() == "b" and match[2] != ""
+    size = float(match[1]) * (1000 if decimal else 1024) ** _POWERS[match[2].lower()]
+    if size < 1:
+        raise InvalidObjectError("a size must be at least one byte", "write for example 512MiB or 2GiB")
+    return int(size)
 
 
 class Duration(_WireText):

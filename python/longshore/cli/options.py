@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = [
     "cache_options",
     "cluster_session_options",
+    "fresh_option",
+    "limit_options",
     "list_options",
     "log_options",
     "output_options",
@@ -248,6 +251,50 @@ def _cluster_session(output: Output, *, kubeconfig: str | None, context: str | N
         namespace=namespace,
         set_up_logs=functools.partial(set_up_logs, level, log_format),
     )
+
+
+def limit_options(*, upload: bool) -> Callable[[Function], Function]:
+    """Bound a job's traffic, under the names that restic gave them; the session that the command gets opens repositories with it.
+
+    Stands above `with_repository`.
+
+    Args:
+        upload: the command writes, too: `--limit-upload` beside `--limit-download`.
+    """
+
+    def decorate(function: Function) -> Function:
+        @click.option(
+            "--limit-download",
+            type=BYTES,
+            metavar="SIZE",
+            help="Fetch at most so many bytes a second from the store, e.g. 20MiB.",
+        )
+        @functools.wraps(function)
+        def command(
+            *args: Any, session: Session, limit_download: int | None, limit_upload: int | None = None, **kwargs: Any
+        ) -> Any:
+            session = replace(session, limit_upload=limit_upload, limit_download=limit_download)
+            return function(*args, session=session, **kwargs)
+
+        if not upload:
+            return command
+        return click.option(
+            "--limit-upload",
+            type=BYTES,
+            metavar="SIZE",
+            help="Send at most so many bytes a second to the store, e.g. 5MiB.",
+        )(command)
+
+    return decorate
+
+
+def fresh_option(function: Function) -> Function:
+    """Add `--fresh`."""
+    return click.option(
+        "--fresh",
+        is_flag=True,
+        help="Begin anew: read what an interrupted run of the same command has read, too.",
+    )(function)
 
 
 def list_options(function: Function) -> Function:

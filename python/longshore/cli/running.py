@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Protocol, TypeVar
 
+from longshore.cli.output.human import moment, plural
 from longshore.cli.output.progress import Counters, Display
 from longshore.cli.output.sink import Output
 from longshore.errors import CancelledError, InterruptedByUserError
@@ -65,9 +66,28 @@ def _signals_interrupt() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _wait(job: Job[object], display: Display) -> None:
-    while not job.wait(POLL_SECONDS):
-        display.update(job.progress())
+class _Watch:
+    """Shows how far a job is, and says once from what it goes on."""
+
+    def __init__(self, job: Job[object], output: Output, display: Display) -> None:
+        self._job = job
+        self._output = output
+        self._display = display
+        self._told = False
+
+    def look(self) -> None:
+        counters = self._job.progress()
+        if counters.begun_nanos and not self._told:
+            self._told = True
+            self._output.note(
+                f"going on from a run begun at {moment(counters.begun_nanos)}, {plural(counters.packs_known, 'pack')}"
+                f" {'was' if counters.packs_known == 1 else 'were'} read then; --fresh begins anew"
+            )
+        self._display.update(counters)
+
+    def wait(self) -> None:
+        while not self._job.wait(POLL_SECONDS):
+            self.look()
 
 
 def run_job(job: Job[Result], *, output: Output, title: str, after_cancel: str, stored: str = "fetched") -> Result:
@@ -89,14 +109,15 @@ def run_job(job: Job[Result], *, output: Output, title: str, after_cancel: str, 
     """
     with _signals_interrupt():
         display = output.watch(title, stored=stored)
+        watch = _Watch(job, output, display)
         try:
             try:
-                _wait(job, display)
+                watch.wait()
             except KeyboardInterrupt:
                 job.cancel()
                 output.say("cancelling; press Ctrl-C again to leave at once")
-                _wait(job, display)
-            display.update(job.progress())
+                watch.wait()
+            watch.look()
         except KeyboardInterrupt:
             # Threads of the data path may be stuck in a store that does not answer: nothing may wait for them.
             display.close()

@@ -31,6 +31,10 @@ class Session:
     cache: str | None
     cache_limit: int | None
     set_up_logs: Callable[[], None]
+    limit_upload: int | None = None
+    """Bytes a second that jobs may send; None for no limit."""
+    limit_download: int | None = None
+    """Bytes a second that jobs may fetch; None for no limit."""
 
     @property
     def repository_url(self) -> str:
@@ -101,4 +105,6 @@ class Session:
         from longshore import datapath
 
         store, key_source = self.store, self.key_source
-        return datapath.open(store, key_source.load(), cache_dir=self.cache_dir, cache_limit_bytes=self.cache_limit)
+        opened = datapath.open(store, key_source.load(), cache_dir=self.cache_dir, cache_limit_bytes=self.cache_limit)
+        opened.limit_traffic(upload_bytes_per_second=self.limit_upload, download_bytes_per_second=self.limit_download)
+        return opened

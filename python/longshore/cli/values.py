@@ -16,9 +16,7 @@ from longshore.errors import LongshoreError, UsageError
 
 __all__ = ["BYTES", "COMPRESSION", "PART", "SHARE", "SNAPSHOT_PATH", "SPAN", "matcher", "parse_tags", "read_patterns"]
 
-_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?b?)", re.IGNORECASE)
 _PART: Final = re.compile(r"(\d{1,6})/(\d{1,6})")
-_POWERS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 LEVEL_MAX: Final = 19
 
 
@@ -28,15 +26,12 @@ class _Bytes(click.ParamType[int]):
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, int):
             return value
-        match = _SIZE.fullmatch(str(value).strip())
-        if match is None:
-            self.fail(f"this is no size: {value!r} (write for example 512MiB or 2GiB)", param, ctx)
-        # As Kubernetes has it: Ki, Mi, Gi are powers of 1024; KB, MB, GB powers of 1000; a bare letter is taken as the former.
-        decimal = match[3].lower() == "b" and match[2] != ""
-        size = float(match[1]) * (1000 if decimal else 1024) ** _POWERS[match[2].lower()]
-        if size < 1:
-            self.fail("a size must be at least one byte", param, ctx)
-        return int(size)
+        from longshore.api.values import bytes_of_size
+
+        try:
+            return bytes_of_size(str(value))
+        except LongshoreError as error:
+            self.fail(f"{error.message} ({error.next_step})", param, ctx)
 
 
 class _Compression(click.ParamType[str | int]):

@@ -147,7 +147,17 @@ class _EngineRepository:
         return self._opened.prune(datapath.PruneOptions())
 
     def verify(self, snapshot_id: str, *, share: tuple[int, int] | None = None) -> Job[datapath.CheckResult]:
-        return self._opened.verify(snapshot_id, tags_only=True, share=share)
+        return self._opened.verify(snapshot_id, tags_only=True, share=share, keep_journal=True)
+
+    def end_verification(self) -> None:
+        self._opened.forget_journals()
+
+    def limit_traffic(
+        self, *, upload_bytes_per_second: int | None = None, download_bytes_per_second: int | None = None
+    ) -> None:
+        self._opened.limit_traffic(
+            upload_bytes_per_second=upload_bytes_per_second, download_bytes_per_second=download_bytes_per_second
+        )
 
 
 def store_of(place: Place) -> datapath.StoreSettings:

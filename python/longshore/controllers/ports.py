@@ -438,11 +438,21 @@ class Repository(Protocol):
         ...
 
     def verify(self, snapshot_id: str, *, share: tuple[int, int] | None = None) -> Job[CheckResult]:
-        """Begin to read a snapshot back, or one part of its packs, (part, parts).
+        """Begin to read a snapshot back, or one part of its packs, (part, parts). What was read is not read again until `end_verification`.
 
         Raises:
             SnapshotNotFoundError: there is none, from here or from the job.
         """
+        ...
+
+    def end_verification(self) -> None:
+        """Say that all snapshots of a verification were read: the next one reads everything."""
+        ...
+
+    def limit_traffic(
+        self, *, upload_bytes_per_second: int | None = None, download_bytes_per_second: int | None = None
+    ) -> None:
+        """Bound what its jobs together send and fetch; None for no limit."""
         ...
 
     def set_credentials(self, credentials: Credentials) -> None:

@@ -105,6 +105,8 @@ class RepairOptions:
     """Say what would be done; write nothing."""
     read_data: bool = False
     """Read every pack, not only what leads to them: finds what rots at rest."""
+    fresh: bool = False
+    """Read what an interrupted repair has read, too."""
     host: str = ""
     """For people."""
 

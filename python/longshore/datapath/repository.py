@@ -240,6 +240,18 @@ class Repository:
         """
         self._native.set_credentials(credentials.access_key, credentials.secret_key, credentials.session_token)
 
+    def limit_traffic(
+        self, *, upload_bytes_per_second: int | None = None, download_bytes_per_second: int | None = None
+    ) -> None:
+        """Bound what all jobs together send and fetch, from now on, running ones included; None for no limit.
+
+        Over any time at most the rate times that time, and a second's worth and one request's body for each thread more.
+        """
+        self._native.limit_traffic(
+            upload_bytes_per_second=upload_bytes_per_second or 0,
+            download_bytes_per_second=download_bytes_per_second or 0,
+        )
+
     # --- jobs ---
 
     def backup(self, options: BackupOptions) -> Job[BackupResult]:
@@ -302,7 +314,12 @@ class Repository:
         return Job(native, lambda result: adopt(RestoreResult, result))
 
     def check(
-        self, *, read_data: bool = False, read_percent: int | None = None, share: tuple[int, int] | None = None
+        self,
+        *,
+        read_data: bool = False,
+        read_percent: int | None = None,
+        share: tuple[int, int] | None = None,
+        fresh: bool = False,
     ) -> Job[CheckResult]:
         """Start to look whether everything is there that snapshots need.
 
@@ -310,6 +327,7 @@ class Repository:
             read_data: read every pack and recompute the id of every chunk, too.
             read_percent: read so many of a hundred packs, chosen at random.
             share: (part, parts): read the packs of one part out of so many, which are the same each time; all parts together are all packs.
+            fresh: read what an interrupted check of the same has read, too; else it goes on from there, where the cache outlived it.
         """
         _no_share_or(share)
         percent = read_percent if read_percent is not None else 100 if read_data else 0
@@ -319,6 +337,7 @@ class Repository:
         native = self._native.check(
             read_percent=percent,
             share=share,
+            fresh=fresh,
             workers=self._readers(memory),
             memory_limit_bytes=memory,
             host="",
@@ -326,7 +345,13 @@ class Repository:
         return Job(native, lambda result: adopt(CheckResult, result))
 
     def verify(
-        self, snapshot_id: str, *, tags_only: bool = False, share: tuple[int, int] | None = None
+        self,
+        snapshot_id: str,
+        *,
+        tags_only: bool = False,
+        share: tuple[int, int] | None = None,
+        fresh: bool = False,
+        keep_journal: bool = False,
     ) -> Job[CheckResult]:
         """Start to read everything that one snapshot needs, and name the files that damage hurts.
 
@@ -334,6 +359,8 @@ class Repository:
             snapshot_id: its id or a unique prefix of it.
             tags_only: check the seals only; without it the id of every chunk is recomputed, too.
             share: (part, parts): read the packs of one part alone, as `check` has it; of the others, that they are there.
+            fresh: as `check` has it.
+            keep_journal: it is one of several: what it read is not read again until `forget_journals`, or for seven days.
         """
         _no_share_or(share)
         memory = machine.memory_limit_bytes()
@@ -341,11 +368,17 @@ class Repository:
             snapshot_id,
             tags_only=tags_only,
             share=share,
+            fresh=fresh,
+            keep_journal=keep_journal,
             workers=self._readers(memory),
             memory_limit_bytes=memory,
             host="",
         )
         return Job(native, lambda result: adopt(CheckResult, result))
+
+    def forget_journals(self) -> None:
+        """Forget what checks, verifies and repairs have read that were interrupted, or kept their journals."""
+        _told(self._native.forget_journals)
 
     def prune(self, options: PruneOptions) -> Job[PruneResult]:
         """Start to free what no snapshot and no reader needs, beside everything else that runs.
@@ -382,6 +415,7 @@ class Repository:
         native = self._native.repair(
             dry_run=options.dry_run,
             read_data=options.read_data,
+            fresh=options.fresh,
             workers=self._readers(memory),
             memory_limit_bytes=memory,
             host=options.host,

@@ -62,6 +62,10 @@ class Progress:
     bytes_stored: int
     """Bytes sent to the store, or fetched from it."""
     items_lost: int
+    begun_nanos: int
+    """When the interrupted run began from which a check goes on; 0 when it goes on from none."""
+    packs_known: int
+    """Packs that were read then."""
     current: str
     """The item at work, for people: what is not UTF-8 in it is replaced."""
 
@@ -172,6 +176,11 @@ class CheckResult:
     pack_bytes: int
     frames_read: int
     bytes_read: int
+    packs_resumed: int
+    """That an interrupted run had read, and this one did not read again."""
+    bytes_resumed: int
+    begun_nanos: int
+    """When the first of the interrupted runs began; 0 when this one went on from none."""
     trees: int
     seconds: float
     exit_code: int
@@ -202,6 +211,11 @@ class RepairResult:
     packs: int
     pack_bytes: int
     bytes_read: int
+    packs_resumed: int
+    """That an interrupted run had read, and this one did not read again."""
+    bytes_resumed: int
+    begun_nanos: int
+    """When the first of the interrupted runs began; 0 when this one went on from none."""
     packs_damaged: int
     packs_indexed: int
     """That the index did not list, or wrongly, and lists now."""

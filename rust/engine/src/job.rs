@@ -5,7 +5,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering::Relaxed};
 
 /// What a job is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +44,10 @@ pub struct Job {
     pub files_expected: AtomicU64,
     /// Items lost so far.
     pub items_lost: AtomicU64,
+    /// When the interrupted run began from which this one goes on, in nanoseconds since 1970; 0: it goes on from none.
+    begun_nanos: AtomicI64,
+    /// Packs that were read then.
+    packs_known: AtomicU64,
     current: Mutex<Vec<u8>>,
 }
 
@@ -59,6 +63,8 @@ pub struct Progress {
     pub bytes_moved: u64,
     pub bytes_stored: u64,
     pub items_lost: u64,
+    pub begun_nanos: i64,
+    pub packs_known: u64,
 }
 
 impl Job {
@@ -90,6 +96,12 @@ impl Job {
     /// Says what it is doing.
     pub fn enter(&self, stage: Stage) {
         self.stage.store(stage as u8, Relaxed);
+    }
+
+    /// Says that it goes on from an interrupted run.
+    pub fn goes_on_from(&self, begun_nanos: i64, packs: u64) {
+        self.packs_known.store(packs, Relaxed);
+        self.begun_nanos.store(begun_nanos, Relaxed);
     }
 
     /// Names the item being worked on, for people.
@@ -125,6 +137,8 @@ impl Job {
             bytes_moved: self.bytes_moved.load(Relaxed),
             bytes_stored: self.bytes_stored.load(Relaxed),
             items_lost: self.items_lost.load(Relaxed),
+            begun_nanos: self.begun_nanos.load(Relaxed),
+            packs_known: self.packs_known.load(Relaxed),
         }
     }
 }

@@ -13,6 +13,7 @@ mod logs;
 mod repository;
 mod results;
 mod store;
+mod words;
 
 use pyo3::prelude::*;
 

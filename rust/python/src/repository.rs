@@ -6,11 +6,11 @@ use crate::key::Key;
 use crate::listing::Listing;
 use crate::results::{KeySlot, RepositoryStatus, Snapshot, id_of};
 use crate::store::{Opened, Store};
+use crate::words::{compression as compression_of, sessions, verify_upload as verify_upload_of};
 use longshore_engine::backup::{self, BackupOptions, ParentChoice};
 use longshore_engine::browse::{Browser, ListOptions};
 use longshore_engine::check::{self, CheckOptions, Share};
 use longshore_engine::job::Job as Counters;
-use longshore_engine::packer::CompressionChoice;
 use longshore_engine::prune::{self, PruneOptions};
 use longshore_engine::repair::{self, RepairOptions};
 use longshore_engine::repository as engine;
@@ -19,9 +19,8 @@ use longshore_engine::restore::{self, RestoreOptions};
 use longshore_engine::seams::World;
 use longshore_engine::volume::{LinuxFs, RestorePolicy};
 use longshore_engine::{Error, ErrorKind};
-use longshore_format::id::{RandomName, SNAPSHOT_ID_PREFIX, SessionId};
+use longshore_format::id::RandomName;
 use longshore_format::keys::Argon2Cost;
-use longshore_format::pack::VerifyUpload;
 use pyo3::prelude::*;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -120,33 +119,6 @@ impl Repository {
             body(&engine.with_store(opened.for_job(cancelled)), counters)
         };
         job::start(py, name, body)
-    }
-}
-
-fn sessions(py: Python<'_>, names: &[String]) -> PyResult<Vec<SessionId>> {
-    let parse = |name: &String| {
-        SessionId::from_hex(name.strip_prefix(SNAPSHOT_ID_PREFIX).unwrap_or(name)).map_err(|_| {
-            usage(py, format!("a session's name is 32 hexadecimal digits: session={name:?}"), "a prune names those it waits for")
-        })
-    };
-    names.iter().map(parse).collect()
-}
-
-fn compression(py: Python<'_>, text: &str) -> PyResult<CompressionChoice> {
-    match (text, text.parse()) {
-        ("auto", _) => Ok(CompressionChoice::Auto),
-        ("none", _) => Ok(CompressionChoice::None),
-        (_, Ok(level @ 1..=19)) => Ok(CompressionChoice::Level(level)),
-        _ => Err(usage(py, format!("unknown compression: compression={text:?}"), "use auto, none, or a level from 1 to 19")),
-    }
-}
-
-fn verify_upload(py: Python<'_>, text: &str) -> PyResult<VerifyUpload> {
-    match text {
-        "full" => Ok(VerifyUpload::Full),
-        "header" => Ok(VerifyUpload::Header),
-        "none" => Ok(VerifyUpload::None),
-        _ => Err(usage(py, format!("unknown check of uploads: verify_upload={text:?}"), "use full, header or none")),
     }
 }
 
@@ -275,8 +247,8 @@ impl Repository {
             workers,
             upload_threads: self.opened.upload_threads(),
             memory_budget_bytes: memory_limit_bytes,
-            compression: self::compression(py, compression)?,
-            verify: self::verify_upload(py, verify_upload)?,
+            compression: compression_of(py, compression)?,
+            verify: verify_upload_of(py, verify_upload)?,
         };
         self.start(py, "longshore-backup", move |repository, counters| {
             options.parent = match parent.as_deref() {
@@ -337,26 +309,50 @@ impl Repository {
         })
     }
 
+    /// Bounds the traffic of all jobs together, from now on.
+    #[pyo3(signature = (*, upload_bytes_per_second, download_bytes_per_second))]
+    fn limit_traffic(&self, upload_bytes_per_second: u64, download_bytes_per_second: u64) {
+        self.opened.limit_traffic(upload_bytes_per_second, download_bytes_per_second);
+    }
+
+    /// Forgets what checks, verifies and repairs have read.
+    fn forget_journals(&self, py: Python<'_>) -> PyResult<()> {
+        self.call(py, |repository, _| {
+            check::forget_journals(repository);
+            Ok(())
+        })
+    }
+
     /// Starts a check of the whole repository.
-    #[pyo3(signature = (*, read_percent, share, workers, memory_limit_bytes, host))]
+    #[pyo3(signature = (*, read_percent, share, fresh, workers, memory_limit_bytes, host))]
+    #[expect(clippy::too_many_arguments, reason = "named on the Python side")]
     fn check(
         &self,
         py: Python<'_>,
         read_percent: u8,
         share: Option<(u32, u32)>,
+        fresh: bool,
         workers: usize,
         memory_limit_bytes: usize,
         host: String,
     ) -> PyResult<Job> {
         let share = share.map(|(part, parts)| Share { part, parts });
-        let options = CheckOptions { share, read_percent, workers, memory_budget_bytes: memory_limit_bytes, host };
+        let options = CheckOptions {
+            share,
+            read_percent,
+            workers,
+            memory_budget_bytes: memory_limit_bytes,
+            host,
+            fresh,
+            keep_journal: false,
+        };
         self.start(py, "longshore-check", move |repository, counters| {
             Ok(Outcome::Check(Arc::new(check::run(repository, counters, &options)?)))
         })
     }
 
     /// Starts a check of what one snapshot needs.
-    #[pyo3(signature = (snapshot_id, *, tags_only, share, workers, memory_limit_bytes, host))]
+    #[pyo3(signature = (snapshot_id, *, tags_only, share, fresh, keep_journal, workers, memory_limit_bytes, host))]
     #[expect(clippy::too_many_arguments, reason = "named on the Python side")]
     fn verify(
         &self,
@@ -364,12 +360,22 @@ impl Repository {
         snapshot_id: String,
         tags_only: bool,
         share: Option<(u32, u32)>,
+        fresh: bool,
+        keep_journal: bool,
         workers: usize,
         memory_limit_bytes: usize,
         host: String,
     ) -> PyResult<Job> {
         let share = share.map(|(part, parts)| Share { part, parts });
-        let options = CheckOptions { share, read_percent: 100, workers, memory_budget_bytes: memory_limit_bytes, host };
+        let options = CheckOptions {
+            share,
+            read_percent: 100,
+            workers,
+            memory_budget_bytes: memory_limit_bytes,
+            host,
+            fresh,
+            keep_journal,
+        };
         self.start(py, "longshore-verify", move |repository, counters| {
             let session = repository.find_snapshot(&snapshot_id, None)?.session;
             Ok(Outcome::Check(Arc::new(check::verify_snapshot(repository, session, !tags_only, counters, &options)?)))
@@ -408,12 +414,14 @@ impl Repository {
     }
 
     /// Starts a repair.
-    #[pyo3(signature = (*, dry_run, read_data, workers, memory_limit_bytes, host))]
+    #[pyo3(signature = (*, dry_run, read_data, fresh, workers, memory_limit_bytes, host))]
+    #[expect(clippy::too_many_arguments, reason = "named on the Python side")]
     fn repair(
         &self,
         py: Python<'_>,
         dry_run: bool,
         read_data: bool,
+        fresh: bool,
         workers: usize,
         memory_limit_bytes: usize,
         host: String,
@@ -424,6 +432,7 @@ impl Repository {
             workers,
             memory_budget_bytes: memory_limit_bytes,
             host,
+            fresh,
             ..RepairOptions::default()
         };
         self.start(py, "longshore-repair", move |repository, counters| {

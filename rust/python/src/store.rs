@@ -7,7 +7,7 @@ use crate::errors::{raise, usage};
 use longshore_engine::seams::World;
 use longshore_engine::{Error, ErrorKind};
 use longshore_store::cloud::{Checksum, CredentialsCell, Encryption, S3Settings, S3Store};
-use longshore_store::layers::{Limit, ReadOnly, Retry, RetrySettings};
+use longshore_store::layers::{Limit, Rate, ReadOnly, Retry, RetrySettings, Throttle};
 use longshore_store::{LocalSettings, LocalStore, Store as _, StoreErrorKind};
 use pyo3::prelude::*;
 use std::path::PathBuf;
@@ -46,6 +46,9 @@ pub struct Store(Arc<Place>);
 pub struct Opened {
     place: Arc<Place>,
     base: Inner,
+    /// What all jobs together may send and fetch.
+    up: Arc<Rate>,
+    down: Arc<Rate>,
 }
 
 impl Store {
@@ -68,7 +71,7 @@ impl Store {
                 }
                 Place::Bucket { client, .. } => Arc::clone(client),
             };
-            Ok(Opened { place, base })
+            Ok(Opened { place, base, up: Rate::new(0), down: Rate::new(0) })
         }
     }
 }
@@ -78,20 +81,28 @@ fn protect(store: impl longshore_store::Store + 'static, read_only: bool) -> Inn
 }
 
 impl Opened {
-    fn retrying(&self, settings: RetrySettings, cancelled: &Arc<AtomicBool>) -> Inner {
+    fn retrying(&self, settings: RetrySettings, cancelled: &Arc<AtomicBool>) -> Retry<Inner> {
         let World { clock, rng, .. } = World::system();
-        Arc::new(Retry::new(Arc::clone(&self.base), settings, clock, rng).with_cancel(Arc::clone(cancelled)))
+        Retry::new(Arc::clone(&self.base), settings, clock, rng).with_cancel(Arc::clone(cancelled))
+    }
+
+    /// Bytes a second that all jobs together may send and fetch from now on; 0 is no limit.
+    pub fn limit_traffic(&self, up_bytes_per_second: u64, down_bytes_per_second: u64) {
+        self.up.set(up_bytes_per_second);
+        self.down.set(down_bytes_per_second);
     }
 
     /// For a call that somebody waits for.
     pub fn for_call(&self, cancelled: &Arc<AtomicBool>) -> Inner {
         let settings = RetrySettings { budget: CALL_RETRY_BUDGET, longest_pause: CALL_LONGEST_PAUSE, ..RetrySettings::default() };
-        self.retrying(settings, cancelled)
+        Arc::new(self.retrying(settings, cancelled))
     }
 
-    /// For a job, which may ride out a quarter of an hour.
+    /// For a job, which may ride out a quarter of an hour, and keeps to the rates.
     pub fn for_job(&self, cancelled: &Arc<AtomicBool>) -> Inner {
-        self.retrying(RetrySettings::default(), cancelled)
+        let retrying = self.retrying(RetrySettings::default(), cancelled);
+        let clock = World::system().clock;
+        Arc::new(Throttle::new(retrying, Arc::clone(&self.up), Arc::clone(&self.down), clock).with_cancel(Arc::clone(cancelled)))
     }
 
     /// Threads that send: a folder's disk is busy with two, a bucket's latency wants more.

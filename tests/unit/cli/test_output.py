@@ -27,6 +27,8 @@ class Counters:
     bytes_moved: int = 250 << 20
     bytes_stored: int = 100 << 20
     items_lost: int = 0
+    begun_nanos: int = 0
+    packs_known: int = 0
     current: str = "base/1"
 
 

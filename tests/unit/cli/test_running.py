@@ -23,9 +23,10 @@ class Job:
         self.looks, self.outcome, self.on_look = looks, outcome, on_look
         self.cancelled = False
         self.looked = 0
+        self.counters = Counters()
 
     def progress(self) -> Counters:
-        return Counters()
+        return self.counters
 
     def cancel(self) -> None:
         self.cancelled = True
@@ -49,6 +50,21 @@ def test_result_and_error_come_through() -> None:
     assert _run(Job(looks=3, outcome="done")) == "done"
     with pytest.raises(NoSpaceError):
         _run(Job(looks=3, outcome=NoSpaceError("full")))
+
+
+@pytest.mark.parametrize(("packs", "words"), [(1, "1 pack was read then"), (1200, "1,200 packs were read then")])
+def test_a_run_that_goes_on_says_so_once(capsys: pytest.CaptureFixture[str], packs: int, words: str) -> None:
+    job = Job(looks=5, outcome="done")
+
+    def look(number: int) -> None:
+        # It opens the journal before it reads.
+        if number == 2:
+            job.counters = Counters(begun_nanos=1_700_000_000 * 10**9, packs_known=packs)
+
+    job.on_look = look
+    assert _run(job) == "done"
+    said = capsys.readouterr().err
+    assert said.count("going on from a run begun at 2023-11-14") == 1 and words in said, said
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -198,6 +198,12 @@ class FakeRepository:
         self._world.calls.append(("share", share))
         return FakeJob(lambda job: self._verify(job, snapshot_id), self._world)
 
+    def end_verification(self):
+        self._world.calls.append(("end_verification", self._place.url))
+
+    def limit_traffic(self, *, upload_bytes_per_second=None, download_bytes_per_second=None):
+        self._world.calls.append(("limits", (upload_bytes_per_second, download_bytes_per_second)))
+
     def _prune(self, job):
         job.pause()
         self._world.check()

@@ -62,6 +62,20 @@ def test_config_map_chooses_nodes_and_resources(upkeep):
     assert template["metadata"]["labels"]["velero.io/repo-name"] == "shop-default-kopia"
 
 
+def test_a_rate_is_handed_to_the_job(upkeep):
+    upkeep.config_map(
+        **{
+            "global": '{"limitUpload": "1KB", "limitDownload": "20MiB"}',
+            "shop-default-kopia": '{"limitUpload": "2KiB"}',
+        }
+    )
+    upkeep.restart(config_map="maintenance")
+    upkeep.repository()
+    upkeep.look()
+    args = upkeep.jobs()[0]["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert [one for one in args if one.startswith("--limit")] == ["--limit-upload=2048", "--limit-download=20971520"]
+
+
 @pytest.mark.parametrize(
     ("entry", "said"),
     [
@@ -72,6 +86,8 @@ def test_config_map_chooses_nodes_and_resources(upkeep):
         ('{"verifyFrequency": "weekly"}', "verifyFrequency"),
         ('{"verifySample": "a bit"}', "verifySample"),
         ('{"verifySample": "0%"}', "verifySample"),
+        ('{"limitUpload": "fast"}', "limitUpload"),
+        ('{"limitDownload": 0}', "limitDownload"),
     ],
 )
 def test_config_map_that_cannot_be_read_begins_nothing_and_is_told(upkeep, entry, said):

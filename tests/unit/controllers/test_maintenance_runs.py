@@ -85,6 +85,33 @@ def test_verification_of_a_share_reads_that_and_says_so(rig, opener, snapshots):
     assert called(rig, "share")[2:] == [None, None]
 
 
+def test_rates_hold_for_the_run(rig, opener, snapshots):
+    perform(
+        Operation.VERIFICATION,
+        opener=opener,
+        location="default",
+        namespace="shop",
+        stop=threading.Event(),
+        limit_upload=7,
+        limit_download=9,
+    )
+    run(opener, Operation.MAINTENANCE)
+    assert called(rig, "limits") == [(7, 9), (None, None)]
+
+
+def test_what_was_read_counts_until_all_snapshots_were_read(rig, opener, snapshots, monkeypatch):
+    stop = threading.Event()
+
+    def wait(*_args):
+        raise StoreUnavailableError("the store is away", "wait")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("longshore.controllers.maintenance.operation._wait", wait)
+        outcome = perform(Operation.VERIFICATION, opener=opener, location="default", namespace="shop", stop=stop)
+    assert not outcome.succeeded and called(rig, "end_verification") == []
+    assert run(opener, Operation.VERIFICATION).succeeded and len(called(rig, "end_verification")) == 1
+
+
 def test_damage_is_named(rig, opener, snapshots):
     rig.world.damaged.add(snapshots[1])
     outcome = run(opener, Operation.VERIFICATION)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from longshore.cli.output.human import count, duration, path_text, plural, size
+from longshore.cli.output.human import count, duration, moment, path_text, plural, size
 from longshore.cli.output.sink import Output, path_fields
 from longshore.cli.output.tables import facts
 from longshore.cli.output.words import NAMED_MAX
@@ -13,7 +13,7 @@ from longshore.cli.output.words import NAMED_MAX
 if TYPE_CHECKING:
     from longshore.datapath import CheckResult, RepairResult
 
-__all__ = ["check_fields", "report_check", "share_fields", "tell_findings"]
+__all__ = ["check_fields", "report_check", "resumed_fields", "resumed_words", "share_fields", "tell_findings"]
 
 
 def check_fields(result: CheckResult) -> dict[str, Any]:
@@ -28,9 +28,26 @@ def check_fields(result: CheckResult) -> dict[str, Any]:
         "trees": result.trees,
         "frames_read": result.frames_read,
         "bytes_read": result.bytes_read,
+        **resumed_fields(result),
         "seconds": round(result.seconds, 3),
         "exit_code": int(result.exit_code),
     }
+
+
+def resumed_fields(result: CheckResult | RepairResult) -> dict[str, Any]:
+    """Give the fields of a summary that say what an interrupted run had read."""
+    return {
+        "packs_resumed": result.packs_resumed,
+        "bytes_resumed": result.bytes_resumed,
+        "resumed_from": moment(result.begun_nanos) if result.begun_nanos else None,
+    }
+
+
+def resumed_words(result: CheckResult | RepairResult) -> str:
+    """Say it to people; empty when the run went on from none."""
+    if not result.begun_nanos:
+        return ""
+    return f"{plural(result.packs_resumed, 'pack')}, {size(result.bytes_resumed)}, were read by a run begun at {moment(result.begun_nanos)}"
 
 
 def share_fields(share: tuple[int, int] | None) -> dict[str, Any]:
@@ -101,6 +118,7 @@ def report_check(output: Output, result: CheckResult, *, what: str, fields: Mapp
                     if result.frames_read
                     else "no data: whether it is there was asked, not whether it is whole",
                 ),
+                ("resumed", resumed_words(result)),
                 ("took", duration(result.seconds)),
             ],
             indent="  ",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from longshore.cli.output.checking import tell_findings
+from longshore.cli.output.checking import resumed_fields, resumed_words, tell_findings
 from longshore.cli.output.human import count, duration, plural, size
 from longshore.cli.output.sink import Output
 from longshore.cli.output.tables import facts
@@ -30,6 +30,7 @@ def repair_fields(result: RepairResult) -> dict[str, Any]:
         "packs": result.packs,
         "pack_bytes": result.pack_bytes,
         "bytes_read": result.bytes_read,
+        **resumed_fields(result),
         "packs_damaged": result.packs_damaged,
         "packs_indexed": result.packs_indexed,
         "segments_written": result.segments_written,
@@ -105,6 +106,7 @@ def report_repair(output: Output, result: RepairResult, *, what: str, fields: Ma
                     f"{plural(result.frames_moved, 'frame')}, {size(result.bytes_moved)}, out of packs without a header",
                 ),
                 ("missing", f"{plural(result.chunks_missing, 'chunk')} in {plural(result.frames_lost, 'lost frame')}"),
+                ("resumed", resumed_words(result)),
                 ("took", duration(result.seconds)),
             ],
             indent="  ",

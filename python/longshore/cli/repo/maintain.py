@@ -15,7 +15,7 @@ import click
 
 from longshore.cli.cluster import run_options, run_until_signal
 from longshore.cli.options import cache_options
-from longshore.cli.values import PART
+from longshore.cli.values import BYTES, PART
 
 if TYPE_CHECKING:
     from longshore.controllers.maintenance.ledger import Operation, Outcome
@@ -49,6 +49,15 @@ _TERMINATION_LOG: Final = "/dev/termination-log"
     metavar="FILE",
     help=f"Where one line of JSON says what came of it.  [default: {_TERMINATION_LOG} where there is one]",
 )
+@click.option(
+    "--limit-upload", type=BYTES, metavar="SIZE", help="Send at most so many bytes a second to the store, e.g. 5MiB."
+)
+@click.option(
+    "--limit-download",
+    type=BYTES,
+    metavar="SIZE",
+    help="Fetch at most so many bytes a second from the store, e.g. 20MiB.",
+)
 @cache_options()
 @run_options
 def command(
@@ -58,6 +67,8 @@ def command(
     operation: str,
     share: tuple[int, int] | None,
     result_file: str | None,
+    limit_upload: int | None,
+    limit_download: int | None,
     cache_dir: str | None,
     cache_limit: int | None,
     log_format: str,
@@ -78,6 +89,8 @@ def command(
             kind=kind,
             operation=Operation(operation),
             share=share,
+            limit_upload=limit_upload,
+            limit_download=limit_download,
             cache_dir=Path(cache_dir) if cache_dir else None,
             cache_limit_bytes=cache_limit,
             namespace=namespace,
@@ -96,6 +109,8 @@ def _run(
     kind: str,
     operation: Operation,
     share: tuple[int, int] | None,
+    limit_upload: int | None,
+    limit_download: int | None,
     cache_dir: Path | None,
     cache_limit_bytes: int | None,
     namespace: str,
@@ -132,6 +147,8 @@ def _run(
                     namespace=found.spec.volume_namespace,
                     stop=stop,
                     share=share,
+                    limit_upload=limit_upload,
+                    limit_download=limit_download,
                 )
             finally:
                 repositories.stop(timeout_seconds=5.0)

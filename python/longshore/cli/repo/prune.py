@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from longshore.cli.options import with_repository
+from longshore.cli.options import limit_options, with_repository
 from longshore.cli.output.pruning import report_prune, tell_verdicts
 from longshore.cli.running import run_job
 from longshore.cli.session import Session
@@ -59,6 +59,7 @@ _COUNT = click.IntRange(min=-1)
     "--allow-empty", is_flag=True, help="Go on although a source, or the repository, is left without any snapshot."
 )
 @with_repository
+@limit_options(upload=True)
 def command(
     session: Session,
     *,

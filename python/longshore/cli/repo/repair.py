@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import click
 
-from longshore.cli.options import with_repository
+from longshore.cli.options import fresh_option, limit_options, with_repository
 from longshore.cli.output.repairing import report_repair
 from longshore.cli.running import run_job
 from longshore.cli.session import Session
@@ -19,8 +19,10 @@ __all__ = ["command"]
 @click.command("repair")
 @click.option("--read-data", is_flag=True, help="Read and open every pack, too: finds what rots at rest.")
 @click.option("--dry-run", is_flag=True, help="Say what is damaged and what would be done; change nothing.")
+@fresh_option
 @with_repository
-def command(session: Session, *, read_data: bool, dry_run: bool) -> int:
+@limit_options(upload=True)
+def command(session: Session, *, read_data: bool, dry_run: bool, fresh: bool) -> int:
     """Put right what is damaged in a repository, and name what is lost.
 
     The index is made again from packs, usage tables from directories, and what is whole of a damaged pack is saved. What is lost is named and
@@ -29,7 +31,7 @@ def command(session: Session, *, read_data: bool, dry_run: bool) -> int:
     """
     from longshore import datapath
 
-    options = datapath.RepairOptions(dry_run=dry_run, read_data=read_data, host=who())
+    options = datapath.RepairOptions(dry_run=dry_run, read_data=read_data, fresh=fresh, host=who())
     result = run_job(
         session.open().repair(options),
         output=session.output,

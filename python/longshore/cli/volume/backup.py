@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from longshore.cli.options import with_repository
+from longshore.cli.options import limit_options, with_repository
 from longshore.cli.output.fields import backup_fields, changed_item, lost_item
 from longshore.cli.output.words import backup_words, name_changed, name_lost
 from longshore.cli.running import run_job
@@ -70,6 +70,7 @@ __all__ = ["command"]
     help="What is opened and compared again before a pack is sent.",
 )
 @with_repository
+@limit_options(upload=True)
 def command(
     session: Session,
     *,

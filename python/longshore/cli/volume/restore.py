@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from longshore.cli.options import with_repository
+from longshore.cli.options import limit_options, with_repository
 from longshore.cli.output.fields import lost_item, restore_fields
 from longshore.cli.output.words import name_lost, restore_words
 from longshore.cli.running import run_job
@@ -43,6 +43,7 @@ __all__ = ["command"]
     help="Bound of all buffers, e.g. 512MiB.  [default: 60MiB and 18MiB a worker, within the cgroup]",
 )
 @with_repository
+@limit_options(upload=False)
 def command(
     session: Session,
     *,

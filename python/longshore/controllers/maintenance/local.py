@@ -62,6 +62,8 @@ class LocalRunner:
                 namespace=str(spec.get("volumeNamespace") or ""),
                 stop=stop,
                 share=settings.share,
+                limit_upload=settings.limit_upload,
+                limit_download=settings.limit_download,
                 clock=self._clock,
             )
             self._end(key, outcome)

@@ -50,6 +50,8 @@ def perform(
     namespace: str,
     stop: threading.Event,
     share: tuple[int, int] | None = None,
+    limit_upload: int | None = None,
+    limit_download: int | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> Outcome:
     """Do it.
@@ -59,11 +61,14 @@ def perform(
         namespace: whose volumes it holds.
         stop: set it to have the run end soon.
         share: (part, parts): a verification reads one part of the packs alone, and looks whether the others are there; None for all.
+        limit_upload: bytes a second that it sends at most; None for no limit.
+        limit_download: the same for what it fetches.
     """
     started = clock.now()
     _log.info("Begin run", operation=str(operation), location=location, namespace=namespace)
     try:
         repository = opener.readable(location=location, namespace=namespace)
+        repository.limit_traffic(upload_bytes_per_second=limit_upload, download_bytes_per_second=limit_download)
 
         def wait(job: Job[Any]) -> None:
             _wait(job, stop, clock, operation)
@@ -128,7 +133,7 @@ def _verify(
     # The listing is oldest first: the last of each source stays.
     newest = {one.source: one.id for one in repository.snapshots()}
     unreadable = repository.status().snapshots_damaged
-    errors, size, seconds, hurt, verified = 0, 0, 0.0, list[str](), 0
+    errors, size, seconds, hurt, verified, resumed = 0, 0, 0.0, list[str](), 0, 0
     for snapshot_id in newest.values():
         try:
             job = repository.verify(snapshot_id, share=share)
@@ -139,10 +144,13 @@ def _verify(
             continue
         verified += 1
         size += result.bytes_read
+        resumed += result.packs_resumed
         seconds += result.seconds
         errors += result.errors
         if result.errors or result.exit_code:
             hurt.append(snapshot_id)
+    # All were read: what stood for reading them again does so no longer.
+    repository.end_verification()
     figures: dict[str, float] = {
         "snapshots": verified,
         "snapshots_hurt": len(hurt),
@@ -164,6 +172,8 @@ def _verify(
             else f"a part of the snapshots was read back: part={share[0] + 1}/{share[1]}"
         )
         message = f"{what}{':' if share is None else ','} snapshots={verified}, bytes={size}"
+        if resumed:
+            message += f"; it went on from a run that was stopped: packs={resumed}"
     return Outcome(
         succeeded=not hurt and not unreadable, message=message, started=started, ended=clock.now(), figures=figures
     )

@@ -8,6 +8,7 @@ The config map (named by `--repo-maintenance-job-configmap`) has an entry `globa
     priorityClassName, podLabels, podAnnotations    in `global` alone, as Velero has it
     verifyFrequency            ours: how often snapshots are read back, 0s for never; Velero leaves it aside
     verifySample               ours: the share of the packs that is read each time, as 5%; all of them in one round
+    limitUpload, limitDownload ours: bytes a second that a run sends to the store and fetches from it at most, as 20MiB
 
 What a repository's own entry says goes before `global`; its annotations `longshore.io/verify-frequency` and
 `longshore.io/verify-sample` go before both.
@@ -27,7 +28,7 @@ from typing import Any, Final
 import msgspec
 
 from longshore.api.model import JsonObject
-from longshore.api.values import Duration, parts_of_share
+from longshore.api.values import Duration, bytes_of_size, parts_of_share
 from longshore.errors import InvalidObjectError, UsageError
 
 __all__ = [
@@ -73,6 +74,10 @@ class JobSettings:
     """None where the map does not say."""
     verify_parts: int | None = None
     """How many verifications read everything once; None where the map does not say."""
+    limit_upload: int | None = None
+    """Bytes a second that a run sends; None for no limit."""
+    limit_download: int | None = None
+    """Bytes a second that a run fetches; None for no limit."""
     share: tuple[int, int] | None = None
     """Which part of the packs this very run reads, out of how many; None for all."""
 
@@ -159,6 +164,12 @@ def _over(settings: JobSettings, body: dict[str, Any], *, place: str, is_global:
             change["verify_parts"] = parts_of_share(str(text))
         except InvalidObjectError as err:
             raise _refused(place, "verifySample", "it is no share such as 5%") from err
+    for name, wanted in (("limitUpload", "limit_upload"), ("limitDownload", "limit_download")):
+        if (text := body.get(name)) is not None:
+            try:
+                change[wanted] = bytes_of_size(str(text))
+            except InvalidObjectError as err:
+                raise _refused(place, name, "it is no size such as 20MiB") from err
     if is_global:
         if (text := body.get("priorityClassName")) is not None:
             change["priority_class_name"] = _text(text, place, "priorityClassName")

@@ -125,6 +125,8 @@ def make_job(
             f"--kind={obj['kind']}",
             f"--operation={operation}",
             *([] if settings.share is None else [f"--share={settings.share[0]}/{settings.share[1]}"]),
+            *([] if settings.limit_upload is None else [f"--limit-upload={settings.limit_upload}"]),
+            *([] if settings.limit_download is None else [f"--limit-download={settings.limit_download}"]),
             f"--namespace={namespace}",
             "--log-format=json",
         ],

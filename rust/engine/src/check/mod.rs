@@ -2,14 +2,16 @@
 //!
 //! Holds [`run`], which looks at everything, and [`verify_snapshot`], which reads what one snapshot needs. Promises to change nothing,
 //! to believe no copy that this machine keeps, to blame an object only for damage that a second look confirms, and to name the
-//! snapshots and files that damage hurts. Memory: one bit a frame, 32 bytes a distinct tree chunk, and the bytes being read. `packs`
-//! reads packs, `trees` walks snapshots.
+//! snapshots and files that damage hurts. One that was killed while it read data goes on where it ended, by its journal. Memory: one bit
+//! a frame, a row a pack, 32 bytes a distinct tree chunk, and the bytes being read. `packs` reads packs, `trees` walks snapshots.
 
 pub(crate) mod packs;
+mod report;
 mod trees;
 
 use crate::error::{Error, Result};
 use crate::job::{Job, Stage};
+use crate::journal::Checked;
 use crate::repository::cursor::{as_damage, is_damage};
 use crate::repository::index::Index;
 use crate::repository::opened;
@@ -24,77 +26,10 @@ use longshore_format::limits;
 use longshore_format::repair::repair_key;
 use longshore_format::usage::{Usage, usage_key};
 pub use packs::Depth;
+pub(crate) use report::Notes;
+pub use report::{CheckReport, FINDINGS_NAMED_MAX, Finding, HURT_NAMED_MAX, HurtItem, Severity};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
-
-/// Most findings that a report names; the rest is counted.
-pub const FINDINGS_NAMED_MAX: usize = 1000;
-/// Most files that one report names as hurt.
-pub const HURT_NAMED_MAX: usize = 1000;
-
-/// How bad a finding is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Severity {
-    /// Something is damaged or missing.
-    Error,
-    /// Nothing is lost, but somebody may want to know.
-    Warning,
-}
-
-/// One thing that is not as it should be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// How bad it is.
-    pub severity: Severity,
-    /// Key of the object, or the snapshot and path of a file.
-    pub object: String,
-    /// What does not hold.
-    pub message: String,
-    /// Snapshots that it hurts, by their public names.
-    pub snapshots: Vec<String>,
-}
-
-/// A file or directory that damage hurts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HurtItem {
-    /// The snapshot's public name.
-    pub snapshot: String,
-    /// Path from its root.
-    pub path: Vec<u8>,
-    /// What is missing.
-    pub message: String,
-}
-
-/// What a check found.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct CheckReport {
-    /// Findings, errors first, the first [`FINDINGS_NAMED_MAX`].
-    pub findings: Vec<Finding>,
-    /// All errors.
-    pub errors: u64,
-    /// All warnings.
-    pub warnings: u64,
-    /// Files and directories hurt, the first [`HURT_NAMED_MAX`].
-    pub hurt: Vec<HurtItem>,
-    /// All files and directories hurt.
-    pub items_hurt: u64,
-    /// Snapshots looked at.
-    pub snapshots: u64,
-    /// Packs looked at.
-    pub packs: u64,
-    /// Length of all packs.
-    pub pack_bytes: u64,
-    /// Frames read.
-    pub frames_read: u64,
-    /// Sealed bytes of frames read.
-    pub bytes_read: u64,
-    /// Distinct tree chunks walked.
-    pub trees: u64,
-    /// How long it took.
-    pub seconds: f64,
-    /// 0, or 4 when there are errors.
-    pub exit_code: i32,
-}
+use std::sync::Arc;
 
 /// One part of all packs. Which part a pack belongs to follows from its name alone: all parts together are all packs, each once, and
 /// none changes its part while others come and go. Packs of one session go round the parts, so these are about equally large.
@@ -128,51 +63,23 @@ pub struct CheckOptions {
     pub memory_budget_bytes: usize,
     /// Host, for markers.
     pub host: String,
+    /// Read what an interrupted run of the same question has read, too.
+    pub fresh: bool,
+    /// Of a verify: it is one of several that count together, so what it read is not read again until [`forget_journals`].
+    pub keep_journal: bool,
 }
 
 impl Default for CheckOptions {
     fn default() -> Self {
-        Self { share: None, read_percent: 0, workers: 2, memory_budget_bytes: 128 << 20, host: String::new() }
-    }
-}
-
-/// What all threads add to.
-#[derive(Debug, Default)]
-pub(crate) struct Notes(Mutex<CheckReport>);
-
-impl Notes {
-    pub(crate) fn with<T>(&self, change: impl FnOnce(&mut CheckReport) -> T) -> T {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    pub(crate) fn find(&self, severity: Severity, object: impl Into<String>, message: impl Into<String>, snapshots: Vec<String>) {
-        self.with(|report| {
-            match severity {
-                Severity::Error => report.errors += 1,
-                Severity::Warning => report.warnings += 1,
-            }
-            if report.findings.len() < FINDINGS_NAMED_MAX {
-                report.findings.push(Finding { severity, object: object.into(), message: message.into(), snapshots });
-            }
-        });
-    }
-
-    pub(crate) fn hurt(&self, snapshot: &str, path: Vec<u8>, message: String) {
-        self.with(|report| {
-            report.items_hurt += 1;
-            if report.hurt.len() < HURT_NAMED_MAX {
-                report.hurt.push(HurtItem { snapshot: snapshot.to_owned(), path, message });
-            }
-        });
-    }
-
-    pub(crate) fn finish(&self, seconds: f64) -> CheckReport {
-        let mut report = self.with(std::mem::take);
-        report.findings.sort_by(|a, b| (a.severity, &a.object, &a.message).cmp(&(b.severity, &b.object, &b.message)));
-        report.hurt.sort_by(|a, b| (&a.snapshot, &a.path).cmp(&(&b.snapshot, &b.path)));
-        report.seconds = seconds;
-        report.exit_code = if report.errors > 0 || report.items_hurt > 0 { 4 } else { 0 };
-        report
+        Self {
+            share: None,
+            read_percent: 0,
+            workers: 2,
+            memory_budget_bytes: 128 << 20,
+            host: String::new(),
+            fresh: false,
+            keep_journal: false,
+        }
     }
 }
 
@@ -186,6 +93,11 @@ pub fn run(repository: &Repository, job: &Arc<Job>, options: &CheckOptions) -> R
     let started = clock.monotonic();
     job.enter(Stage::Preparing);
     let notes = Arc::new(Notes::default());
+    if let Some(prefix) = repository.listed_empty()? {
+        let message =
+            "a listing is empty that cannot be: the store answers wrongly, and what else is said here may be wrong, too";
+        notes.find(Severity::Error, prefix, message, vec![]);
+    }
     slots(repository, &notes)?;
     let (rows, damaged) = repository.snapshots()?;
     for (session, error) in damaged {
@@ -201,13 +113,27 @@ pub fn run(repository: &Repository, job: &Arc<Job>, options: &CheckOptions) -> R
     if !unindexed.is_empty() {
         repository.index_from_headers(&index, job, &mut Codec::new()?)?;
     }
+    if rows.is_empty() && notes.with(|report| report.errors) == 0 && !index.pack_sizes().is_empty() {
+        let message = format!(
+            "is empty, and packs are there: packs={}; if there should be snapshots, look for faults of the store; if all were deleted, \
+             a prune frees the packs",
+            index.pack_sizes().len()
+        );
+        notes.find(Severity::Warning, "snapshots/", message, vec![]);
+    }
     job.enter(Stage::Running);
     let all: Vec<(PackName, u64)> = index.pack_sizes().iter().map(|(name, size)| (*name, *size)).collect();
     job.bytes_expected.store(all.iter().map(|(_, size)| *size).sum(), std::sync::atomic::Ordering::Relaxed);
     let is_read = |name: &PackName| draw(repository) < options.read_percent || options.share.is_some_and(|s| s.holds(*name));
     let depth = |name: &PackName| if is_read(name) { Depth::Ids } else { Depth::Header };
     let todo = all.into_iter().map(|(name, size)| (name, size, depth(&name))).collect();
-    let mut seen = packs::read(repository, &index, job, &notes, None, repairs.damaged(), todo, options)?;
+    // A part that chance chooses is another one each time.
+    let journal = match (options.read_percent, options.share) {
+        (100.., _) => journal(repository, "check all", job, &notes, options),
+        (0, Some(Share { part, parts })) => journal(repository, &format!("check {part}/{parts}"), job, &notes, options),
+        _ => None,
+    };
+    let mut seen = packs::read(repository, &index, job, &notes, None, repairs.damaged(), todo, journal.as_ref(), options)?;
     compare_sums(&index, &seen, &notes);
     if !unindexed.is_empty() {
         let message = format!("in no index: a session that died, or one that runs now: packs={}", unindexed.len());
@@ -245,6 +171,7 @@ pub fn run(repository: &Repository, job: &Arc<Job>, options: &CheckOptions) -> R
     let reader = reader(repository, &index, job, options);
     trees::walk(&reader, &rows, &seen.good, complete && notes.with(|r| r.errors) == 0, &notes)?;
     notes.with(|report| report.snapshots = rows.len() as u64);
+    journal.iter().for_each(|journal| journal.remove());
     job.enter(Stage::Finished);
     Ok(notes.finish(clock.monotonic().saturating_sub(started).as_secs_f64()))
 }
@@ -298,7 +225,10 @@ pub fn verify_snapshot(
     let todo = todo.into_iter().map(|(name, size)| (name, size, depth)).collect();
     // Without all tables nobody knows what is needed: then everything in these packs, and the walk finds what else.
     let only = tables_read.then(|| Arc::new(needed.clone()));
-    let mut good = packs::read(repository, &index, job, &notes, only, repairs.damaged(), todo, options)?.good;
+    let share = options.share.unwrap_or(Share { part: 0, parts: 1 });
+    let question = format!("verify {session} {depth:?} {}/{}", share.part, share.parts);
+    let journal = journal(repository, &question, job, &notes, options);
+    let mut good = packs::read(repository, &index, job, &notes, only, repairs.damaged(), todo, journal.as_ref(), options)?.good;
     good.merge(&taken);
     let index = moved(repository, index, &needed, &mut good, depth, job, &notes, options)?;
     let complete = missing(&row, &needed, &good, &repairs, &notes);
@@ -308,9 +238,32 @@ pub fn verify_snapshot(
         trees::walk(&reader, std::slice::from_ref(&row), &good, clean, &notes)?;
     }
     drop(marker);
+    journal.iter().filter(|_| !options.keep_journal).for_each(|journal| journal.remove());
     notes.with(|report| report.snapshots = 1);
     job.enter(Stage::Finished);
     Ok(notes.finish(clock.monotonic().saturating_sub(started).as_secs_f64()))
+}
+
+/// Forgets what interrupted checks, verifies and repairs have read, and those that kept their journals.
+pub fn forget_journals(repository: &Repository) {
+    Checked::forget_all(repository);
+}
+
+/// The journal of a question; says what it goes on from.
+pub(crate) fn journal(
+    repository: &Repository,
+    question: &str,
+    job: &Job,
+    notes: &Notes,
+    options: &CheckOptions,
+) -> Option<Arc<Checked>> {
+    let journal = Arc::new(Checked::open(repository, question, options.fresh)?);
+    if let Some((begun_nanos, packs)) = journal.before() {
+        job.goes_on_from(begun_nanos, packs as u64);
+        notes.with(|report| report.begun_nanos = begun_nanos);
+        tracing::info!(begun_nanos = begun_nanos, packs = packs, "Going on from an interrupted run");
+    }
+    Some(journal)
 }
 
 /// Looks for needed frames that were not good where the index said: a prune may have moved them meanwhile. Gives the index in which
@@ -341,7 +294,7 @@ fn moved(
         }
         let todo = todo.into_iter().map(|(name, size)| (name, size, depth)).collect();
         let known = HashMap::new();
-        good.merge(&packs::read(repository, &index, job, notes, Some(Arc::new(lost)), known, todo, options)?.good);
+        good.merge(&packs::read(repository, &index, job, notes, Some(Arc::new(lost)), known, todo, None, options)?.good);
     }
 }
 

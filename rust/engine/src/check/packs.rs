@@ -1,28 +1,38 @@
 //! Packs, read by several threads: headers, seals, chunk ids.
 //!
 //! Gives back the frames that are good as a set of birth names, and the places that are not. A frame that fails is read once more
-//! before it counts as damaged. What a repair knows to be damaged is looked at like everything else, and told as a warning.
+//! before it counts as damaged. What a repair knows to be damaged is looked at like everything else, and told as a warning. Of a pack whose
+//! frames an interrupted run read already only the header is read.
+//!
+//! Memory: each thread has [`LIGHT_BYTES`] of the budget. A pack that may need more, for its frames are large or its header is, is read
+//! while nobody else reads: so it costs what it costs, at most once.
 
 use super::{CheckOptions, Notes, Severity};
 use crate::error::{Error, Result};
 use crate::job::Job;
+use crate::journal::Checked;
 use crate::repository::cursor::is_damage;
 use crate::repository::index::Index;
 use crate::repository::{Repository, key};
 use longshore_format::envelope::Codec;
-use longshore_format::id::PackName;
+use longshore_format::id::{ChunkId, PackName};
 use longshore_format::index::Segment;
 use longshore_format::pack::{BirthName, Frame, PackKey, check_chunks};
 use longshore_format::repair::chunk_prefix;
 use longshore_format::usage::Usage;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// Bytes fetched in one request.
 const RANGE_BYTES_MAX: u64 = 8 << 20;
 /// Bytes between two wanted frames that are fetched along rather than left out.
 const GAP_BYTES_MAX: u64 = 512 << 10;
+
+/// What a thread may hold: a range, a frame as it is stored, its payload, and the header. Packs with frames of up to 8 MiB need no more.
+const LIGHT_BYTES: u64 = 24 << 20;
+/// A header of this length is opened beside others: it unfolds to about three times as much.
+const LIGHT_HEADER_BYTES: u32 = 2 << 20;
 
 /// How deeply a pack is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,9 +68,20 @@ struct Shared {
     seen: Mutex<Seen>,
     fatal: Mutex<Option<Error>>,
     todo: Mutex<Vec<(PackName, u64, Depth)>>,
+    journal: Option<Arc<Checked>>,
+    /// Held by all who read packs that need little; alone by one that reads a pack that needs much.
+    together: RwLock<()>,
+}
+
+/// What can be said of a pack.
+enum Tried<T> {
+    Done(T),
+    /// It needs more memory than there is for one thread.
+    Heavy,
 }
 
 /// Reads packs. `only`: look at no frame that is not in it. `known`: what repairs know to be damaged, which is told as a warning.
+/// `journal`: what interrupted runs read of these packs, and where it is noted what this one reads.
 #[expect(clippy::too_many_arguments, reason = "all of it is what reading is made of")]
 pub(crate) fn read(
     repository: &Repository,
@@ -70,6 +91,7 @@ pub(crate) fn read(
     only: Option<Arc<Usage>>,
     known: HashMap<PackName, Usage>,
     mut todo: Vec<(PackName, u64, Depth)>,
+    journal: Option<&Arc<Checked>>,
     options: &CheckOptions,
 ) -> Result<Seen> {
     notes.with(|report| {
@@ -88,8 +110,10 @@ pub(crate) fn read(
         seen: Mutex::default(),
         fatal: Mutex::new(None),
         todo: Mutex::new(todo),
+        journal: journal.cloned(),
+        together: RwLock::default(),
     });
-    let affordable = options.memory_budget_bytes / (64 << 20);
+    let affordable = options.memory_budget_bytes / LIGHT_BYTES as usize;
     let mut handles = Vec::new();
     for number in 0..options.workers.min(affordable.max(1)) {
         let shared = Arc::clone(&shared);
@@ -138,26 +162,47 @@ impl Shared {
     }
 
     fn pack(&self, name: PackName, size: u64, depth: Depth, codec: &mut Codec) -> Result<()> {
-        let mut frames = match self.header(name, size, codec) {
-            Ok(frames) => frames,
+        let together = self.together.read().unwrap_or_else(PoisonError::into_inner);
+        if let Tried::Done(()) = self.try_pack(name, size, depth, false, codec)? {
+            return Ok(());
+        }
+        drop(together);
+        let _alone = self.together.write().unwrap_or_else(PoisonError::into_inner);
+        self.try_pack(name, size, depth, true, codec).map(|_| ())
+    }
+
+    /// Reads a pack; what needs much only when `alone`, and then nothing was noted before.
+    fn try_pack(&self, name: PackName, size: u64, depth: Depth, alone: bool, codec: &mut Codec) -> Result<Tried<()>> {
+        let mut frames = match self.header(name, size, alone, codec) {
+            Ok(Tried::Done(frames)) => frames,
+            Ok(Tried::Heavy) => return Ok(Tried::Heavy),
             Err(error) if is_damage(&error) => {
                 if self.is_gone(name)? {
-                    return Ok(());
+                    return Ok(Tried::Done(()));
+                }
+                let frames = self.frames_by_index(name);
+                if !alone && need_bytes(&frames) > LIGHT_BYTES {
+                    return Ok(Tried::Heavy);
                 }
                 lock(&self.seen).headless.insert(name);
+                self.doubt();
                 self.notes.find(self.severity(&name), name.key(), format!("header: {error}"), vec![]);
-                let frames = self.frames_by_index(name);
                 // What the header would have said is only believed when the seals hold.
-                return self.frames(name, &frames, if depth == Depth::Header { Depth::Seals } else { depth }, codec);
+                self.frames(name, &frames, if depth == Depth::Header { Depth::Seals } else { depth }, codec)?;
+                return Ok(Tried::Done(()));
             }
             Err(error) => return Err(error),
         };
+        if !alone && need_bytes(&frames) > LIGHT_BYTES {
+            return Ok(Tried::Heavy);
+        }
         lock(&self.seen).sums.insert(name, sum(&frames));
         if let Some(only) = &self.only {
             frames.retain(|frame| only.contains(frame.birth));
         }
         if depth > Depth::Header {
-            return self.frames(name, &frames, depth, codec);
+            self.frames_once(name, size, &frames, depth, codec)?;
+            return Ok(Tried::Done(()));
         }
         // A header says nothing against what was once found damaged.
         let known = self.known.get(&name);
@@ -166,14 +211,46 @@ impl Shared {
         let mut seen = lock(&self.seen);
         fine.iter().for_each(|frame| seen.good.insert(frame.birth));
         drop(seen);
-        self.frames(name, &doubtful, Depth::Ids, codec)
+        self.frames(name, &doubtful, Depth::Ids, codec)?;
+        Ok(Tried::Done(()))
     }
 
-    fn header(&self, name: PackName, size: u64, codec: &mut Codec) -> Result<Vec<Frame>> {
+    /// Frames of a pack, unless an interrupted run read the same ones.
+    fn frames_once(&self, name: PackName, size: u64, frames: &[Frame], depth: Depth, codec: &mut Codec) -> Result<()> {
+        let sum = sum(frames);
+        if self.journal.as_ref().is_some_and(|journal| journal.knows(name, size, sum)) {
+            let mut seen = lock(&self.seen);
+            frames.iter().for_each(|frame| seen.good.insert(frame.birth));
+            drop(seen);
+            self.notes.with(|report| {
+                report.packs_resumed += 1;
+                report.bytes_resumed += frames.iter().map(|frame| u64::from(frame.stored_bytes)).sum::<u64>();
+            });
+            return Ok(());
+        }
+        if self.frames(name, frames, depth, codec)?
+            && let Some(journal) = self.journal.as_ref().filter(|_| !frames.is_empty())
+        {
+            journal.note(name, size, sum);
+        }
+        Ok(())
+    }
+
+    /// Damage is here: what was read before it came says nothing.
+    fn doubt(&self) {
+        match &self.journal {
+            Some(journal) => journal.doubt(&self.repository),
+            None => Checked::forget_all(&self.repository),
+        }
+    }
+
+    fn header(&self, name: PackName, size: u64, alone: bool, codec: &mut Codec) -> Result<Tried<Vec<Frame>>> {
         let mut last = None;
+        let most = if alone { u32::MAX } else { LIGHT_HEADER_BYTES };
         for _ in 0..2 {
-            match self.repository.pack_header(name, size, codec) {
-                Ok((_, frames)) => return Ok(frames),
+            match self.repository.pack_header_within(name, size, most, codec) {
+                Ok(Some((_, frames))) => return Ok(Tried::Done(frames)),
+                Ok(None) => return Ok(Tried::Heavy),
                 Err(error) if is_damage(&error) => last = Some(error),
                 Err(error) => return Err(error),
             }
@@ -218,8 +295,9 @@ impl Shared {
         out.into_values().collect()
     }
 
-    /// Frames of one pack, ascending by place, in ranges.
-    fn frames(&self, name: PackName, frames: &[Frame], depth: Depth, codec: &mut Codec) -> Result<()> {
+    /// Frames of one pack, ascending by place, in ranges; whether all were read and are good.
+    fn frames(&self, name: PackName, frames: &[Frame], depth: Depth, codec: &mut Codec) -> Result<bool> {
+        let mut all_good = true;
         let object = key(name.key())?;
         let (mut scratch, mut payload) = (Vec::new(), Vec::new());
         let mut keys: Option<(PackName, Arc<PackKey>)> = None;
@@ -269,8 +347,10 @@ impl Shared {
                     Ok(()) => lock(&self.seen).good.insert(frame.birth),
                     Err(error) if is_damage(&error) => {
                         if range.is_err() && self.is_gone(name)? {
-                            return Ok(());
+                            return Ok(false);
                         }
+                        all_good = false;
+                        self.doubt();
                         let message = format!("frame {} at {}: {error}", frame.birth.ordinal, frame.offset_bytes);
                         let severity = match self.known.get(&name).is_some_and(|known| known.contains(frame.birth)) {
                             true => Severity::Warning,
@@ -289,8 +369,21 @@ impl Shared {
             self.job.bytes_stored.fetch_add(end - start, Relaxed);
             at = until;
         }
-        Ok(())
+        Ok(all_good)
     }
+}
+
+/// Bytes that reading these frames takes at once.
+fn need_bytes(frames: &[Frame]) -> u64 {
+    let row = size_of::<(ChunkId, u32)>() as u64;
+    let header: u64 = frames.iter().map(|frame| size_of::<Frame>() as u64 + frame.chunks.len() as u64 * row).sum();
+    let stored = frames.iter().map(|frame| u64::from(frame.stored_bytes)).max().unwrap_or(0);
+    let payload = |frame: &Frame| match frame.chunks.len() {
+        // Known from the index alone: what it unfolds to is not said.
+        0 => u64::from(frame.stored_bytes) * 2,
+        _ => frame.chunks.iter().map(|(_, length)| u64::from(*length)).sum(),
+    };
+    header + stored.max(RANGE_BYTES_MAX) + stored + frames.iter().map(payload).max().unwrap_or(0)
 }
 
 /// A number that is equal when two lists say the same of a pack, whatever their order: accidents are found, forgeries have seals

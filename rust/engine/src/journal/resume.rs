@@ -5,24 +5,19 @@
 //! holds is for the change test and the index to say.
 
 use super::places::{Places, hash};
-use super::{HEAD_BYTES, KIND_FILES, KIND_PART, KIND_SESSION, RECORD_BYTES_MAX, RECORD_HEAD_BYTES, SALT_BYTES, record_sum};
-use crate::system::{Draft, Log};
+use super::records::{Left, RECORD_BYTES_MAX};
+use super::{KIND_FILES, KIND_PART, KIND_SESSION};
+use crate::system::Draft;
 use longshore_format::id::SessionId;
+use longshore_format::limits;
 use longshore_format::tree::{self, Entries, Entry, Item, Node, Owner, decode_list};
 use longshore_format::wire::Reader;
-use longshore_format::{Keys, limits};
 use std::collections::BTreeMap;
-use std::sync::Arc;
-
-/// Bytes of the journal that are read at a time.
-const READ_BYTES: u64 = 1 << 20;
 
 /// The journal of an interrupted run.
 #[derive(Debug)]
 pub(crate) struct Interrupted {
-    log: Arc<Log>,
-    keys: Arc<Keys>,
-    salt: [u8; SALT_BYTES],
+    left: Left,
     /// From which place on they wrote, their names, when they began.
     sessions: Vec<(u64, SessionId, i64)>,
     places: Places,
@@ -54,84 +49,31 @@ pub(crate) struct Partial {
 }
 
 /// Reads all records up to the first that is torn.
-pub(super) fn read(
-    log: &Arc<Log>,
-    keys: &Arc<Keys>,
-    salt: [u8; SALT_BYTES],
-    length: u64,
-    draft: impl Fn() -> Option<Draft>,
-) -> Interrupted {
-    let mut read = Interrupted {
-        log: Arc::clone(log),
-        keys: Arc::clone(keys),
-        salt,
-        sessions: Vec::new(),
-        places: Places::default(),
-        end: HEAD_BYTES as u64,
-    };
-    let mut window = Window { log, length, start: 0, bytes: Vec::new() };
-    while let Some((at, body)) = next(&mut window, keys, &salt, read.end) {
-        read.end = at + (RECORD_HEAD_BYTES + body.len()) as u64;
+pub(super) fn read(left: Left, draft: impl Fn() -> Option<Draft>) -> Interrupted {
+    let (mut sessions, mut places) = (Vec::new(), Places::default());
+    let end = left.scan(|at, body| {
         let mut fields = Reader::new(body.get(1..).unwrap_or_default(), "journal");
         match body.first() {
             Some(&KIND_SESSION) => {
                 if let (Ok(session), Ok(started)) = (fields.array(), fields.array()) {
-                    read.sessions.push((at, SessionId(session), i64::from_le_bytes(started)));
+                    sessions.push((at, SessionId(session), i64::from_le_bytes(started)));
                 }
             }
             Some(kind @ (&KIND_FILES | &KIND_PART)) => {
                 if let Ok(path) = fields.bytes_max(RECORD_BYTES_MAX) {
-                    read.places.push(hash(*kind, path), at, &draft);
+                    places.push(hash(*kind, path), at, &draft);
                 }
             }
             _ => {}
         }
-    }
-    if read.end < length {
-        tracing::info!(kept_bytes = read.end, length_bytes = length, "The journal of an interrupted run ends in a torn record");
-    }
-    read.places.finish();
-    read
-}
-
-/// A stretch of the file in memory.
-struct Window<'a> {
-    log: &'a Log,
-    length: u64,
-    start: u64,
-    bytes: Vec<u8>,
-}
-
-impl Window<'_> {
-    fn get(&mut self, at: u64, count: usize) -> Option<&[u8]> {
-        let end = at.checked_add(count as u64).filter(|end| *end <= self.length)?;
-        if at < self.start || end > self.start + self.bytes.len() as u64 {
-            let wanted = (count as u64).max(READ_BYTES).min(self.length - at);
-            self.bytes.resize(usize::try_from(wanted).ok()?, 0);
-            self.start = at;
-            if self.log.read_exact_at(&mut self.bytes, at).is_err() {
-                self.bytes.clear();
-                return None;
-            }
-        }
-        let from = (at - self.start) as usize;
-        self.bytes.get(from..from + count)
-    }
-}
-
-fn next<'a>(window: &'a mut Window<'_>, keys: &Keys, salt: &[u8; SALT_BYTES], at: u64) -> Option<(u64, &'a [u8])> {
-    let head: [u8; RECORD_HEAD_BYTES] = window.get(at, RECORD_HEAD_BYTES)?.try_into().ok()?;
-    let length = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
-    if length > RECORD_BYTES_MAX {
-        return None;
-    }
-    let body = window.get(at + RECORD_HEAD_BYTES as u64, length)?;
-    (head[4..] == record_sum(keys, salt, at, body)).then_some((at, body))
+    });
+    places.finish();
+    Interrupted { left, sessions, places, end }
 }
 
 impl Interrupted {
-    pub(super) fn salt(&self) -> [u8; SALT_BYTES] {
-        self.salt
+    pub(super) fn left(&self) -> &Left {
+        &self.left
     }
 
     /// Where the last whole record ends.
@@ -147,27 +89,11 @@ impl Interrupted {
         self.sessions.iter().rev().find(|(from, _, _)| *from < at).map(|(_, _, started)| *started)
     }
 
-    fn body(&self, at: u64) -> Option<Vec<u8>> {
-        let mut window = Window { log: &self.log, length: self.end, start: 0, bytes: Vec::new() };
-        let mut head = [0; 4];
-        self.log.read_exact_at(&mut head, at).ok()?;
-        let length = u32::from_le_bytes(head) as usize;
-        if length > RECORD_BYTES_MAX {
-            return None;
-        }
-        // One read for head and body.
-        let all = RECORD_HEAD_BYTES + length;
-        window.bytes.resize(all, 0);
-        window.start = at;
-        self.log.read_exact_at(&mut window.bytes, at).ok()?;
-        next(&mut window, &self.keys, &self.salt, at).map(|(_, body)| body.to_vec())
-    }
-
     /// Small files of a directory that were read to their ends, by name. Of a name that stands there twice the later one holds.
     pub fn directory(&self, path: &[u8]) -> BTreeMap<Vec<u8>, Recorded> {
         let mut files = BTreeMap::new();
         for at in self.places.find(hash(KIND_FILES, path)) {
-            let (Some(body), Some(started_nanos)) = (self.body(at), self.started(at)) else { continue };
+            let (Some(body), Some(started_nanos)) = (self.left.body(at), self.started(at)) else { continue };
             let mut fields = Reader::new(body.get(1..).unwrap_or_default(), "journal");
             if fields.bytes_max(RECORD_BYTES_MAX).is_ok_and(|found| found == path) {
                 for entry in Entries::new(fields.rest(), b"").map_while(Result::ok) {
@@ -182,7 +108,7 @@ impl Interrupted {
     pub fn partial(&self, path: &[u8]) -> Option<Partial> {
         let mut found: Option<Partial> = None;
         for at in self.places.find(hash(KIND_PART, path)) {
-            let Some(body) = self.body(at) else { continue };
+            let Some(body) = self.left.body(at) else { continue };
             let Some((from, next)) = self.started(at).and_then(|started| part(&body, path, started)) else { continue };
             match &mut found {
                 _ if from == 0 => found = Some(next),

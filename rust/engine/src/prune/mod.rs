@@ -204,12 +204,10 @@ impl Prune<'_> {
 
     /// Listings that can never be empty.
     fn refuse_what_cannot_be(&self) -> Result<()> {
-        for prefix in ["config/", "keys/"] {
-            if self.repository.store.list(prefix, None, 1)?.entries.is_empty() {
-                return Err(look::short_listing(format!("a listing is empty that cannot be: prefix={prefix}")));
-            }
+        match self.repository.listed_empty()? {
+            Some(prefix) => Err(look::short_listing(format!("a listing is empty that cannot be: prefix={prefix}"))),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn keeps(&self, rule: Rule) -> bool {

@@ -20,6 +20,7 @@ mod trees;
 use crate::check::{self, CheckOptions, Depth, Notes, Severity, packs};
 use crate::error::{Error, Result};
 use crate::job::{Job, Stage};
+use crate::journal::Checked;
 use crate::repository::cursor::is_damage;
 use crate::repository::index::Index;
 use crate::repository::repairs::Repairs;
@@ -58,6 +59,8 @@ pub struct RepairOptions {
     pub pack_size_bytes: usize,
     /// Host, for people.
     pub host: String,
+    /// Read what an interrupted run has read, too.
+    pub fresh: bool,
 }
 
 impl Default for RepairOptions {
@@ -69,6 +72,7 @@ impl Default for RepairOptions {
             memory_budget_bytes: 128 << 20,
             pack_size_bytes: 16 << 20,
             host: String::new(),
+            fresh: false,
         }
     }
 }
@@ -98,6 +102,8 @@ struct Repairing<'a> {
     /// Those of them that are not what the index says.
     stuck: Usage,
     report: RepairReport,
+    /// Of a repair that reads everything.
+    journal: Option<Arc<Checked>>,
 }
 
 /// Repairs a repository.
@@ -109,12 +115,9 @@ pub fn run(repository: &Repository, job: &Arc<Job>, options: &RepairOptions) -> 
     let clock = Arc::clone(&repository.world.clock);
     let started = clock.monotonic();
     job.enter(Stage::Preparing);
-    for prefix in ["config/", "keys/"] {
-        if repository.store.list(prefix, None, 1)?.entries.is_empty() {
-            return Err(Error::corrupt(format!("a listing is empty that cannot be: prefix={prefix}")).with_next_step(
-                "nothing was changed; the store's listing is short: look for faults of the store, then try again",
-            ));
-        }
+    if let Some(prefix) = repository.listed_empty()? {
+        return Err(Error::corrupt(format!("a listing is empty that cannot be: prefix={prefix}"))
+            .with_next_step("nothing was changed; the store's listing is short: look for faults of the store, then try again"));
     }
     let mut writer = if options.dry_run { None } else { Some(repository.open_bare_writer(&options.host)?) };
     let mut repairing = Repairing {
@@ -129,6 +132,7 @@ pub fn run(repository: &Repository, job: &Arc<Job>, options: &RepairOptions) -> 
         spoilt: BTreeMap::new(),
         stuck: Usage::new(),
         report: RepairReport::default(),
+        journal: None,
     };
     let outcome = repairing.run(writer.as_ref());
     if let Some(writer) = &mut writer {
@@ -140,6 +144,7 @@ pub fn run(repository: &Repository, job: &Arc<Job>, options: &RepairOptions) -> 
     }
     job.enter(Stage::Finished);
     outcome?;
+    repairing.journal.iter().for_each(|journal| journal.remove());
     let checked = repairing.notes.finish(0.0);
     let mut report = repairing.report;
     report.exit_code = if report.is_lossless() && checked.items_hurt == 0 { 0 } else { 4 };
@@ -267,9 +272,17 @@ impl Repairing<'_> {
             workers: self.options.workers,
             memory_budget_bytes: self.options.memory_budget_bytes,
             host: self.options.host.clone(),
+            fresh: self.options.fresh,
             ..CheckOptions::default()
         };
-        packs::read(self.repository, index, self.job, &self.notes, None, self.repairs.damaged(), todo, &options)
+        if all && self.journal.is_none() {
+            self.journal = check::journal(self.repository, "repair all", self.job, &self.notes, &options);
+        }
+        let journal = self.journal.as_ref();
+        if let Some((begun_nanos, _)) = journal.and_then(|journal| journal.before()) {
+            self.notes.with(|report| report.begun_nanos = begun_nanos);
+        }
+        packs::read(self.repository, index, self.job, &self.notes, None, self.repairs.damaged(), todo, journal, &options)
     }
 
     fn own_tables(&mut self, row: &SnapshotRow) -> Result<(Usage, Vec<UsageName>)> {

@@ -32,6 +32,12 @@ pub struct RepairReport {
     pub pack_bytes: u64,
     /// Bytes of frames read.
     pub bytes_read: u64,
+    /// Packs that an interrupted run had read, and this one did not read again.
+    pub packs_resumed: u64,
+    /// Sealed bytes of their frames.
+    pub bytes_resumed: u64,
+    /// When the first of the interrupted runs began, in nanoseconds since 1970; 0 when this one went on from none.
+    pub begun_nanos: i64,
     /// Packs in which something is damaged.
     pub packs_damaged: u64,
     /// Packs that the index did not list, or wrongly, and lists now.
@@ -72,6 +78,8 @@ impl RepairReport {
         self.snapshots_hurt = hurt.len() as u64;
         (self.errors, self.warnings, self.items_hurt) = (checked.errors, checked.warnings, checked.items_hurt);
         (self.packs, self.pack_bytes, self.bytes_read) = (checked.packs, checked.pack_bytes, checked.bytes_read);
+        (self.packs_resumed, self.bytes_resumed) = (checked.packs_resumed, checked.bytes_resumed);
+        self.begun_nanos = checked.begun_nanos;
         (self.findings, self.hurt) = (checked.findings, checked.hurt);
         (self.dry_run, self.seconds) = (dry_run, seconds);
     }

@@ -4,7 +4,7 @@
 //! or was uploaded by this session since. A segment that cannot be read is replaced by the headers of the packs that no other
 //! segment lists. Memory: segments are mapped from the cache when there is one; without, they are held, 44 bytes a chunk.
 
-use super::{Repository, key, list, opened};
+use super::{Repository, list, opened};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::Job;
 use longshore_format::envelope::Codec;
@@ -12,14 +12,11 @@ use longshore_format::generation::{Doomed, Role};
 use longshore_format::id::{ChunkId, PackName, RandomName, SessionId, UsageName};
 use longshore_format::index::{self, FramePlace, Segment, SegmentBuilder, index_key};
 use longshore_format::limits;
-use longshore_format::pack::{self, Frame, TRAILER_BYTES};
 use longshore_format::usage::Usage;
 use longshore_kernels::map::Map;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, RwLock};
 
-/// Bytes read from the end of a pack in one request when its header is wanted.
-const HEADER_READ_BYTES: u64 = 64 << 10;
 const SUM_BYTES: usize = 32;
 
 /// Bytes of a segment, mapped or held.
@@ -282,43 +279,6 @@ impl Repository {
         }
         index.add_segment(Segment::new(SegmentBytes::Held(builder.payload()?))?);
         Ok(())
-    }
-
-    /// Reads a pack's header: its salt and its frames.
-    ///
-    /// # Errors
-    /// Corrupt, or what the store says.
-    pub fn pack_header(&self, name: PackName, size_bytes: u64, codec: &mut Codec) -> Result<([u8; 32], Vec<Frame>)> {
-        match self.try_pack_header(name, size_bytes, codec) {
-            // Damage on the way is no damage of the pack.
-            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::WrongKey) => {
-                self.try_pack_header(name, size_bytes, codec)
-            }
-            done => done,
-        }
-    }
-
-    fn try_pack_header(&self, name: PackName, size_bytes: u64, codec: &mut Codec) -> Result<([u8; 32], Vec<Frame>)> {
-        let object = key(name.key())?;
-        let least = (pack::PREAMBLE_BYTES + TRAILER_BYTES) as u64;
-        if size_bytes < least {
-            return Err(Error::corrupt(format!("pack is shorter than any pack: pack={name}, size_bytes={size_bytes}")));
-        }
-        let preamble = self.store.get_range(&object, 0, pack::PREAMBLE_BYTES as u64)?;
-        let (salt, pack_key) = pack::open_preamble(&self.keys, name, &preamble)?;
-        let tail_start = size_bytes.saturating_sub(HEADER_READ_BYTES);
-        let tail = self.store.get_range(&object, tail_start, size_bytes - tail_start)?;
-        let Some((body, trailer)) = tail.split_last_chunk::<TRAILER_BYTES>() else {
-            return Err(Error::corrupt(format!("pack ends too early: pack={name}")));
-        };
-        let trailer = pack::read_trailer(trailer, size_bytes)?;
-        let header_start = size_bytes - TRAILER_BYTES as u64 - u64::from(trailer.header_bytes);
-        let mut sealed = if header_start >= tail_start {
-            body[(header_start - tail_start) as usize..].to_vec()
-        } else {
-            self.store.get_range(&object, header_start, u64::from(trailer.header_bytes))?.to_vec()
-        };
-        Ok((salt, pack::open_header(&pack_key, &salt, header_start, trailer, &mut sealed, codec)?))
     }
 }
 

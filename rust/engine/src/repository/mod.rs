@@ -7,6 +7,7 @@ pub mod ahead;
 pub mod cache;
 pub mod cursor;
 mod eviction;
+mod header;
 pub mod index;
 mod init;
 pub mod reader;
@@ -194,6 +195,16 @@ impl Repository {
     /// The same repository for who has to know what the store holds, not what it held when this machine kept a copy of it.
     pub(crate) fn asking_store(&self) -> Self {
         Self { asks_store: true, ..self.clone() }
+    }
+
+    /// A prefix whose listing is empty and cannot be: the store's answer is short.
+    pub(crate) fn listed_empty(&self) -> Result<Option<&'static str>> {
+        for prefix in ["config/", "keys/"] {
+            if self.store.list(prefix, None, 1)?.entries.is_empty() {
+                return Ok(Some(prefix));
+            }
+        }
+        Ok(None)
     }
 
     /// Whether an object is there.

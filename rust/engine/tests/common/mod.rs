@@ -5,6 +5,7 @@
 
 pub mod counted;
 pub mod pruned;
+pub mod watched;
 
 use longshore_engine::backup::{self, BackupOptions, ParentChoice};
 use longshore_engine::job::Job;

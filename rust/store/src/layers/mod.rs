@@ -1,7 +1,8 @@
 //! Layers: each wraps a store, adds one thing, and keeps every promise of [`Store`](crate::Store).
 //!
-//! The usual order, from the engine outwards: [`Retry`] over [`Throttle`] over [`Limit`] over [`Count`] over the store; so what is
-//! counted is what was really asked of the store, and a request that waits to be retried holds no permit.
+//! The usual order, from the engine outwards: [`Throttle`] over [`Retry`] over [`Limit`] over [`Count`] over the store; so what is
+//! counted is what was really asked of the store, a request that waits to be retried holds no permit, and waiting for one's turn under a
+//! low rate uses up no budget of retries: eight packs of 16 MiB that share 100 KB/s wait twenty minutes. A try again is not paid for.
 
 mod count;
 mod fault;

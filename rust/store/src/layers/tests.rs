@@ -29,8 +29,8 @@ fn every_layer_conforms() {
     // The stack as production wires it, behind a pointer.
     suite::assert_conforms(&|_| {
         let base: Arc<dyn Store> = Arc::new(MemoryStore::new());
-        let throttled = Throttle::new(Limit::new(Count::new(base, Arc::default()), 4), Rate::new(0), Rate::new(0), clock());
-        Arc::new(retry(throttled).0)
+        let retrying = retry(Limit::new(Count::new(base, Arc::default()), 4)).0;
+        Arc::new(Throttle::new(retrying, Rate::new(0), Rate::new(0), clock()))
     });
 }
 

@@ -1,10 +1,10 @@
-//! A store under pressure: it is asked less at once, and left alone for as long as it asks.
+//! A store under pressure: it is asked less at once, and left alone for as long as it asks. And rates that several share.
 
 use super::*;
 use crate::{Clock, Key, MemoryStore, Page, Put, SeededRng, Store, StoreError, StoreErrorKind, VirtualClock};
 use bytes::Bytes;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Refuses what is more than `most` at once, as a store under pressure does.
@@ -114,4 +114,33 @@ fn a_store_that_names_a_time_is_left_alone_for_so_long() {
     let retry = Retry::new(busy, RetrySettings::default(), Arc::clone(&clock) as _, Arc::new(SeededRng::new(1)));
     assert_eq!(retry.head(&Key::new("a").unwrap()).unwrap(), 1);
     assert!(clock.monotonic() >= Duration::from_secs(30), "{:?}", clock.monotonic());
+}
+
+#[test]
+fn those_who_share_a_rate_keep_to_it_together() {
+    let clock = Arc::new(VirtualClock::new());
+    let (rate, memory) = (Rate::new(1000), Arc::new(MemoryStore::new()));
+    memory.put_new(&Key::new("a").unwrap(), Bytes::from(vec![0; 500])).unwrap();
+    let stores: Vec<_> = (0..5).map(|_| Throttle::new(memory.clone(), Rate::new(0), rate.clone(), clock.clone())).collect();
+    for n in 0..30 {
+        stores[n % 5].get_range(&Key::new("a").unwrap(), 0, 500).unwrap();
+    }
+    let took = clock.monotonic().as_secs_f64();
+    assert!((13.0..=15.0).contains(&took), "took {took} s");
+}
+
+#[test]
+fn who_is_cancelled_waits_no_more() {
+    let clock = Arc::new(VirtualClock::new());
+    let cancelled = Arc::new(AtomicBool::new(false));
+    let rate = Rate::new(1);
+    let store = Throttle::new(MemoryStore::new(), rate.clone(), Rate::new(0), clock.clone()).with_cancel(cancelled.clone());
+    store.put_new(&Key::new("a").unwrap(), Bytes::from(vec![0; 1000])).unwrap();
+    cancelled.store(true, Ordering::Relaxed);
+    store.put_new(&Key::new("b").unwrap(), Bytes::from(vec![0; 1000])).unwrap();
+    assert_eq!(clock.monotonic(), Duration::ZERO);
+    // What it sent is paid by the next.
+    let next = Throttle::new(MemoryStore::new(), rate, Rate::new(0), clock.clone());
+    next.put_new(&Key::new("a").unwrap(), Bytes::new()).unwrap();
+    assert_eq!(clock.monotonic().as_secs(), 1999);
 }
