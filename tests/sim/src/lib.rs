@@ -17,6 +17,7 @@ pub mod disk;
 pub mod draw;
 pub mod link;
 pub mod making;
+pub mod model;
 pub mod museum;
 pub mod oracle;
 pub mod portrait;

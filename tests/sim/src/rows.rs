@@ -5,13 +5,14 @@
 
 use crate::crash::{self, Operation};
 use crate::disk::Loss;
+use crate::model::trial::{Expected, trials};
 use crate::power::Power;
 use crate::real::kill::Kills;
 use crate::real::resume::Resumes;
 use crate::real::strace;
 use crate::rot::{self, Rot};
 use crate::scene::Scene;
-use crate::{age, making, museum, repair, schedule};
+use crate::{age, making, model, museum, repair, schedule};
 use longshore_engine::prune::{Rule, Rules};
 use std::fmt::Write;
 
@@ -59,6 +60,8 @@ pub enum Row {
     Age,
     /// Rules of the protocol taken away.
     Rules,
+    /// The protocol as a model.
+    Model,
     /// Damage at rest.
     Rot,
     /// Crash states of repairs.
@@ -102,7 +105,7 @@ const fn line(row: Row, name: &'static str, what: &'static str, least: [u64; 2],
 }
 
 /// The table.
-pub const TABLE: [Line; 11] = [
+pub const TABLE: [Line; 12] = [
     line(
         Row::Crash,
         "crash",
@@ -129,6 +132,14 @@ pub const TABLE: [Line; 11] = [
         "backups",
     ),
     line(Row::Rules, "rules", "rules of the protocol taken away, seen by schedules", [RULES, RULES], [RULES, RULES], "rules"),
+    line(
+        Row::Model,
+        "model",
+        "model of the protocol: every order of every call of writers, readers, prunes and deletions; then without each rule",
+        [9_000_000, 20_000_000],
+        [TRIALS, TRIALS],
+        "states",
+    ),
     line(
         Row::Kill,
         "kill",
@@ -187,6 +198,8 @@ const ROT_STEP: u64 = 16;
 /// Rules that schedules can show; the others have tests of their own in rust/engine/tests/prune.rs.
 const SHOWN: [Rule; 4] = [Rule::WaitForWriters, Rule::LookAgain, Rule::ReadersCount, Rule::SnapshotsFirst];
 const RULES: u64 = SHOWN.len() as u64;
+/// Explorations of the model.
+const TRIALS: u64 = (model::trial::SCENES.len() + model::trial::WITHOUT.len()) as u64;
 /// Schedules among which a rule's absence must show.
 const RULE_SEEDS: u64 = 3000;
 
@@ -270,7 +283,7 @@ pub fn run(line: &Line, long: bool, share: (u64, u64)) -> Found {
         return found;
     }
     let mut real = Real::default();
-    let scenes: Vec<Scene> = if line.row == Row::Age || line.row.is_real() {
+    let scenes: Vec<Scene> = if matches!(line.row, Row::Age | Row::Model) || line.row.is_real() {
         vec![]
     } else {
         (0..SCENES + NOISY_SCENES).map(scene_numbered).collect()
@@ -352,6 +365,19 @@ fn one(line: &Line, long: bool, seed: u64, scenes: &[Scene], real: &mut Real, fo
             let seen = seen.ok_or_else(|| format!("{rule:?} is not missed in {RULE_SEEDS} schedules"))?;
             found.tried += 1;
             found.sum("schedules until they showed", seen + 1);
+        }
+        Row::Model => {
+            let trial = trials()[seed as usize];
+            let explored = trial.run(long);
+            found.said.push(format!("model  {}", trial.judge(&explored)?));
+            match trial.without {
+                None => {
+                    found.tried += explored.states;
+                    found.sum("states of the store, each ended by prunes", explored.stores);
+                }
+                Some((_, Expected::Shows)) => found.sum("rules whose absence shows", 1),
+                Some((_, Expected::Spared(_))) => found.sum("second belts", 1),
+            }
         }
         Row::Kill => {
             let kills = match &mut real.kills {

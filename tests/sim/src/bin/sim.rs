@@ -5,6 +5,7 @@
 //! `sim --seed NAME:N..M` runs those from N on before M, and says which fail.
 
 use longshore_engine::prune::Rules;
+use longshore_sim::model::trial::trials;
 use longshore_sim::rows::{Found, Line, Row, TABLE, run, scene_of};
 use longshore_sim::{power, schedule};
 use longshore_store::{Clock, SystemClock};
@@ -93,6 +94,19 @@ fn replay(text: &str) -> ExitCode {
         say(&heard.join("\n"));
         say(&format!("{outcome:?}"));
         return ExitCode::from(u8::from(outcome.is_err()));
+    }
+    if line.row == Row::Model {
+        let Some(trial) = usize::try_from(seed).ok().and_then(|seed| trials().get(seed).copied()) else {
+            say("SEED=model:N has an N for each scene and each rule, and this is none of them");
+            return ExitCode::from(2);
+        };
+        let explored = trial.run(true);
+        for (number, step) in explored.violation.iter().flat_map(|(_, way)| way).enumerate() {
+            say(&format!("{:>3}  {step}", number + 1));
+        }
+        let judged = trial.judge(&explored);
+        say(judged.as_ref().unwrap_or_else(|wrong| wrong));
+        return ExitCode::from(u8::from(judged.is_err()));
     }
     let one = Line { seeds: [seed + 1; 2], ..*line };
     // A seed of rot is a byte, and in the long run each is one.
