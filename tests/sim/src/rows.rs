@@ -199,7 +199,7 @@ const ROT_STEP: u64 = 16;
 const SHOWN: [Rule; 4] = [Rule::WaitForWriters, Rule::LookAgain, Rule::ReadersCount, Rule::SnapshotsFirst];
 const RULES: u64 = SHOWN.len() as u64;
 /// Explorations of the model.
-const TRIALS: u64 = (model::trial::SCENES.len() + model::trial::WITHOUT.len()) as u64;
+const TRIALS: u64 = (model::trial::SCENES.len() + model::trial::WITHOUT.len() + model::trial::KNOWN.len()) as u64;
 /// Schedules among which a rule's absence must show.
 const RULE_SEEDS: u64 = 3000;
 
@@ -371,6 +371,7 @@ fn one(line: &Line, long: bool, seed: u64, scenes: &[Scene], real: &mut Real, fo
             let explored = trial.run(long);
             found.said.push(format!("model  {}", trial.judge(&explored)?));
             match trial.without {
+                None if trial.known.is_some() => found.sum("scenes known to break", 1),
                 None => {
                     found.tried += explored.states;
                     found.sum("states of the store, each ended by prunes", explored.stores);

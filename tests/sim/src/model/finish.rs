@@ -18,6 +18,7 @@ pub(super) fn finish(store: &Store, scene: &Scene, kept: Kept) -> Result<(), Str
     let open = st.store.open_writers();
     st.store.aborted |= open;
     (st.store.markers, st.store.reader, st.store.flying) = (0, None, 0);
+    (st.store.adrift, st.store.adrift_tombstone) = (0, None);
     st.store.spent = true;
     let mut play = Play { scene: &honest, kept, out: Vec::new() };
     for _ in 0..RUNS_MAX {

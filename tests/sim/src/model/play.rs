@@ -65,6 +65,18 @@ impl Play<'_> {
             }
             self.emit(next, Who::Store, "a commit arrives that was under way", On::Snapshot(at));
         }
+        for at in bits(store.adrift) {
+            let mut next = *st;
+            next.store.adrift &= !bit(at);
+            next.store.packs |= bit(at);
+            self.emit(next, Who::Store, "a pack arrives that was sent twice", On::Packs(bit(at)));
+        }
+        if let Some((g, doomed)) = store.adrift_tombstone {
+            let mut next = *st;
+            next.store.adrift_tombstone = None;
+            next.store.generations[usize::from(g)].tombstone.get_or_insert(doomed);
+            self.emit(next, Who::Store, "a tombstone arrives that was sent twice", On::Doomed(doomed.packs, doomed.tables));
+        }
         for at in bits(store.counted() & self.scene.removable) {
             let mut next = *st;
             next.store.told &= !bit(at);
@@ -223,6 +235,12 @@ impl Play<'_> {
                     store.spent |= !kept;
                     me.at = if late { WriterAt::Done } else { WriterAt::Segment };
                 };
+                if self.scene.packs_twice && !st.store.spent {
+                    self.write(st, w, "uploads its pack; the request is under way once more", On::Packs(bit(s)), |store, me| {
+                        put(store, me, true);
+                        (store.adrift, store.spent) = (bit(s), true);
+                    });
+                }
                 self.write(st, w, "uploads its pack", On::Packs(bit(s)), |store, me| put(store, me, true));
                 if self.may_lose(st) {
                     self.write(

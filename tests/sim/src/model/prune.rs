@@ -86,12 +86,21 @@ impl Play<'_> {
                     me.at = PruneAt::Choose;
                 });
             }
-            PruneAt::Tombstone => self.put(st, p, Rule::TombstoneKept, "creates a tombstone", named, |store, me, kept| {
-                if kept {
-                    store.generations[p].tombstone = Some(me.doomed);
+            PruneAt::Tombstone => {
+                self.put(st, p, Rule::TombstoneKept, "creates a tombstone", named, |store, me, kept| {
+                    if kept {
+                        store.generations[p].tombstone = Some(me.doomed);
+                    }
+                    me.at = PruneAt::ListOpen;
+                });
+                if self.scene.tombstones_twice && !store.spent {
+                    self.act(st, p, "creates a tombstone; the request is under way once more", named, |store, me| {
+                        store.generations[p].tombstone = Some(me.doomed);
+                        (store.adrift_tombstone, store.spent) = (Some((p as u8, me.doomed)), true);
+                        me.at = PruneAt::ListOpen;
+                    });
                 }
-                me.at = PruneAt::ListOpen;
-            }),
+            }
             PruneAt::ListOpen => {
                 let (early, open) = (!self.keeps(Rule::TombstoneFirst), store.open_writers());
                 let open = if early && g == p { me.open } else { open };

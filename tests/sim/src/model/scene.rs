@@ -41,6 +41,10 @@ pub struct Scene {
     pub merges: bool,
     /// One commit may be late, or arrive twice.
     pub late: bool,
+    /// One pack may arrive twice.
+    pub packs_twice: bool,
+    /// One tombstone may arrive twice.
+    pub tombstones_twice: bool,
     /// One put may be answered and not kept.
     pub loses: bool,
     /// One listing of packs may leave one out.
@@ -73,6 +77,8 @@ const PLAIN: Scene = Scene {
     moves: false,
     merges: false,
     late: false,
+    packs_twice: false,
+    tombstones_twice: false,
     loses: false,
     short_packs: false,
     hides: false,
@@ -128,6 +134,31 @@ pub const RESUME: Scene = Scene {
     dies: true,
     late: true,
     removable: bit(0) | bit(2),
+    ..PLAIN
+};
+
+/// Packs that arrive twice.
+pub const PACKS_TWICE: Scene = Scene {
+    name: "packs twice",
+    what: "one pack arrives once more at any time: a writer that dies and adopts its first session, two prunes, fences",
+    writers: 1,
+    attempts: 2,
+    wants: [2, 0],
+    prunes: 2,
+    fences: true,
+    dies: true,
+    packs_twice: true,
+    removable: 0,
+    ..PLAIN
+};
+
+/// Tombstones that arrive twice.
+pub const TOMBSTONES_TWICE: Scene = Scene {
+    name: "tombstones twice",
+    what: "one tombstone arrives once more at any time: a writer, two prunes, deletions",
+    writers: 1,
+    prunes: 2,
+    tombstones_twice: true,
     ..PLAIN
 };
 

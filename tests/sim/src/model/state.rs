@@ -98,6 +98,9 @@ pub(super) struct Store {
     pub removed: Sessions,
     /// Commits that are under way although their writer has given them up, or that are sent twice.
     pub flying: Sessions,
+    /// Packs and tombstones that are sent twice, of which the second has not arrived.
+    pub adrift: Packs,
+    pub adrift_tombstone: Option<(u8, Doomed)>,
     /// Snapshots of which somebody was told that they count.
     pub told: Sessions,
     /// The usage table that a session's snapshot names.
