@@ -9,7 +9,7 @@
 
 use super::file::{FileBatch, FileReader};
 use super::tree::{DirNode, Place, close_directory, rely_on_content};
-use super::{BackupOptions, Notes, lock};
+use super::{BackupOptions, Hints, Notes, lock};
 use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::journal::Journal;
@@ -19,10 +19,10 @@ use crate::repository::session::Writer;
 use crate::seams::Handle;
 use crate::statcache::{Recorder, StatCache};
 use crossbeam_channel::{Receiver, Sender};
-use longshore_format::ChunkId;
 use longshore_format::id::ChunkKind;
 use longshore_format::tree::{Entry, Item, Owner};
 use longshore_format::usage::Usage;
+use longshore_format::{ChunkId, SessionId};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
@@ -105,6 +105,9 @@ pub(crate) struct Shared {
     pub recorder: Option<Recorder>,
     /// What this run has read, and what an interrupted one had; none without a cache.
     pub journal: Option<Arc<Journal>>,
+    /// What others say has changed, and since which snapshot it may be.
+    pub hints: Arc<Hints>,
+    pub parent: Option<SessionId>,
     /// When this run began.
     pub started_nanos: i64,
     /// Whether every file is read, whatever its times say.
@@ -128,6 +131,10 @@ pub(crate) struct Remembered {
     pub cache: Option<Arc<StatCache>>,
     pub recorder: Option<Recorder>,
     pub journal: Option<Arc<Journal>>,
+    /// What others say has changed.
+    pub hints: Arc<Hints>,
+    /// The snapshot that is compared with.
+    pub parent: Option<SessionId>,
     /// When this run began.
     pub started_nanos: i64,
     pub trust: Arc<AtomicBool>,
@@ -284,6 +291,8 @@ impl Crew {
             cache: remembered.cache,
             recorder: remembered.recorder,
             journal: remembered.journal,
+            hints: remembered.hints,
+            parent: remembered.parent,
             started_nanos: remembered.started_nanos,
             paranoid: options.paranoid,
             trust: remembered.trust,

@@ -16,7 +16,7 @@ use crate::volume::{Stat, Time};
 use longshore_format::tree::{self, Entry, Node};
 
 /// A change in the same tick as the parent's look at a file would leave its times as they were. Kernels tick at 100 Hz or faster.
-const TICK_NANOS: i64 = 20_000_000;
+pub(super) const TICK_NANOS: i64 = 20_000_000;
 
 /// What the times say of a file's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

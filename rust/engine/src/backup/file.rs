@@ -6,18 +6,24 @@
 //!
 //! What was read goes into the journal: small files with their batch, a large one every [`PART_BYTES`]. Of a large file that an
 //! interrupted run had begun and that is as it was, only those stretches are read whose chunks did not reach the store, and what comes behind.
+//! Of a file with a hint that can be relied on, only those chunks of the parent are read that the hint touches.
+//!
+//! Over 500 lines because all ways to a file's items (anew, from a journal, from a hint) share one reading of a stretch.
 
 use super::crew::{Pieces, Worker};
 use super::drift::{ChangeTest, Content};
-use super::tree::{DirNode, fold_content, settle};
+use super::hints::{Dirty, Ranges, is_paged_item};
+use super::pieces::fold_content;
+use super::tree::{DirNode, settle};
 use crate::chunker::{Cutter, ZERO_BLOCK_BYTES, is_zero, pages};
 use crate::error::Result;
 use crate::journal::{FilesRecord, ITEMS_MAX, Partial};
+use crate::repository::cursor::is_damage;
 use crate::volume::{ReadFile, Stat, VolumeError, VolumeErrorKind};
 use longshore_format::config::Cut;
 use longshore_format::id::{ChunkId, ChunkKind};
 use longshore_format::snapshot::LostReason;
-use longshore_format::tree::{Entry, Item, Node};
+use longshore_format::tree::{Entry, Item, Node, Owner};
 use longshore_format::{Keys, limits};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -181,8 +187,10 @@ fn capture(worker: &mut Worker, node: &DirNode, job: &FileJob, path: &[u8]) -> R
             ));
         }
         let begun = begun.take().filter(|partial| stands(worker, partial, &before));
-        let items = match read_content(worker, &*file, &before, path, begun)? {
-            Ok(items) => items,
+        // What happens to the file from here on no hint knows.
+        let hint = if attempt == 1 && begun.is_none() { hint_of(worker, path, &before, job) } else { None };
+        let Read { items, left_unread } = match read_content(worker, &*file, &before, path, begun, hint)? {
+            Ok(read) => read,
             Err(error) => return Ok(lost(&error)),
         };
         let after = match file.stat() {
@@ -194,6 +202,10 @@ fn capture(worker: &mut Worker, node: &DirNode, job: &FileJob, path: &[u8]) -> R
             && before.ctime == after.ctime
             && items.iter().map(Item::span).sum::<u64>() == after.size_bytes;
         if same || attempt == ATTEMPTS {
+            if let Some(bytes) = left_unread {
+                worker.shared.notes.hints_used.fetch_add(1, Relaxed);
+                worker.shared.notes.bytes_hinted.fetch_add(bytes, Relaxed);
+            }
             let (xattrs, xattr_error) = match file.xattrs() {
                 Ok(xattrs) => (xattrs, None),
                 Err(error) if error.kind == VolumeErrorKind::Unsupported => (Vec::new(), None),
@@ -201,6 +213,16 @@ fn capture(worker: &mut Worker, node: &DirNode, job: &FileJob, path: &[u8]) -> R
             };
             return Ok(Outcome::Read { items, stat: after, changed: !same, xattrs, xattr_error });
         }
+    }
+}
+
+/// The file in the parent, and what of it may differ now.
+fn hint_of<'a>(worker: &Worker, path: &[u8], now: &Stat, job: &'a FileJob) -> Option<(&'a [Item], Dirty)> {
+    let (shared, previous) = (&worker.shared, job.previous.as_deref());
+    let dirty = shared.hints.dirty(&shared.notes, shared.parent, path, now, previous)?;
+    match &previous?.node {
+        Node::File { content, .. } => Some((content, dirty)),
+        _ => None,
     }
 }
 
@@ -246,6 +268,16 @@ impl Reading<'_> {
     }
 }
 
+/// What came of reading a file.
+struct Read {
+    items: Vec<Item>,
+    /// Bytes that were left unread for a hint; none without one.
+    left_unread: Option<u64>,
+}
+
+/// How far a stretch was read. The inner error is the volume's, the outer one ends the job.
+type Reached = Result<std::result::Result<u64, VolumeError>>;
+
 /// The items of a file as it is read now. The inner error is the volume's, the outer one ends the job.
 fn read_content(
     worker: &mut Worker,
@@ -253,11 +285,13 @@ fn read_content(
     stat: &Stat,
     path: &[u8],
     begun: Option<Partial>,
-) -> Result<std::result::Result<Vec<Item>, VolumeError>> {
+    hint: Option<(&[Item], Dirty)>,
+) -> Result<std::result::Result<Read, VolumeError>> {
     if stat.size_bytes == 0 {
         // Pseudo files and growing ones may say 0 and hold bytes; what appears later belongs to the next backup.
-        return Ok(Ok(Vec::new()));
+        return Ok(Ok(Read { items: Vec::new(), left_unread: None }));
     }
+    let mut left_unread = None;
     let mut reading = Reading { path, stat, items: Vec::new(), pieces: Arc::default(), noted: (0, 0), noted_at: 0 };
     let mut at = 0u64;
     match begun.map_or(Ok(Ok(None)), |partial| go_on(worker, file, path, partial))? {
@@ -267,6 +301,7 @@ fn read_content(
             (reading.noted, reading.noted_at) = ((partial.items.len(), at), at);
             reading.items = partial.items;
         }
+        Ok(None) if hint.is_some() => {}
         Ok(None) => {
             worker.files.paged = match worker.files.looks_paged(file, stat) {
                 Ok(paged) => paged,
@@ -275,17 +310,37 @@ fn read_content(
         }
         Err(error) => return Ok(Err(error)),
     }
-    let sparse = stat.allocated_bytes < stat.size_bytes;
-    while at < stat.size_bytes {
+    let reached = match hint {
+        Some((content, dirty)) => read_hinted(worker, file, content, dirty, &mut reading, left_unread.insert(0))?,
+        None => read_stretch(worker, file, at, stat.size_bytes, &mut reading)?,
+    };
+    match reached {
+        Ok(reached) => at = reached,
+        Err(error) => return Ok(Err(error)),
+    }
+    for (place, found) in worker.collect(&reading.pieces)? {
+        if let Some(Item::Data { id, .. }) = reading.items.get_mut(place) {
+            *id = found;
+        }
+    }
+    reading.note(worker, at, true)?;
+    Ok(Ok(Read { items: reading.items, left_unread }))
+}
+
+/// Reads what lies between two offsets, holes left out; how far the file went.
+fn read_stretch(worker: &mut Worker, file: &dyn ReadFile, start: u64, stop: u64, reading: &mut Reading<'_>) -> Reached {
+    let sparse = reading.stat.allocated_bytes < reading.stat.size_bytes;
+    let mut at = start;
+    while at < stop {
         let (hole, end) = if sparse {
             match file.next_extent(at) {
-                Ok(Some(extent)) => (extent.hole, (extent.offset_bytes + extent.length_bytes).min(stat.size_bytes)),
+                Ok(Some(extent)) => (extent.hole, (extent.offset_bytes + extent.length_bytes).min(stop)),
                 Ok(None) => break,
-                Err(error) if error.kind == VolumeErrorKind::Unsupported => (false, stat.size_bytes),
+                Err(error) if error.kind == VolumeErrorKind::Unsupported => (false, stop),
                 Err(error) => return Ok(Err(error)),
             }
         } else {
-            (false, stat.size_bytes)
+            (false, stop)
         };
         if end <= at {
             break;
@@ -295,24 +350,137 @@ fn read_content(
             at = end;
             continue;
         }
-        match read_run(worker, file, at, end, &mut reading)? {
+        match read_run(worker, file, at, end, reading)? {
             Ok(reached) => {
-                let short = reached < end;
                 at = reached;
-                if short {
+                if reached < end {
                     break;
                 }
             }
             Err(error) => return Ok(Err(error)),
         }
     }
-    for (place, found) in worker.collect(&reading.pieces)? {
-        if let Some(Item::Data { id, .. }) = reading.items.get_mut(place) {
-            *id = found;
-        }
+    Ok(Ok(at))
+}
+
+/// A walk over the items that the parent has of a file.
+struct Hinted<'a, 'b> {
+    file: &'a dyn ReadFile,
+    reading: &'a mut Reading<'b>,
+    ranges: Ranges,
+    /// Where the item at hand begins.
+    at: u64,
+    /// Where a stretch begins that is to be read before what comes next is taken over.
+    unread_from: Option<u64>,
+    /// Whether all chunks so far lie as fixed blocks do; none before the first.
+    paged: Option<bool>,
+}
+
+impl Hinted<'_, '_> {
+    /// Reads what is to be read up to an offset. Whether the file went that far.
+    fn catch_up(&mut self, worker: &mut Worker, to: u64) -> Result<std::result::Result<bool, VolumeError>> {
+        let Some(from) = self.unread_from.take() else { return Ok(Ok(true)) };
+        worker.files.paged = match self.paged {
+            Some(paged) => paged && self.reading.stat.size_bytes >= pages::FROM_BYTES,
+            None => match worker.files.looks_paged(self.file, self.reading.stat) {
+                Ok(paged) => paged,
+                Err(error) => return Ok(Err(error)),
+            },
+        };
+        Ok(read_stretch(worker, self.file, from, to, self.reading)?.map(|reached| reached == to))
     }
-    reading.note(worker, at, true)?;
-    Ok(Ok(reading.items))
+
+    /// Takes an item over, or notes that it is to be read; whether the file goes on.
+    fn take(
+        &mut self,
+        worker: &mut Worker,
+        item: &Item,
+        left_unread: &mut u64,
+    ) -> Result<std::result::Result<bool, VolumeError>> {
+        let (size_bytes, end) = (self.reading.stat.size_bytes, self.at + item.span());
+        let mut at = self.at;
+        if let Item::Data { id, span } = item {
+            self.paged = Some(self.paged != Some(false) && is_paged_item(item, at, pages::BLOCK_BYTES as u64));
+            if end > size_bytes || self.ranges.within(at, end, 1).is_some() || !worker.packer.rely_on(id) {
+                self.unread_from.get_or_insert(at);
+            } else {
+                match self.catch_up(worker, at)? {
+                    Ok(true) => {}
+                    other => return Ok(other),
+                }
+                self.reading.items.push(*item);
+                *left_unread += span;
+            }
+        } else {
+            // Holes and zeros may be long: only what a hint touches of them is read.
+            let stop = end.min(size_bytes);
+            while at < stop {
+                let (from, to) = self.ranges.within(at, stop, ZERO_BLOCK_BYTES as u64).unwrap_or((stop, stop));
+                if at < from {
+                    match self.catch_up(worker, at)? {
+                        Ok(true) => {}
+                        other => return Ok(other),
+                    }
+                    let span = from - at;
+                    let same = if matches!(item, Item::Hole { .. }) { Item::Hole { span } } else { Item::Zeros { span } };
+                    push_span(&mut self.reading.items, same);
+                }
+                if from < to {
+                    self.unread_from.get_or_insert(from);
+                }
+                at = to;
+            }
+        }
+        self.at = end;
+        Ok(Ok(end < size_bytes))
+    }
+}
+
+/// Takes over what the parent has of a file, and reads what is in `dirty`, what lies behind, and what the repository has not.
+fn read_hinted(
+    worker: &mut Worker,
+    file: &dyn ReadFile,
+    content: &[Item],
+    dirty: Dirty,
+    reading: &mut Reading<'_>,
+    left_unread: &mut u64,
+) -> Reached {
+    let (size_bytes, reader) = (reading.stat.size_bytes, Arc::clone(&worker.shared.reader));
+    let mut hinted = Hinted { file, reading, ranges: Ranges::new(dirty), at: 0, unread_from: None, paged: None };
+    let (mut refused, mut short) = (None, false);
+    let visited = reader.for_each_item(content, Owner::File, &mut |item| {
+        match hinted.take(worker, item, left_unread)? {
+            Ok(goes_on) => {
+                short = !goes_on && hinted.at < size_bytes;
+                return Ok(goes_on);
+            }
+            Err(error) => refused = Some(error),
+        }
+        Ok(false)
+    });
+    if let Some(error) = refused {
+        return Ok(Err(error));
+    }
+    if short {
+        return Ok(Ok(hinted.at));
+    }
+    match visited {
+        Ok(_) => {}
+        // What a list that cannot be read speaks of is read from the file.
+        Err(error) if is_damage(&error) => {
+            tracing::warn!(error = %error, "Cannot read a list of the parent snapshot, reading the file instead")
+        }
+        Err(error) => return Err(error),
+    }
+    if hinted.at < size_bytes {
+        let at = hinted.at;
+        hinted.unread_from.get_or_insert(at);
+    }
+    match hinted.catch_up(worker, size_bytes)? {
+        Ok(true) => Ok(Ok(size_bytes)),
+        Ok(false) => Ok(Ok(hinted.at)),
+        Err(error) => Ok(Err(error)),
+    }
 }
 
 /// Takes over what an interrupted run read of a file, and reads what of that is not in the repository: its packs had not been sent.

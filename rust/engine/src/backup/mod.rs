@@ -6,12 +6,15 @@
 //! depends only on what it is handed. A backup that is killed is gone on from by the next one of the same volume, through the journal.
 //!
 //! Rooms: `walk` (what is there), `drift` (what of it is unchanged), `crew` (threads and their queue), `file` (one file's bytes), `tree`
-//! (directories, bottom-up), `proof` (what is still in the repository), `exclude`, `shares` (of memory).
+//! (directories, bottom-up) and `pieces` (how they are stored), `proof` (what is still in the repository), `hints` (what others say has changed), `exclude`, `shares` (of memory).
 
 mod crew;
 mod drift;
 mod exclude;
 mod file;
+mod hints;
+mod notes;
+mod pieces;
 mod proof;
 mod shares;
 mod tree;
@@ -30,14 +33,16 @@ use crate::volume::{Fs, RootOptions};
 use crew::Harvest;
 use crew::Remembered;
 use exclude::Excludes;
+pub use hints::{FileHint, Hints};
 use longshore_format::SessionId;
 use longshore_format::pack::VerifyUpload;
-use longshore_format::snapshot::{Counts, ITEMS_NAMED_MAX, LostItem, LostReason, Snapshot};
+use longshore_format::snapshot::{Counts, LostItem, Snapshot};
 use longshore_format::usage::Usage;
+use notes::Notes;
 use shares::Shares;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Which snapshot to compare with.
@@ -104,82 +109,23 @@ pub struct Summary {
     pub files_resumed: u64,
     /// Bytes that an interrupted run had read, and this one did not.
     pub bytes_resumed: u64,
-    /// Items not captured, the first [`ITEMS_NAMED_MAX`].
+    /// Files of which only a part was read, as a hint said.
+    pub hints_used: u64,
+    /// Hints that could not be relied on; their files were read.
+    pub hints_ignored: u64,
+    /// Bytes that were not read because of hints.
+    pub bytes_hinted: u64,
+    /// Items not captured, the first [`ITEMS_NAMED_MAX`](longshore_format::snapshot::ITEMS_NAMED_MAX).
     pub lost: Vec<LostItem>,
-    /// Items marked changed, the first [`ITEMS_NAMED_MAX`].
+    /// Items marked changed, the first [`ITEMS_NAMED_MAX`](longshore_format::snapshot::ITEMS_NAMED_MAX).
     pub changed: Vec<Vec<u8>>,
     /// 0, or 3 when items were lost (with `strict`, or changed).
     pub exit_code: u8,
 }
 
-/// What all threads of a backup note.
-#[derive(Debug, Default)]
-pub(crate) struct Notes {
-    lost: Mutex<Vec<LostItem>>,
-    changed: Mutex<Vec<Vec<u8>>>,
-    /// Bytes of paths and messages named so far: a snapshot's record has a limit, and paths have none.
-    named_bytes: AtomicUsize,
-    pub items_lost: AtomicU64,
-    pub items_changed: AtomicU64,
-    pub vanished: AtomicU64,
-    pub files: AtomicU64,
-    pub directories: AtomicU64,
-    pub others: AtomicU64,
-    pub bytes: AtomicU64,
-    pub files_new: AtomicU64,
-    pub files_changed: AtomicU64,
-    pub files_unchanged: AtomicU64,
-    pub bytes_read: AtomicU64,
-    pub files_resumed: AtomicU64,
-    pub bytes_resumed: AtomicU64,
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
-
-impl Notes {
-    fn lose(&self, job: &Job, reason: LostReason, path: &[u8], message: impl Into<String>) {
-        self.items_lost.fetch_add(1, Relaxed);
-        job.items_lost.fetch_add(1, Relaxed);
-        let message = message.into();
-        let mut lost = lock(&self.lost);
-        if lost.len() < ITEMS_NAMED_MAX && self.has_room(path.len() + message.len()) {
-            lost.push(LostItem { reason, path: path.to_vec(), message });
-        }
-    }
-
-    fn change(&self, path: &[u8]) {
-        self.items_changed.fetch_add(1, Relaxed);
-        let mut changed = lock(&self.changed);
-        if changed.len() < ITEMS_NAMED_MAX && self.has_room(path.len()) {
-            changed.push(path.to_vec());
-        }
-    }
-
-    fn has_room(&self, bytes: usize) -> bool {
-        self.named_bytes.fetch_add(bytes, Relaxed) + bytes <= NAMED_BYTES_MAX
-    }
-
-    fn counts(&self, bytes_stored: u64) -> Counts {
-        Counts {
-            files: self.files.load(Relaxed),
-            directories: self.directories.load(Relaxed),
-            others: self.others.load(Relaxed),
-            bytes: self.bytes.load(Relaxed),
-            files_new: self.files_new.load(Relaxed),
-            files_changed: self.files_changed.load(Relaxed),
-            files_unchanged: self.files_unchanged.load(Relaxed),
-            bytes_read: self.bytes_read.load(Relaxed),
-            bytes_stored,
-            items_lost: self.items_lost.load(Relaxed),
-            items_changed: self.items_changed.load(Relaxed),
-        }
-    }
-}
-
-/// What the names of lost and changed items may take in a snapshot's record of at most 16 MiB.
-const NAMED_BYTES_MAX: usize = 4 << 20;
 
 /// How often a fenced session may begin again before the operator is asked.
 const FENCED_RETRIES: usize = 3;
@@ -189,14 +135,29 @@ const FENCED_RETRIES: usize = 3;
 /// # Errors
 /// When nothing was committed: the volume's root cannot be read, the store or the repository failed, the job was cancelled.
 pub fn run(repository: &Repository, fs: &dyn Fs, job: &Arc<Job>, options: &BackupOptions) -> Result<Summary> {
-    let excludes = Excludes::new(&options.excludes, &options.exclude_root_names)?;
+    run_with_hints(repository, fs, job, options, &Arc::default())
+}
+
+/// The same with what others know of what has changed. A paranoid backup listens to nobody.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with_hints(
+    repository: &Repository,
+    fs: &dyn Fs,
+    job: &Arc<Job>,
+    options: &BackupOptions,
+    hints: &Arc<Hints>,
+) -> Result<Summary> {
+    let hints = if options.paranoid { Arc::default() } else { Arc::clone(hints) };
+    let given = &Given { excludes: Excludes::new(&options.excludes, &options.exclude_root_names)?, hints };
     let mut adopts = Vec::new();
     // A deep volume holds a descriptor for each directory on the way down.
     crate::volume::raise_descriptor_limit();
     let trust = Arc::new(AtomicBool::new(!options.paranoid));
     for _ in 0..FENCED_RETRIES {
         let trusted = trust.load(Relaxed);
-        match attempt(repository, fs, job, options, &excludes, &adopts, &trust) {
+        match attempt(repository, fs, job, options, given, &adopts, &trust) {
             Err(error) if trusted && !trust.load(Relaxed) && !options.paranoid => {
                 tracing::warn!(error = %error, "Beginning again without the stat cache");
             }
@@ -212,6 +173,12 @@ pub fn run(repository: &Repository, fs: &dyn Fs, job: &Arc<Job>, options: &Backu
         .with_next_step("let the prune end, then run the backup again"))
 }
 
+/// What every attempt is given, made ready.
+struct Given {
+    excludes: Excludes,
+    hints: Arc<Hints>,
+}
+
 enum Attempt {
     Done(Box<Summary>),
     Fenced(SessionId),
@@ -222,7 +189,7 @@ fn attempt(
     fs: &dyn Fs,
     job: &Arc<Job>,
     options: &BackupOptions,
-    excludes: &Excludes,
+    given: &Given,
     adopts: &[SessionId],
     trust: &Arc<AtomicBool>,
 ) -> Result<Attempt> {
@@ -242,9 +209,14 @@ fn attempt(
     let journal = journal.map(|(journal, _)| Arc::new(journal));
     let result: Result<Attempt> = (|| {
         let parent = choose_parent(repository, options)?;
-        let remembered = remember(repository, options, parent.as_ref(), trust, journal.clone(), started_nanos);
+        let hints = Arc::clone(&given.hints);
+        let remembered = Remembered {
+            hints,
+            parent: parent.as_ref().map(|row| row.session),
+            ..remember(repository, options, parent.as_ref(), trust, journal.clone(), started_nanos)
+        };
         let (summary, sink, usage, learned) =
-            capture(&writer, root, job, options, excludes, parent.as_ref(), started_nanos, remembered)?;
+            capture(&writer, root, job, options, &given.excludes, parent.as_ref(), started_nanos, remembered)?;
         if options.dry_run {
             return Ok(Attempt::Done(Box::new(summary.0)));
         }
@@ -346,7 +318,16 @@ fn remember(
         StatCache::open(map, &repository.keys, &row.snapshot.root).map(Arc::new)
     });
     let recorder = if options.dry_run { None } else { repository.cache.draft(&repository.world.name().to_string()) };
-    Remembered { cache, recorder: recorder.map(Recorder::new), journal, started_nanos, trust: Arc::clone(trust) }
+    let trust = Arc::clone(trust);
+    Remembered {
+        cache,
+        recorder: recorder.map(Recorder::new),
+        journal,
+        hints: Arc::default(),
+        parent: None,
+        started_nanos,
+        trust,
+    }
 }
 
 /// What this backup has learned of the volume, for the next.
@@ -414,6 +395,9 @@ fn capture(
         vanished: notes.vanished.load(Relaxed),
         files_resumed: notes.files_resumed.load(Relaxed),
         bytes_resumed: notes.bytes_resumed.load(Relaxed),
+        hints_used: notes.hints_used.load(Relaxed),
+        hints_ignored: notes.hints_ignored.load(Relaxed) + shared.hints.unreadable,
+        bytes_hinted: notes.bytes_hinted.load(Relaxed),
         lost,
         changed,
         exit_code: if incomplete { 3 } else { 0 },

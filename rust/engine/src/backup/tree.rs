@@ -3,9 +3,13 @@
 //! A [`DirNode`] waits until each of its entries is settled (by the walk or by a worker), then whoever settled the last one closes
 //! it: its entries become pieces, pieces a content, and the content an entry of the directory above. A directory whose entries
 //! are all those of the parent snapshot takes over the parent's content without being encoded again.
+//!
+//! A huge directory closes in parts, so that no more of its entries are in memory than a part has. A part ends behind a name at which
+//! a piece ends anyway, so the pieces are those that the whole directory would have been cut into.
 
 use super::crew::{Shared, Worker};
 use super::lock;
+use super::pieces::{encode_pieces, fit, fold_content};
 use crate::error::{Error, Result};
 use crate::packer::Packer;
 use crate::repository::cursor::is_damage;
@@ -13,19 +17,14 @@ use crate::repository::reader::ChunkReader;
 use crate::statcache::{Block, DirectoryRecord, NOWHERE, Needs, StatCache};
 use crate::volume::{Dir, Stat};
 use longshore_format::id::ChunkKind;
-use longshore_format::limits;
-use longshore_format::snapshot::LostReason;
 use longshore_format::tree::{Entry, Item, Node, Owner, Time};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// Most items in an entry; more go into list chunks.
-const INLINE_ITEMS_MAX: usize = 64;
-const LIST_ITEMS_MAX: usize = 4096;
-const LIST_CUT: u32 = 256;
-const PIECE_CUT: u32 = 128;
-const PIECE_BYTES_MAX: usize = 128 << 10;
+/// A directory with more entries than this, now or in the parent snapshot, is huge. A settled entry takes about 300 bytes until its directory
+/// closes, and 250 more while the stat cache is written, so this many take 70 MB.
+pub(super) const HUGE_ENTRIES: usize = 1 << 17;
 
 /// A directory's block in the stat cache.
 #[derive(Clone, Debug)]
@@ -74,14 +73,16 @@ enum Slots {
     All(Vec<Option<Settled>>),
     /// Of a quiet directory: only what has changed, and what was an entry and is none.
     Changed(BTreeMap<usize, Option<Settled>>),
+    /// Of a huge directory: the pieces of each part.
+    Parts(Vec<Vec<Item>>),
 }
 
 /// A directory on its way to becoming a tree.
 #[derive(Debug)]
 pub(crate) struct DirNode {
-    pub dir: Box<dyn Dir>,
+    pub dir: Arc<dyn Dir>,
     pub path: Vec<u8>,
-    /// The directory above and the slot there; none for the root.
+    /// The directory above and the slot there; none for the root. Of a part: the directory, and the number of the part.
     pub above: Option<(Arc<DirNode>, usize)>,
     /// Its own entry, still without content.
     pub own: Mutex<Option<Entry>>,
@@ -91,6 +92,7 @@ pub(crate) struct DirNode {
     pub previous_entries: usize,
     /// What the stat cache has of it.
     pub known: Option<Known>,
+    is_part: bool,
     slots: Mutex<Slots>,
     /// Entries not settled yet, and one for the walk itself.
     waiting: AtomicUsize,
@@ -100,7 +102,7 @@ pub(crate) struct DirNode {
 
 impl DirNode {
     pub fn new(
-        dir: Box<dyn Dir>,
+        dir: Arc<dyn Dir>,
         path: Vec<u8>,
         above: Option<(Arc<Self>, usize)>,
         own: Entry,
@@ -118,14 +120,45 @@ impl DirNode {
             previous,
             previous_entries,
             known,
+            is_part: false,
             slots: Mutex::new(Slots::All((0..entries).map(|_| None).collect())),
             waiting: AtomicUsize::new(entries + 1),
         }
     }
 
+    /// A huge directory, whose entries are settled in [`DirNode::part`]s.
+    pub fn huge(
+        dir: Arc<dyn Dir>,
+        path: Vec<u8>,
+        above: Option<(Arc<Self>, usize)>,
+        own: Entry,
+        parts: usize,
+        previous: Option<Box<Entry>>,
+    ) -> Self {
+        let slots = Mutex::new(Slots::Parts(vec![Vec::new(); parts]));
+        Self { slots, ..Self::new(dir, path, above, own, parts, previous.map(|entry| (entry, 0)), None) }
+    }
+
+    /// Some entries of a huge directory.
+    pub fn part(of: &Arc<Self>, number: usize, entries: usize) -> Self {
+        Self {
+            dir: Arc::clone(&of.dir),
+            path: of.path.clone(),
+            above: Some((Arc::clone(of), number)),
+            own: Mutex::new(None),
+            previous: None,
+            previous_entries: 0,
+            known: None,
+            is_part: true,
+            slots: Mutex::new(Slots::All((0..entries).map(|_| None).collect())),
+            waiting: AtomicUsize::new(entries + 1),
+            same: AtomicBool::new(false),
+        }
+    }
+
     /// A directory that is as its block says, but perhaps for some of its `directories`.
     pub fn quiet(
-        dir: Box<dyn Dir>,
+        dir: Arc<dyn Dir>,
         path: Vec<u8>,
         above: Option<(Arc<Self>, usize)>,
         previous: Option<Box<Entry>>,
@@ -141,6 +174,7 @@ impl DirNode {
             previous,
             previous_entries: 0,
             known: Some(known),
+            is_part: false,
             slots: Mutex::new(Slots::Changed(BTreeMap::new())),
             waiting: AtomicUsize::new(directories + 1),
         }
@@ -186,6 +220,25 @@ impl DirNode {
                     slots.insert(slot, entry);
                 }
             }
+            Slots::Parts(_) => {}
+        }
+        self.release()
+    }
+
+    /// The pieces of all parts of a huge directory.
+    fn take_parts(&self) -> Option<Vec<Item>> {
+        match &mut *lock(&self.slots) {
+            Slots::Parts(parts) => Some(std::mem::take(parts).into_iter().flatten().collect()),
+            _ => None,
+        }
+    }
+
+    /// Puts the pieces of a part into their place. Whether the directory is now complete.
+    fn put_part(&self, number: usize, pieces: Vec<Item>) -> bool {
+        if let Slots::Parts(parts) = &mut *lock(&self.slots)
+            && let Some(place) = parts.get_mut(number)
+        {
+            *place = pieces;
         }
         self.release()
     }
@@ -246,21 +299,36 @@ pub(crate) fn close_directory(worker: &mut Worker, node: Arc<DirNode>) -> Result
     let mut node = node;
     loop {
         let Some(open) = close_quiet(&worker.shared, node)? else { return Ok(()) };
-        let (mut own, mut entries, previous) = entries_of(worker, &open)?;
-        let taken_over = take_over(worker, &open, entries.len())?;
-        let content = match taken_over {
-            Some(content) => content,
-            None => {
-                let pieces = encode_pieces(worker, &open, &mut entries)?;
-                fold_content(worker, pieces)?
+        if let (true, Some((whole, number))) = (open.is_part, &open.above) {
+            let Slots::All(slots) = std::mem::replace(&mut *lock(&open.slots), Slots::All(Vec::new())) else { return Ok(()) };
+            let mut entries: Vec<Settled> = slots.into_iter().flatten().collect();
+            let pieces = encode_pieces(worker, &open, &mut entries)?;
+            if !whole.put_part(*number, pieces) {
+                return Ok(());
             }
+            node = Arc::clone(whole);
+            continue;
+        }
+        let (mut own, mut entries, previous) = entries_of(worker, &open)?;
+        let parts = open.take_parts();
+        let is_huge = parts.is_some();
+        let content = match parts {
+            Some(pieces) => fold_content(worker, pieces)?,
+            None => match take_over(worker, &open, entries.len())? {
+                Some(content) => content,
+                None => {
+                    let pieces = encode_pieces(worker, &open, &mut entries)?;
+                    fold_content(worker, pieces)?
+                }
+            },
         };
         own.node = Node::Directory { content };
         let same = previous.as_ref() == Some(&own);
         if open.above.is_none() {
             fit(worker, &open, &mut own);
         }
-        let place = record(worker, &open, &own, &entries);
+        // A block of the cache is made in memory, and a huge directory has none.
+        let place = if is_huge { Place::None } else { record(worker, &open, &own, &entries) };
         match &open.above {
             None => {
                 *lock(&worker.shared.root) = Some((own, place));
@@ -279,14 +347,16 @@ pub(crate) fn close_directory(worker: &mut Worker, node: Arc<DirNode>) -> Result
 
 /// A complete directory's own entry, its entries in order, and its entry in the parent.
 fn entries_of(worker: &mut Worker, node: &DirNode) -> Result<(Entry, Vec<Settled>, Option<Entry>)> {
-    let slots = std::mem::replace(&mut *lock(&node.slots), Slots::All(Vec::new()));
-    let mut changed = match slots {
-        Slots::All(slots) => {
-            let own = lock(&node.own).take().ok_or_else(|| Error::internal("a directory was closed twice"))?;
-            let entries = slots.into_iter().flatten().collect();
-            return Ok((own, entries, node.previous.as_deref().cloned()));
+    let mut changed = {
+        let mut slots = lock(&node.slots);
+        match &mut *slots {
+            Slots::Changed(changed) => std::mem::take(changed),
+            open => {
+                let own = lock(&node.own).take().ok_or_else(|| Error::internal("a directory was closed twice"))?;
+                let entries = if let Slots::All(slots) = open { std::mem::take(slots) } else { Vec::new() };
+                return Ok((own, entries.into_iter().flatten().collect(), node.previous.as_deref().cloned()));
+            }
         }
-        Slots::Changed(changed) => changed,
     };
     let shared = Arc::clone(&worker.shared);
     let damaged = |why: &str| shared.cache_damaged(why);
@@ -385,65 +455,6 @@ pub(crate) fn rely_on_content(packer: &mut Packer, reader: &ChunkReader, content
         }
     }
     Ok(true)
-}
-
-fn first_u32(hash: &[u8; 32]) -> u32 {
-    u32::from_le_bytes([hash[0], hash[1], hash[2], hash[3]])
-}
-
-/// Takes the xattrs off an entry that the format would refuse with them, and names them as lost.
-fn fit(worker: &Worker, node: &DirNode, entry: &mut Entry) {
-    let bytes: usize = entry.xattrs.iter().map(|(name, value)| name.len() + value.len() + 16).sum();
-    // What is not xattrs is at most a name, a target and 64 items: far below the limit.
-    let long = |(name, value): &(Vec<u8>, Vec<u8>)| {
-        name.len() > limits::XATTR_NAME_BYTES_MAX || value.len() > limits::XATTR_VALUE_BYTES_MAX
-    };
-    if bytes > limits::ENTRY_BYTES_MAX / 2 || entry.xattrs.len() > limits::XATTRS_MAX || entry.xattrs.iter().any(long) {
-        let message =
-            format!("extended attributes are larger than the format takes: xattrs={}, bytes={bytes}", entry.xattrs.len());
-        worker.shared.notes.lose(&worker.shared.job, LostReason::Other, &node.path_of(&entry.name), message);
-        entry.xattrs.clear();
-    }
-}
-
-fn encode_pieces(worker: &mut Worker, node: &DirNode, entries: &mut [Settled]) -> Result<Vec<Item>> {
-    for settled in &mut *entries {
-        fit(worker, node, &mut settled.entry);
-    }
-    let (mut pieces, mut piece, mut scratch, mut count) = (Vec::new(), Vec::new(), Vec::new(), 0u64);
-    for (at, Settled { entry, .. }) in entries.iter().enumerate() {
-        entry.encode(&mut scratch, &mut piece);
-        count += 1;
-        let cut = first_u32(blake3::keyed_hash(&worker.shared.cut_tree, &entry.name).as_bytes()).is_multiple_of(PIECE_CUT);
-        if cut || piece.len() >= PIECE_BYTES_MAX || at + 1 == entries.len() {
-            let (id, _) = worker.packer.store(ChunkKind::Tree, &piece)?;
-            pieces.push(Item::Piece { id, span: count });
-            piece.clear();
-            count = 0;
-        }
-    }
-    Ok(pieces)
-}
-
-/// Puts items into list chunks until few enough are left to stand in an entry.
-pub(crate) fn fold_content(worker: &mut Worker, mut items: Vec<Item>) -> Result<Vec<Item>> {
-    while items.len() > INLINE_ITEMS_MAX {
-        let (mut lists, mut list, mut span, mut count) = (Vec::new(), Vec::new(), 0u64, 0usize);
-        for (at, item) in items.iter().enumerate() {
-            item.encode(&mut list);
-            span += item.span();
-            count += 1;
-            let cut = item.id().is_some_and(|id| first_u32(&id.0).is_multiple_of(LIST_CUT));
-            if cut || count == LIST_ITEMS_MAX || at + 1 == items.len() {
-                let (id, _) = worker.packer.store(ChunkKind::List, &list)?;
-                lists.push(Item::List { id, span });
-                list.clear();
-                (span, count) = (0, 0);
-            }
-        }
-        items = lists;
-    }
-    Ok(items)
 }
 
 /// The path of a name in the directory at `path`.

@@ -11,17 +11,20 @@ use super::crew::{Crew, Task};
 use super::drift::{ChangeTest, Content, explained, times};
 use super::exclude::Excludes;
 use super::file::{FileBatch, FileJob};
+use super::pieces::cut_parts;
 use super::proof::Proof;
-use super::tree::{DirNode, Known, Place, Settled, close_quiet, entry_of, join};
+use super::tree::{DirNode, HUGE_ENTRIES, Known, Place, Settled, close_quiet, entry_of, join};
 use super::{BackupOptions, Notes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::{Interrupted, Recorded};
+use crate::repository::cursor::{EntryCursor, Step};
+use crate::repository::reader::ChunkReader;
 use crate::repository::snapshots::SnapshotRow;
 use crate::statcache::{self, Block, NOWHERE};
 use crate::volume::{Dir, Kind, Stat, VolumeError, VolumeErrorKind};
 use longshore_format::limits;
 use longshore_format::snapshot::LostReason;
-use longshore_format::tree::{Entry, Node};
+use longshore_format::tree::{Entry, Item, Node};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -45,14 +48,33 @@ struct Todo {
 struct Level {
     node: Arc<DirNode>,
     todo: std::vec::IntoIter<Todo>,
-    /// Entries of the parent, each with its place among them.
-    previous: VecDeque<(usize, Entry)>,
+    /// Entries of the parent.
+    previous: Previous,
+    /// What is still to come of a huge directory.
+    huge: Option<Huge>,
     /// Files of it that an interrupted run had read.
     resumed: BTreeMap<Vec<u8>, Recorded>,
     /// Its own times are as recorded, so no name in it was given to another file.
     stands: bool,
     batch: Vec<FileJob>,
     batch_bytes: u64,
+}
+
+/// A huge directory, while one of its parts is walked.
+struct Huge {
+    node: Arc<DirNode>,
+    names: std::vec::IntoIter<Vec<u8>>,
+    /// The number of names in each part, and the number of the next one.
+    parts: std::vec::IntoIter<usize>,
+    number: usize,
+}
+
+/// The entries of a directory in the parent snapshot, each with its place among them: all, or of a huge one those that are next.
+#[derive(Default)]
+struct Previous {
+    next: VecDeque<(usize, Entry)>,
+    rest: Option<EntryCursor>,
+    read: usize,
 }
 
 struct Walk<'a> {
@@ -100,7 +122,9 @@ pub(crate) fn walk(
                 }
             }
             None => {
-                if let Some(done) = levels.pop() {
+                if !walk.next_part(level)?
+                    && let Some(done) = levels.pop()
+                {
                     walk.leave(done)?;
                 }
             }
@@ -110,6 +134,55 @@ pub(crate) fn walk(
         crew.add_usage(&proof.borrow().usage());
     }
     Ok(())
+}
+
+impl Level {
+    fn empty(node: DirNode) -> Self {
+        Self {
+            node: Arc::new(node),
+            todo: Vec::new().into_iter(),
+            previous: Previous::default(),
+            huge: None,
+            resumed: BTreeMap::new(),
+            stands: false,
+            batch: Vec::new(),
+            batch_bytes: 0,
+        }
+    }
+}
+
+impl Previous {
+    /// The entry of a name, when there is one; names come ascending.
+    fn find(&mut self, reader: &ChunkReader, name: &[u8]) -> Result<Option<(usize, Entry)>> {
+        loop {
+            match self.next.front() {
+                Some((_, entry)) if entry.name.as_slice() < name => drop(self.next.pop_front()),
+                Some((_, entry)) if entry.name == name => return Ok(self.next.pop_front()),
+                Some(_) => return Ok(None),
+                None => {
+                    let Some(cursor) = &mut self.rest else { return Ok(None) };
+                    match cursor.step(reader)? {
+                        Step::Entry(entry) => {
+                            self.next.push_back((self.read, *entry));
+                            self.read += 1;
+                        }
+                        Step::Damaged(error) => {
+                            tracing::warn!(error = %error, "Cannot read a part of a directory of the parent snapshot, reading its files instead");
+                        }
+                        Step::End => self.rest = None,
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// How many entries a directory has in the parent snapshot.
+fn entries_in(entry: &Entry) -> u64 {
+    match &entry.node {
+        Node::Directory { content } => content.iter().map(Item::span).fold(0, u64::saturating_add),
+        _ => 0,
+    }
 }
 
 /// What is known of a directory from the last backup.
@@ -150,6 +223,7 @@ impl Walk<'_> {
         if !self.excludes.is_empty() {
             names.retain(|n| !self.excludes.leaves_out(&join(&path, n), n));
         }
+        let dir: Arc<dyn Dir> = Arc::from(dir);
         let mut stats = Vec::new();
         let block = known.as_ref().and_then(|known| known.cache.block(known.number));
         match (&known, block) {
@@ -169,24 +243,46 @@ impl Walk<'_> {
             _ => known = None,
         }
         let xattrs = dir.xattrs_self().or_else(|error| self.without_xattrs(&path, error)).unwrap_or_default();
-        let previous_entries = self.previous_entries(previous.as_deref())?;
+        let is_huge =
+            names.len() > HUGE_ENTRIES || previous.as_deref().is_some_and(|entry| entries_in(entry) > HUGE_ENTRIES as u64);
+        if is_huge {
+            known = None;
+        }
+        let previous_entries = if is_huge { None } else { self.previous_entries(previous.as_deref())? };
         let own = entry_of(name, stat, xattrs, false, Node::Directory { content: Vec::new() });
         self.notes().directories.fetch_add(1, Relaxed);
         let stands = previous.as_deref().is_some_and(|before| self.test.directory_stands(before, stat));
-        let count = previous_entries.as_ref().map(VecDeque::len);
         let resumed = self.interrupted.map(|run| run.directory(&path)).unwrap_or_default();
+        if is_huge {
+            let parts = cut_parts(&self.crew.shared.cut_tree, &names);
+            let rest = previous.as_deref().filter(|entry| matches!(entry.node, Node::Directory { .. })).map(EntryCursor::new);
+            let node = Arc::new(DirNode::huge(dir, path, above, own, parts.len() + 1, previous));
+            // An empty part goes before the others, so that the level always has one.
+            let first = DirNode::part(&node, 0, 0);
+            let huge = Huge { node, names: names.into_iter(), parts: parts.into_iter(), number: 1 };
+            let previous = Previous { rest, ..Previous::default() };
+            return Ok(Some(Level { huge: Some(huge), previous, resumed, stands, ..Level::empty(first) }));
+        }
+        let count = previous_entries.as_ref().map(VecDeque::len);
         let node = DirNode::new(dir, path, above, own, names.len(), previous.zip(count), known);
         let mut stats = stats.into_iter();
         let todo: Vec<_> = names.into_iter().enumerate().map(|(slot, name)| Todo { slot, name, stat: stats.next() }).collect();
-        Ok(Some(Level {
-            node: Arc::new(node),
-            todo: todo.into_iter(),
-            previous: previous_entries.unwrap_or_default(),
-            resumed,
-            stands,
-            batch: Vec::new(),
-            batch_bytes: 0,
-        }))
+        let previous = Previous { next: previous_entries.unwrap_or_default(), ..Previous::default() };
+        Ok(Some(Level { todo: todo.into_iter(), previous, resumed, stands, ..Level::empty(node) }))
+    }
+
+    /// Goes on to the next part of a huge directory. False: there is none.
+    fn next_part(&self, level: &mut Level) -> Result<bool> {
+        self.send_batch(level)?;
+        let Some(huge) = &mut level.huge else { return Ok(false) };
+        let Some(count) = huge.parts.next() else { return Ok(false) };
+        let part = Arc::new(DirNode::part(&huge.node, huge.number, count));
+        huge.number += 1;
+        let names = huge.names.by_ref().take(count).enumerate();
+        level.todo = names.map(|(slot, name)| Todo { slot, name, stat: None }).collect::<Vec<_>>().into_iter();
+        let done = std::mem::replace(&mut level.node, part);
+        self.release(&done)?;
+        Ok(true)
     }
 
     fn damaged(&self) -> Error {
@@ -223,7 +319,7 @@ impl Walk<'_> {
     #[expect(clippy::too_many_arguments, reason = "what `enter` has found, handed on")]
     fn enter_quiet(
         &self,
-        dir: Box<dyn Dir>,
+        dir: Arc<dyn Dir>,
         path: Vec<u8>,
         names: Vec<Vec<u8>>,
         stats: Vec<Stat>,
@@ -253,15 +349,7 @@ impl Walk<'_> {
         notes.others.fetch_add(others, Relaxed);
         notes.directories.fetch_add(1, Relaxed);
         let node = DirNode::quiet(dir, path, above, previous, known, todo.len());
-        Level {
-            node: Arc::new(node),
-            todo: todo.into_iter(),
-            previous: VecDeque::new(),
-            resumed: BTreeMap::new(),
-            stands: true,
-            batch: Vec::new(),
-            batch_bytes: 0,
-        }
+        Level { todo: todo.into_iter(), stands: true, ..Level::empty(node) }
     }
 
     fn without_xattrs(&self, path: &[u8], error: VolumeError) -> std::result::Result<Xattrs, VolumeError> {
@@ -296,11 +384,7 @@ impl Walk<'_> {
 
     fn visit(&self, level: &mut Level, todo: Todo) -> Result<Option<Level>> {
         let Todo { slot, name, stat } = todo;
-        while level.previous.front().is_some_and(|(_, e)| e.name < name) {
-            level.previous.pop_front();
-        }
-        let previous =
-            if level.previous.front().is_some_and(|(_, e)| e.name == name) { level.previous.pop_front() } else { None };
+        let previous = level.previous.find(&self.crew.shared.reader, &name)?;
         let path = level.node.path_of(&name);
         if name.len() > limits::NAME_BYTES_MAX {
             self.notes().lose(&self.crew.shared.job, LostReason::NameTooLong, &path, "name is longer than the format takes");
@@ -528,10 +612,16 @@ impl Walk<'_> {
 
     fn leave(&self, mut level: Level) -> Result<()> {
         self.send_batch(&mut level)?;
-        if !level.node.release() {
+        self.release(&level.node)?;
+        level.huge.map_or(Ok(()), |huge| self.release(&huge.node))
+    }
+
+    /// Lets go of the walk's own hold on a directory.
+    fn release(&self, node: &Arc<DirNode>) -> Result<()> {
+        if !node.release() {
             return Ok(());
         }
-        match close_quiet(&self.crew.shared, level.node)? {
+        match close_quiet(&self.crew.shared, Arc::clone(node))? {
             Some(node) => self.crew.submit(Task::Close(node)),
             None => Ok(()),
         }

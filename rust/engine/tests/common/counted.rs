@@ -31,6 +31,11 @@ impl<F> CountedFs<F> {
         std::mem::take(&mut *self.reads.lock().unwrap()).iter().map(|(_, _, bytes)| bytes).sum()
     }
 
+    /// The reads since this was asked last.
+    pub fn take_reads(&self) -> Vec<(Name, u64, u64)> {
+        std::mem::take(&mut *self.reads.lock().unwrap())
+    }
+
     /// Bytes written since this was asked last.
     pub fn take_written(&self) -> u64 {
         self.written.swap(0, SeqCst)

@@ -1,0 +1,96 @@
+//! How a directory's entries become pieces, and many items lists.
+//!
+//! Cuts by names and by what items name, so that a change moves few of them. Knows nothing of where entries come from.
+
+use super::crew::Worker;
+use super::tree::{DirNode, Settled};
+use crate::error::Result;
+use longshore_format::id::ChunkKind;
+use longshore_format::limits;
+use longshore_format::snapshot::LostReason;
+use longshore_format::tree::{Entry, Item};
+
+/// Most items in an entry; more go into list chunks.
+const INLINE_ITEMS_MAX: usize = 64;
+const LIST_ITEMS_MAX: usize = 4096;
+const LIST_CUT: u32 = 256;
+const PIECE_CUT: u32 = 128;
+const PIECE_BYTES_MAX: usize = 128 << 10;
+/// Fewest entries in a part of a huge directory.
+const PART_ENTRIES: usize = 8 << 10;
+
+/// Cuts the names of a huge directory into parts; the number of names in each.
+pub(super) fn cut_parts(cut_tree: &[u8; 32], names: &[Vec<u8>]) -> Vec<usize> {
+    let (mut parts, mut start) = (Vec::new(), 0);
+    while start < names.len() {
+        let rest = &names[start..];
+        let end = rest.iter().skip(PART_ENTRIES - 1).position(|name| ends_piece(cut_tree, name));
+        parts.push(end.map_or(rest.len(), |end| end + PART_ENTRIES));
+        start += parts.last().copied().unwrap_or(rest.len());
+    }
+    parts
+}
+
+fn ends_piece(cut_tree: &[u8; 32], name: &[u8]) -> bool {
+    first_u32(blake3::keyed_hash(cut_tree, name).as_bytes()).is_multiple_of(PIECE_CUT)
+}
+
+fn first_u32(hash: &[u8; 32]) -> u32 {
+    u32::from_le_bytes([hash[0], hash[1], hash[2], hash[3]])
+}
+
+/// Takes the xattrs off an entry that the format would refuse with them, and names them as lost.
+pub(super) fn fit(worker: &Worker, node: &DirNode, entry: &mut Entry) {
+    let bytes: usize = entry.xattrs.iter().map(|(name, value)| name.len() + value.len() + 16).sum();
+    // What is not xattrs is at most a name, a target and 64 items: far below the limit.
+    let long = |(name, value): &(Vec<u8>, Vec<u8>)| {
+        name.len() > limits::XATTR_NAME_BYTES_MAX || value.len() > limits::XATTR_VALUE_BYTES_MAX
+    };
+    if bytes > limits::ENTRY_BYTES_MAX / 2 || entry.xattrs.len() > limits::XATTRS_MAX || entry.xattrs.iter().any(long) {
+        let message =
+            format!("extended attributes are larger than the format takes: xattrs={}, bytes={bytes}", entry.xattrs.len());
+        worker.shared.notes.lose(&worker.shared.job, LostReason::Other, &node.path_of(&entry.name), message);
+        entry.xattrs.clear();
+    }
+}
+
+/// Stores the entries of a directory, or of a part of one; the items that name them.
+pub(super) fn encode_pieces(worker: &mut Worker, node: &DirNode, entries: &mut [Settled]) -> Result<Vec<Item>> {
+    for settled in &mut *entries {
+        fit(worker, node, &mut settled.entry);
+    }
+    let (mut pieces, mut piece, mut scratch, mut count) = (Vec::new(), Vec::new(), Vec::new(), 0u64);
+    for (at, Settled { entry, .. }) in entries.iter().enumerate() {
+        entry.encode(&mut scratch, &mut piece);
+        count += 1;
+        let cut = ends_piece(&worker.shared.cut_tree, &entry.name);
+        if cut || piece.len() >= PIECE_BYTES_MAX || at + 1 == entries.len() {
+            let (id, _) = worker.packer.store(ChunkKind::Tree, &piece)?;
+            pieces.push(Item::Piece { id, span: count });
+            piece.clear();
+            count = 0;
+        }
+    }
+    Ok(pieces)
+}
+
+/// Puts items into list chunks until few enough are left to stand in an entry.
+pub(super) fn fold_content(worker: &mut Worker, mut items: Vec<Item>) -> Result<Vec<Item>> {
+    while items.len() > INLINE_ITEMS_MAX {
+        let (mut lists, mut list, mut span, mut count) = (Vec::new(), Vec::new(), 0u64, 0usize);
+        for (at, item) in items.iter().enumerate() {
+            item.encode(&mut list);
+            span += item.span();
+            count += 1;
+            let cut = item.id().is_some_and(|id| first_u32(&id.0).is_multiple_of(LIST_CUT));
+            if cut || count == LIST_ITEMS_MAX || at + 1 == items.len() {
+                let (id, _) = worker.packer.store(ChunkKind::List, &list)?;
+                lists.push(Item::List { id, span });
+                list.clear();
+                (span, count) = (0, 0);
+            }
+        }
+        items = lists;
+    }
+    Ok(items)
+}
