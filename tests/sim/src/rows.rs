@@ -136,7 +136,7 @@ pub const TABLE: [Line; 12] = [
         Row::Model,
         "model",
         "model of the protocol: every order of every call of writers, readers, prunes and deletions; then without each rule",
-        [9_000_000, 20_000_000],
+        [9_000_000, 43_000_000],
         [TRIALS, TRIALS],
         "states",
     ),

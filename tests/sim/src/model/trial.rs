@@ -55,9 +55,7 @@ pub const SCENES: [&Scene; 16] = [
 pub const KNOWN: [Trial; 1] = [Trial {
     scene: &scene::PACKS_TWICE,
     without: None,
-    known: Some(
-        "a pack that was deleted is there again, and who adopts its session comes to rest on what an older decision names",
-    ),
+    known: Some("a pack that was deleted is there again, and who finds it comes to rest on what an older decision names"),
 }];
 
 const fn shows(rule: Rule, scene: &'static Scene) -> Trial {
