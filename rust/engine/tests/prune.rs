@@ -674,3 +674,61 @@ fn a_prune_whose_clock_is_years_ahead_keeps_no_dead_session_alive() {
     }
     assert!(names(&*store, "sessions/").is_empty());
 }
+
+#[test]
+fn a_deletion_that_stopped_half_way_is_finished() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, repository) = memory();
+    fill(folder.path(), 0..2);
+    let first = backup(&repository, folder.path());
+    fill(folder.path(), 2..4);
+    let second = backup(&repository, folder.path());
+    let stops = |call: &Call<'_>| match call.verb == Verb::Delete {
+        true => Effect::StopBefore,
+        false => Effect::Pass,
+    };
+    repository.with_store(Arc::new(Fault::new(Arc::clone(&store), stops))).remove_snapshot(first, "test").unwrap_err();
+    assert_eq!(names(&*store, "snapshots/").len(), 2, "the record is still there");
+    prune(&repository, &PruneOptions { dry_run: true, ..PruneOptions::default() }).unwrap();
+    assert_eq!(names(&*store, "snapshots/").len(), 2, "a dry run deletes nothing");
+    prune(&repository, &PruneOptions::default()).unwrap();
+    assert_eq!(names(&*store, "snapshots/"), [format!("snapshots/{second}")]);
+    assert_eq!(whole(&store).unwrap(), [second]);
+}
+
+#[test]
+fn an_old_repository_lists_its_removals_once_and_sees_those_that_come_meanwhile() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, repository) = memory();
+    fill(folder.path(), 0..4);
+    let made: Vec<SessionId> = (4..7)
+        .map(|seed| {
+            fill(folder.path(), seed..seed + 1);
+            let made = backup(&repository, folder.path());
+            std::fs::remove_file(folder.path().join(format!("f{seed}"))).unwrap();
+            made
+        })
+        .collect();
+    // That it is there is all that counts of a removal.
+    for number in 0..1500_u32 {
+        store.put_new(&Key::new(format!("removed/{number:032x}")).unwrap(), bytes::Bytes::from_static(b"gone")).unwrap();
+    }
+    repository.remove_snapshot(made[0], "test").unwrap();
+    let listings = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let (counted, beside, removed_meanwhile) = (Arc::clone(&listings), repository.clone(), made[1]);
+    let plan = move |call: &Call<'_>| {
+        if call.verb == Verb::List && call.key == "removed/" {
+            counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+        if call.verb == Verb::PutNew && call.key.starts_with("tombstones/") {
+            beside.remove_snapshot(removed_meanwhile, "test").unwrap();
+        }
+        Effect::Pass
+    };
+    let report = prune(&repository.with_store(Arc::new(Fault::new(Arc::clone(&store), plan))), &PruneOptions::default()).unwrap();
+    assert!(report.packs_deleted > 0, "{report:?}");
+    assert_eq!(listings.load(std::sync::atomic::Ordering::Relaxed), 2, "two pages, each asked for once");
+    assert_eq!(whole(&store).unwrap(), [made[2]]);
+    prune(&repository, &PruneOptions::default()).unwrap();
+    assert_eq!(orphans(&store), Vec::<String>::new());
+}

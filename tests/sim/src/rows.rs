@@ -12,8 +12,10 @@ use crate::real::resume::Resumes;
 use crate::real::strace;
 use crate::rot::{self, Rot};
 use crate::scene::Scene;
+use crate::stage::DAY;
 use crate::{age, making, model, museum, repair, schedule};
 use longshore_engine::prune::{Rule, Rules};
+use rustix::time::{ClockId, clock_gettime};
 use std::fmt::Write;
 
 /// Scenes that schedules and crashes begin from.
@@ -200,6 +202,8 @@ const SHOWN: [Rule; 4] = [Rule::WaitForWriters, Rule::LookAgain, Rule::ReadersCo
 const RULES: u64 = SHOWN.len() as u64;
 /// Explorations of the model.
 const TRIALS: u64 = (model::trial::SCENES.len() + model::trial::WITHOUT.len() + model::trial::KNOWN.len()) as u64;
+/// Most that ten years may take of a processor: what one of the last of them costs is what an old repository does.
+const AGE_CPU_SECONDS_MAX: u64 = 600;
 /// Schedules among which a rule's absence must show.
 const RULE_SEEDS: u64 = 3000;
 
@@ -358,6 +362,17 @@ fn one(line: &Line, long: bool, seed: u64, scenes: &[Scene], real: &mut Real, fo
             found.sum("acknowledged", lived.acknowledged);
             found.sum("prunes", lived.prunes);
             found.sum("objects at the end", lived.objects);
+            found.sum("of them removals", lived.removals);
+            found.sum("decisions", lived.decisions);
+            found.sum("ends of sessions given up", lived.ends);
+            found.sum("orphans", 0);
+            found.sum("bytes held for dead writers at most", lived.held_bytes_max);
+            found.sum("days at most", lived.held_nanos_max / DAY);
+            let seconds = clock_gettime(ClockId::ProcessCPUTime).tv_sec.unsigned_abs();
+            found.sum("CPU-seconds", seconds);
+            if seconds > AGE_CPU_SECONDS_MAX {
+                return Err(format!("it took too much of a processor: seconds={seconds}, seconds_max={AGE_CPU_SECONDS_MAX}"));
+            }
         }
         Row::Rules => {
             let rule = SHOWN[(seed % RULES) as usize];

@@ -234,6 +234,24 @@ fn end(scene: &Scene, sea: &Arc<Sea>, seed: u64, stage: &Arc<Stage>) -> Result<(
     sound("afterwards")
 }
 
+/// Objects that nobody needs, when nobody runs and prunes have followed. What stays all the same is said in docs/reliability.md.
+#[must_use]
+pub fn left(sea: &Sea) -> Vec<String> {
+    let keys = sea.keys("");
+    let mut left = sea.oracle(|ledger| ledger.spare_of(&keys));
+    left.retain(|key, _| {
+        let (folder, name) = key.split_once('/').unwrap_or_default();
+        match folder {
+            // A generation whose decision was torn names what may be needed, and stays until that is not.
+            "tombstones" | "open" => !sea.oracle(|ledger| ledger.is_stuck(name)),
+            // Of a making that died.
+            "probe" => false,
+            _ => true,
+        }
+    });
+    left.into_keys().collect()
+}
+
 /// Prunes and a backup with nothing done by hand, after which nothing is left that nobody needs.
 ///
 /// # Errors
@@ -251,12 +269,7 @@ pub fn settle(sea: &Arc<Sea>, process: &Process, volume: &crate::volume::Volume)
     if let Some(session) = sea.oracle(|ledger| ledger.lost().cloned()) {
         return Err(format!("I1: an acknowledged snapshot does not count: {session}"));
     }
-    let mut left = sea.oracle(|ledger| ledger.garbage());
-    for prefix in ["tombstones/", "open/", "sessions/", "watches/"] {
-        // A generation whose decision was torn names what may be needed, and stays until that is not.
-        let is_stuck = |key: &String| sea.oracle(|ledger| ledger.is_stuck(key.trim_start_matches(prefix)));
-        left.extend(sea.keys(prefix).into_iter().filter(|key| !is_stuck(key)));
-    }
+    let left = left(sea);
     if !left.is_empty() {
         return Err(format!("I5: left behind: {left:?}"));
     }

@@ -11,6 +11,7 @@ use crate::repository::{key, list, opened};
 use longshore_format::generation::{Doomed, OpenWriters, Role, open_key, tombstone_key};
 use longshore_format::id::{PackName, RandomName, SessionId, UsageName};
 use longshore_format::limits;
+use longshore_format::snapshot::snapshot_key;
 use longshore_format::usage::{Usage, usage_key};
 use longshore_store::Put;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -121,10 +122,10 @@ impl Prune<'_> {
     }
 
     /// Step 3: the writers that are open now. The list that is there holds.
-    fn put_open(&mut self, name: RandomName, writers: Option<Vec<SessionId>>) -> Result<Told<Vec<SessionId>>> {
+    fn put_open(&mut self, name: RandomName, writers: Option<Vec<SessionId>>, look: &look::Look) -> Result<Told<Vec<SessionId>>> {
         let sessions = match writers {
             Some(known) => known,
-            None => self.open_writers()?,
+            None => self.open_writers(look)?,
         };
         let open = OpenWriters { sessions };
         let bytes = open.encode(&self.repository.keys, name, self.repository.world.salt(), &mut self.codec)?;
@@ -136,12 +137,20 @@ impl Prune<'_> {
         }
     }
 
-    fn open_writers(&mut self) -> Result<Vec<SessionId>> {
-        let markers = look::markers(self.repository, &mut self.codec)?;
-        let mut ended = self.repository.sessions_under("snapshots/")?;
-        ended.extend(self.repository.sessions_under("removed/")?);
-        let open = markers.iter().filter(|(s, m)| m.kind() != 2 && !ended.contains(s));
-        Ok(open.map(|(session, _)| *session).collect())
+    /// The writers that have not ended. Who had when `earlier` was made has for good; the others are asked for one by one, as they are few
+    /// beside all that ended in a repository's life.
+    fn open_writers(&mut self, earlier: &look::Look) -> Result<Vec<SessionId>> {
+        let mut open = Vec::new();
+        for (session, marker) in look::markers(self.repository, &mut self.codec)? {
+            let has_ended = marker.kind() == 2
+                || earlier.has_ended(&session)
+                || self.repository.has(&snapshot_key(session))?
+                || self.repository.is_removed(session)?;
+            if !has_ended {
+                open.push(session);
+            }
+        }
+        Ok(open)
     }
 
     /// Steps 3 and 4 of every generation that is there; what can be decided is.
@@ -156,7 +165,7 @@ impl Prune<'_> {
                 return Err(look::short_listing(format!("a generation's tombstone is there and not listed: generation={name}")));
             }
             if generation.decision == Told::Absent && generation.open == Told::Absent && !lost {
-                generation.open = self.put_open(name, None)?;
+                generation.open = self.put_open(name, None, &sight.look)?;
             }
             let is_whole = matches!((&generation.tombstone, &generation.open), (Told::Says(_), Told::Says(_)));
             if generation.decision == Told::Absent && !is_whole {
@@ -229,14 +238,14 @@ impl Prune<'_> {
             return Ok(());
         }
         let name = self.repository.world.name();
-        let early = if self.keeps(Rule::TombstoneFirst) { None } else { Some(self.open_writers()?) };
+        let early = if self.keeps(Rule::TombstoneFirst) { None } else { Some(self.open_writers(&sight.look)?) };
         let doomed = Doomed { packs: packs.into_iter().collect(), tables: tables.into_iter().collect() };
         let bytes = doomed.encode(&self.repository.keys, Role::Tombstone, name, self.repository.world.salt(), &mut self.codec)?;
         if self.put(&tombstone_key(name), bytes)?.is_none() {
             // Lost, or carried on and ended by another prune since: there is nothing to decide here.
             return Ok(());
         }
-        let open = self.put_open(name, early)?;
+        let open = self.put_open(name, early, &sight.look)?;
         let own = Generation { name, tombstone: Told::Says(doomed), open, decision: Told::Absent };
         if self.keeps(Rule::LookAgain) {
             *sight = self.fresh(sight)?;

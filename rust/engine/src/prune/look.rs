@@ -3,13 +3,13 @@
 //! Snapshots are listed first, then removals, then sessions (docs/format.md chapter 12). So a reader whose snapshot this look does
 //! not count has either put the marker that the look sees, or will find the removal and stop. Promises to refuse rather than guess:
 //! whatever counts and cannot be read, and whatever is named and not there, is an error, and nothing is deleted on it.
-//! Memory: a few names a snapshot, one bit a frame.
+//! Memory: a few names a snapshot, 16 bytes a removal, one bit a frame.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::Job;
 use crate::repository::cursor::{as_damage, is_damage};
 use crate::repository::repairs::Repairs;
-use crate::repository::{Repository, opened};
+use crate::repository::{PAGE, Repository, opened};
 use longshore_format::envelope::Codec;
 use longshore_format::id::{SessionId, UsageName};
 use longshore_format::limits;
@@ -18,9 +18,12 @@ use longshore_format::session::{SessionKind, SessionMarker, session_key};
 use longshore_format::snapshot::{SnapshotObject, public_id, snapshot_key};
 use longshore_format::usage::{Usage, usage_key};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// How often a look begins again because something was deleted under it.
 const ROUNDS: usize = 20;
+/// What one more page of a listing may cost in single lookups: S3 asks twelve times the price, and five to ten times the time.
+const LOOKUPS_A_PAGE: usize = 10;
 
 /// A session's marker as the look read it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,12 +58,73 @@ impl Marker {
     }
 }
 
+/// What the looks of one prune remember of one another. Only what stays true once it was: a removal is never taken back, and an aborted session
+/// never commits.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    /// Removals that the last listing of them showed; none: they were not listed yet.
+    listed: Option<Arc<BTreeSet<SessionId>>>,
+    /// Removals that were asked for one by one since.
+    since: BTreeSet<SessionId>,
+    aborted: BTreeSet<SessionId>,
+    /// Sessions that a look met and that were not removed then.
+    met: BTreeSet<SessionId>,
+}
+
+impl Memory {
+    /// Removals are kept for ever, and each look has to know those of what is listed, and of what was met before. It asks for these one by
+    /// one where that costs less than listing all removals again. Of a session that nobody has met it may then not know the removal: that
+    /// session counts as open, which keeps more.
+    fn removals(&mut self, repository: &Repository, job: &Job, listed: &BTreeSet<SessionId>) -> Result<Removed> {
+        if let Some(all) = &self.listed {
+            let is_new =
+                |session: &SessionId| !all.contains(session) && !self.since.contains(session) && !self.aborted.contains(session);
+            let asked: BTreeSet<SessionId> = listed.union(&self.met).copied().filter(is_new).collect();
+            if asked.len() <= LOOKUPS_A_PAGE * all.len().div_ceil(PAGE) {
+                for session in asked {
+                    job.check()?;
+                    if repository.is_removed(session)? {
+                        self.since.insert(session);
+                    }
+                }
+                return Ok(Removed { listed: Arc::clone(all), since: self.since.clone() });
+            }
+        }
+        let all = Arc::new(repository.sessions_under("removed/")?);
+        self.since.clear();
+        self.listed = Some(Arc::clone(&all));
+        Ok(Removed { listed: all, since: BTreeSet::new() })
+    }
+
+    /// Remembers whom a look met: its successor asks what became of them.
+    fn meet(&mut self, look: &Look) {
+        let marked = look.markers.iter().map(|(session, marker)| match marker {
+            Marker::Reader { snapshot, .. } => snapshot,
+            _ => session,
+        });
+        self.met.extend(look.listed.iter().chain(marked).filter(|session| !look.removed.contains(session)));
+    }
+}
+
+/// Sessions whose snapshots were deleted.
+#[derive(Clone, Debug, Default)]
+struct Removed {
+    listed: Arc<BTreeSet<SessionId>>,
+    since: BTreeSet<SessionId>,
+}
+
+impl Removed {
+    fn contains(&self, session: &SessionId) -> bool {
+        self.listed.contains(session) || self.since.contains(session)
+    }
+}
+
 /// What one look saw.
 #[derive(Debug, Default)]
 pub(super) struct Look {
     /// Everything under `snapshots/`.
     listed: BTreeSet<SessionId>,
-    removed: BTreeSet<SessionId>,
+    removed: Removed,
     /// Snapshots that count.
     pub counted: BTreeSet<SessionId>,
     /// All markers, those of ended sessions included.
@@ -125,6 +189,11 @@ impl Look {
         frames
     }
 
+    /// Snapshots that were deleted and are listed still: whoever deleted them did not live to take them away.
+    pub(super) fn half_deleted(&self) -> impl Iterator<Item = &SessionId> {
+        self.listed.iter().filter(|session| self.removed.contains(session))
+    }
+
     pub(super) fn readers(&self) -> usize {
         self.markers.values().filter(|m| matches!(m, Marker::Reader { .. })).count()
     }
@@ -161,12 +230,18 @@ pub(super) struct LookRules {
     pub forget: Vec<SessionId>,
 }
 
-/// Looks once; `last` spares reading the usage tables again when the same ones are named.
-pub(super) fn look(repository: &Repository, job: &Job, rules: &LookRules, last: Option<&Look>) -> Result<Look> {
+/// Looks once; `last` spares reading the usage tables again when the same ones are named, `memory` listing the removals again.
+pub(super) fn look(
+    repository: &Repository,
+    job: &Job,
+    rules: &LookRules,
+    last: Option<&Look>,
+    memory: &mut Memory,
+) -> Result<Look> {
     let mut codec = Codec::new()?;
     for _ in 0..ROUNDS {
         job.check()?;
-        match try_look(repository, job, rules, last, &mut codec) {
+        match try_look(repository, job, rules, last, memory, &mut codec) {
             Ok(look) => return Ok(look),
             Err(Seen::Failed(error)) => return Err(error),
             Err(Seen::Overtaken) => {}
@@ -176,18 +251,26 @@ pub(super) fn look(repository: &Repository, job: &Job, rules: &LookRules, last: 
         .with_next_step("nothing was deleted by this prune; run it again later"))
 }
 
-fn try_look(repository: &Repository, job: &Job, rules: &LookRules, last: Option<&Look>, codec: &mut Codec) -> Tried<Look> {
+fn try_look(
+    repository: &Repository,
+    job: &Job,
+    rules: &LookRules,
+    last: Option<&Look>,
+    memory: &mut Memory,
+    codec: &mut Codec,
+) -> Tried<Look> {
     let mut look = Look::default();
     if rules.snapshots_first {
         look.listed = repository.sessions_under("snapshots/")?;
-        look.removed = repository.sessions_under("removed/")?;
+        look.removed = memory.removals(repository, job, &look.listed)?;
         look.markers = markers(repository, codec)?;
     } else {
         look.markers = markers(repository, codec)?;
-        look.removed = repository.sessions_under("removed/")?;
+        look.removed = Memory::default().removals(repository, job, &look.listed)?;
         look.listed = repository.sessions_under("snapshots/")?;
     }
-    look.removed.extend(&rules.forget);
+    memory.meet(&look);
+    look.removed.since.extend(&rules.forget);
     // After the sessions: a repair that has ended is seen, and its record with it.
     look.repairs = repository.repairs(codec)?;
     if let Some((session, error)) = look.repairs.unreadable.first() {
@@ -196,7 +279,7 @@ fn try_look(repository: &Repository, job: &Job, rules: &LookRules, last: Option<
     }
     let mut parents = BTreeMap::new();
     let mut tables: BTreeMap<UsageName, SessionId> = BTreeMap::new();
-    for session in look.listed.difference(&look.removed) {
+    for session in look.listed.iter().filter(|session| !look.removed.contains(session)) {
         job.check()?;
         match repository.snapshot_object(*session, codec) {
             Ok(Some(object)) => {
@@ -204,6 +287,8 @@ fn try_look(repository: &Repository, job: &Job, rules: &LookRules, last: Option<
                     look.counted.insert(*session);
                     parents.extend(snapshot.parent.map(|parent| (parent, *session)));
                     tables.extend(snapshot.usage.iter().map(|table| (*table, *session)));
+                } else {
+                    memory.aborted.insert(*session);
                 }
             }
             Ok(None) => return Err(gone(repository, *session, snapshot_key(*session))?),
@@ -217,7 +302,7 @@ fn try_look(repository: &Repository, job: &Job, rules: &LookRules, last: Option<
         }
     }
     for (parent, child) in parents {
-        if !look.has_ended(&parent) {
+        if !look.has_ended(&parent) && !repository.is_removed(parent)? {
             let text = format!(
                 "a snapshot names a parent that is neither listed nor deleted: snapshot={}, parent={}",
                 public_id(child),

@@ -32,7 +32,7 @@ use longshore_format::repair::repair_key;
 use longshore_format::snapshot::snapshot_key;
 use longshore_format::usage::Usage;
 use longshore_store::{Put, StoreErrorKind};
-use look::{Look, LookRules, look, refuse};
+use look::{Look, LookRules, Memory, look, refuse};
 pub use report::{Kept, PackRow, PruneReport, Why};
 pub use rules::{Rule, Rules};
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -110,6 +110,7 @@ pub fn run(repository: &Repository, job: &Arc<Job>, options: &PruneOptions) -> R
         replaced: BTreeSet::new(),
         verdicts: HashMap::new(),
         rows: vec![],
+        memory: Memory::default(),
         full: false,
         report: PruneReport::default(),
     };
@@ -143,6 +144,7 @@ struct Prune<'a> {
     verdicts: HashMap<PackName, Why>,
     /// The packs that were there at the beginning.
     rows: Vec<Row>,
+    memory: Memory,
     /// The store has refused for lack of room.
     full: bool,
     report: PruneReport,
@@ -199,7 +201,20 @@ impl Prune<'_> {
         self.job.enter(Stage::Committing);
         self.rewrite_index(&sight, &BTreeSet::new())?;
         self.watch(&sight)?;
+        self.finish_deletions(&sight)?;
         self.forget_repairs(&sight)
+    }
+
+    /// Takes away the records of deleted snapshots that whoever deleted them did not live to take away.
+    fn finish_deletions(&mut self, sight: &Sight) -> Result<()> {
+        for session in sight.look.half_deleted() {
+            self.job.check()?;
+            // Where one deletion is refused all are: there every snapshot that ever was is listed.
+            if !self.repository.delete(&snapshot_key(*session))? {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Listings that can never be empty.
@@ -218,13 +233,13 @@ impl Prune<'_> {
         self.repository.load_segments(self.job)
     }
 
-    fn look(&self, last: Option<&Look>) -> Result<Look> {
+    fn look(&mut self, last: Option<&Look>) -> Result<Look> {
         let rules = LookRules {
             readers_count: self.keeps(Rule::ReadersCount),
             snapshots_first: self.keeps(Rule::SnapshotsFirst),
             forget: if self.options.dry_run { self.options.forget.clone() } else { vec![] },
         };
-        look(self.repository, self.job, &rules, last)
+        look(self.repository, self.job, &rules, last, &mut self.memory)
     }
 
     /// A look, then tombstones, then packs: in this order.
@@ -277,7 +292,7 @@ impl Prune<'_> {
         Ok(places)
     }
 
-    fn refuse_missing(&self, sight: &Sight) -> Result<()> {
+    fn refuse_missing(&mut self, sight: &Sight) -> Result<()> {
         let mut missing = sight.look.not_lost(sight.places.missing(&sight.look.counted_frames));
         if missing.is_empty() {
             return Ok(());

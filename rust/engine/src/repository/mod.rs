@@ -33,7 +33,8 @@ use std::sync::Arc;
 
 /// Name and version, as written into what we make.
 pub const PROGRAM: &str = concat!("longshore ", env!("CARGO_PKG_VERSION"));
-const PAGE: usize = 1000;
+/// Most objects that one page of a listing shows.
+pub(crate) const PAGE: usize = 1000;
 
 /// An open repository.
 #[derive(Clone, Debug)]

@@ -1,13 +1,13 @@
 //! A reader of repositories that was written from docs/format.md alone and shares no line with the engine.
 //!
-//! Holds what the oracle must know of bytes: keys (chapter 3), sealed objects (4), slots (6), packs (7), trees (9), snapshots (10), usage
-//! (11). Promises nothing about speed or memory: repositories of a simulation are small. What does not open is `None`, for
+//! Holds what the oracle must know of bytes: keys (chapter 3), sealed objects (4), slots (6), packs (7), the packs of an index segment (8),
+//! trees (9), snapshots (10), sessions, usage and generations (11). Promises nothing about speed or memory: repositories of a simulation are small. What does not open is `None`, for
 //! whatever reason. Of other people's code it uses the ciphers, hashes and zstd.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::hkdf;
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Birth name: session, pack number, ordinal.
 pub type Birth = ([u8; 16], u32, u32);
@@ -355,10 +355,62 @@ impl Reader {
         (offset == at && header.0.is_empty()).then_some(out)
     }
 
-    /// Whether a session's marker is a writer's, a reader's, or cannot be read.
+    /// The kind of a session's marker, 1 for a writer, and the sessions that it adopts.
     #[must_use]
-    pub fn marker_kind(&self, session: &str, bytes: &[u8]) -> Option<u8> {
+    pub fn marker(&self, session: &str, bytes: &[u8]) -> Option<(u8, Vec<String>)> {
         let payload = self.object(3, "session", &format!("sessions/{session}"), bytes)?;
-        record(&payload)?.into_iter().find(|(tag, _)| *tag == 1).and_then(|(_, value)| value.first().copied())
+        let fields = record(&payload)?;
+        let kind = fields.iter().find(|(tag, _)| *tag == 1).and_then(|(_, value)| value.first().copied())?;
+        Some((kind, fields.iter().filter(|(tag, _)| *tag == 5).map(|(_, session)| hex(session)).collect()))
     }
+
+    /// The keys of what a tombstone names.
+    #[must_use]
+    pub fn tombstone(&self, generation: &str, bytes: &[u8]) -> Option<BTreeSet<String>> {
+        let payload = self.object(9, "tombstone", &format!("tombstones/{generation}"), bytes)?;
+        let mut out = BTreeSet::new();
+        for (tag, value) in record(&payload)? {
+            match tag {
+                1 => {
+                    let mut cursor = Cursor(value);
+                    out.insert(pack_key(&cursor.array()?, cursor.u32()?));
+                }
+                3 => {
+                    out.insert(format!("usage/{}", hex(value)));
+                }
+                _ => {}
+            }
+        }
+        Some(out)
+    }
+
+    /// The writers that a generation waits for.
+    #[must_use]
+    pub fn open_writers(&self, generation: &str, bytes: &[u8]) -> Option<Vec<String>> {
+        let payload = self.object(10, "open", &format!("open/{generation}"), bytes)?;
+        Some(record(&payload)?.into_iter().filter(|(tag, _)| *tag == 1).map(|(_, session)| hex(session)).collect())
+    }
+
+    /// The keys of the packs that an index segment says something of; mere births are not among them.
+    #[must_use]
+    pub fn segment(&self, name: &str, bytes: &[u8]) -> Option<BTreeSet<String>> {
+        let payload = self.object(5, "index", &format!("index/{name}"), bytes)?;
+        let mut cursor = Cursor(&payload);
+        let [packs, frames, chunks, replaced] = [(); 4].map(|()| cursor.u32());
+        let (frames, chunks) = (u64::from(frames?), u64::from(chunks?));
+        cursor.take(16 * replaced? as usize)?;
+        let mut out = BTreeSet::new();
+        for _ in 0..packs? {
+            let (session, number, _, size) = (cursor.array()?, cursor.u32()?, cursor.u32()?, cursor.array::<8>()?);
+            cursor.take(32)?;
+            if u64::from_le_bytes(size) != 0 {
+                out.insert(pack_key(&session, number));
+            }
+        }
+        (cursor.0.len() as u64 == 32 * frames + (16 + 24 + 4) * chunks).then_some(out)
+    }
+}
+
+fn pack_key(session: &[u8; 16], number: u32) -> String {
+    format!("packs/{}-{number:08x}", hex(session))
 }

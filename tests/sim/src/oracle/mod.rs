@@ -9,9 +9,10 @@
 //! - I7: nothing goes that a snapshot which counts needs, no snapshot goes that nobody deleted, no commit key is freed, no marker of an
 //!   open writer is taken away.
 //!
-//! I4 and I5 are asked at the end of a run: [`Ledger::garbage`]. I6 follows from I2: the index is not believed.
+//! I4 and I5 are asked when a prune has ended: [`left`] says what nobody needs, and what keeps it. I6 follows from I2: the index is not believed.
 
 pub mod format;
+pub mod left;
 
 use crate::volume::{Thing, Tree, difference};
 use bytes::Bytes;
@@ -47,7 +48,16 @@ pub struct Ledger {
     removed: BTreeSet<String>,
     /// Generations whose decision cannot be read.
     stuck: BTreeSet<String>,
-    writers: BTreeSet<String>,
+    /// Writers that have a marker, and whom they adopt.
+    writers: BTreeMap<String, Vec<String>>,
+    /// What tombstones name, and for whom their generations wait; empty when that cannot be read.
+    tombstones: BTreeMap<String, BTreeSet<String>>,
+    open: BTreeMap<String, Vec<String>>,
+    /// The packs of index segments; empty when they cannot be read.
+    segments: BTreeMap<String, BTreeSet<String>>,
+    /// When each object appeared, as a number, except those that are kept for ever.
+    births: BTreeMap<String, u64>,
+    born: u64,
     intended: BTreeSet<String>,
     /// Packs and usage tables that were damaged on purpose: whoever finds them so may let them go.
     damaged: BTreeSet<String>,
@@ -72,7 +82,12 @@ impl Ledger {
             counted: BTreeMap::new(),
             removed: BTreeSet::new(),
             stuck: BTreeSet::new(),
-            writers: BTreeSet::new(),
+            writers: BTreeMap::new(),
+            tombstones: BTreeMap::new(),
+            open: BTreeMap::new(),
+            segments: BTreeMap::new(),
+            births: BTreeMap::new(),
+            born: 0,
             intended: BTreeSet::new(),
             damaged: BTreeSet::new(),
             acknowledged: BTreeSet::new(),
@@ -95,6 +110,10 @@ impl Ledger {
     /// An object has appeared.
     pub fn created(&mut self, key: &str, body: &Bytes) {
         let (folder, name) = key.split_once('/').unwrap_or(("", key));
+        if !left::FOR_EVER.contains(&folder) {
+            self.born += 1;
+            self.births.insert(key.to_owned(), self.born);
+        }
         match folder {
             "packs" => match self.reader.pack(body) {
                 None => {
@@ -112,8 +131,19 @@ impl Ledger {
                     self.usage.insert(name.to_owned(), Arc::new(births.into_iter().collect()));
                 }
             }
-            "sessions" if self.reader.marker_kind(name, body) == Some(1) => {
-                self.writers.insert(name.to_owned());
+            "sessions" => {
+                if let Some((1, adopts)) = self.reader.marker(name, body) {
+                    self.writers.insert(name.to_owned(), adopts);
+                }
+            }
+            "tombstones" => {
+                self.tombstones.insert(name.to_owned(), self.reader.tombstone(name, body).unwrap_or_default());
+            }
+            "open" => {
+                self.open.insert(name.to_owned(), self.reader.open_writers(name, body).unwrap_or_default());
+            }
+            "index" => {
+                self.segments.insert(name.to_owned(), self.reader.segment(name, body).unwrap_or_default());
             }
             "snapshots" => self.snapshot_created(name, body),
             "decisions" if self.reader.object(11, "decision", key, body).is_none() => {
@@ -244,6 +274,7 @@ impl Ledger {
     /// An object has gone.
     pub fn deleted(&mut self, key: &str) {
         let (folder, name) = key.split_once('/').unwrap_or(("", key));
+        self.births.remove(key);
         match folder {
             "packs" => {
                 self.torn.remove(key);
@@ -274,10 +305,13 @@ impl Ledger {
             }
             "sessions" => {
                 let ended = self.listed.contains(name) || self.removed.contains(name);
-                if self.writers.remove(name) && !ended {
+                if self.writers.remove(name).is_some() && !ended {
                     self.violations.push(format!("I7: the marker of an open writer was taken away: {name}"));
                 }
             }
+            "tombstones" => drop(self.tombstones.remove(name)),
+            "open" => drop(self.open.remove(name)),
+            "index" => drop(self.segments.remove(name)),
             "removed" | "config" | "decisions" => self.violations.push(format!("I7: {key} is kept for ever, and was deleted")),
             _ => {}
         }
@@ -343,17 +377,5 @@ impl Ledger {
     #[must_use]
     pub fn torn(&self) -> &BTreeSet<String> {
         &self.torn
-    }
-
-    /// Packs of which no snapshot needs a frame, and usage tables that none names.
-    #[must_use]
-    pub fn garbage(&self) -> Vec<String> {
-        let tables: BTreeSet<&String> = self.counted.values().flat_map(|counted| &counted.usage).collect();
-        let needed: BTreeSet<Birth> = tables.iter().filter_map(|t| self.usage.get(*t)).flat_map(|t| t.iter().copied()).collect();
-        let packs = self.packs.iter().filter(|(_, frames)| !frames.iter().any(|frame| needed.contains(&frame.birth)));
-        let mut out: Vec<String> = packs.map(|(key, _)| key.clone()).collect();
-        out.extend(self.torn.iter().cloned());
-        out.extend(self.usage.keys().filter(|t| !tables.contains(t)).map(|t| format!("usage/{t}")));
-        out
     }
 }
