@@ -55,6 +55,20 @@ def test_dockerfile_says_the_same() -> None:
     assert labels == config["Labels"] | {"io.longshore.debian-packages": "$DEBIAN"}
 
 
+def test_dockerfile_builds_where_no_file_of_ours_speaks_of() -> None:
+    build = (ROOT / "daemonset/image/Dockerfile").read_text().partition("FROM scratch")[0]
+    (folder,) = re.findall(r"^WORKDIR (/.*)$", build, re.MULTILINE)
+    sources = [
+        path
+        for room in ("python", "rust")
+        for path in (ROOT / room).rglob("*")
+        if path.suffix in {".py", ".rs", ".toml"}
+    ]
+    assert [
+        path for path in [*sources, ROOT / "README.md", ROOT / "pyproject.toml"] if folder in path.read_text()
+    ] == []
+
+
 def test_user_is_the_servers() -> None:
     assert USER == NOBODY
 
