@@ -13,7 +13,7 @@ It does not know Kubernetes, storage locations or the command line. Rooms: `stor
 from longshore.datapath.enginelog import set_log_level
 from longshore.datapath.jobs import Job
 from longshore.datapath.keys import Key
-from longshore.datapath.options import BackupOptions, PruneOptions, RepairOptions, RestoreOptions
+from longshore.datapath.options import BackupOptions, FileHint, Hints, PruneOptions, RepairOptions, RestoreOptions
 from longshore.datapath.repository import Repository, exists, init, open  # noqa: A004 - the word of the contract: open a repository
 from longshore.datapath.results import (
     BackupResult,
@@ -44,8 +44,10 @@ __all__ = [
     "Credentials",
     "Entry",
     "EntryPage",
+    "FileHint",
     "Finding",
     "FolderStore",
+    "Hints",
     "HurtItem",
     "Job",
     "KeptPacks",

@@ -8,7 +8,35 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 
-__all__ = ["BackupOptions", "PruneOptions", "RepairOptions", "RestoreOptions"]
+__all__ = ["BackupOptions", "FileHint", "Hints", "PruneOptions", "RepairOptions", "RestoreOptions"]
+
+
+@dataclass(frozen=True, slots=True)
+class FileHint:
+    """What may have changed in one file; the rest is as the snapshot has it that the hints are relative to."""
+
+    path: bytes
+    """From the volume's root, without a leading slash."""
+    _: KW_ONLY
+    size_bytes: int
+    """This and the times are what `os.stat` said before it was asked what changed."""
+    mtime_ns: int
+    ctime_ns: int
+    ranges: Sequence[tuple[int, int]]
+    """Offset and length of each range outside of which nothing has changed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hints:
+    """What somebody outside knows of what has changed: it spares reading, and decides nothing else."""
+
+    since: str
+    """The whole id of the snapshot to which they are relative: they hold what was written since that backup began."""
+    taken_ns: int
+    """When it was known what changed, in nanoseconds, by this machine's clock."""
+    files: Sequence[FileHint]
+    ignored: int = 0
+    """Hints that could not be understood; they are counted with those that the engine does not take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +73,8 @@ class BackupOptions:
     """What is checked of a pack before it is sent: `full`, `header` or `none`."""
     paranoid: bool = False
     """Read every file, whatever its times say."""
+    hints: Hints | None = None
+    """What is known to have changed in large files."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from longshore.datapath import machine
 from longshore.datapath.enginelog import forward
 from longshore.datapath.jobs import Job
 from longshore.datapath.keys import Key, native_key
-from longshore.datapath.options import BackupOptions, PruneOptions, RepairOptions, RestoreOptions
+from longshore.datapath.options import BackupOptions, Hints, PruneOptions, RepairOptions, RestoreOptions
 from longshore.datapath.results import (
     BackupResult,
     CheckResult,
@@ -279,6 +279,7 @@ class Repository:
             compression=str(options.compression),
             verify_upload=options.verify_upload,
             paranoid=options.paranoid,
+            hints=_hints(options.hints),
         )
         return Job(native, lambda result: adopt(BackupResult, result))
 
@@ -443,3 +444,12 @@ def _positive(name: str, value: int | None, default: Callable[[], int]) -> int:
             f"a limit must be at least 1: option={name}, value={value}", "leave it out for what this machine allows"
         )
     return value
+
+
+def _hints(
+    hints: Hints | None,
+) -> tuple[str, int, int, list[tuple[bytes, int, int, int, list[tuple[int, int]]]]] | None:
+    if hints is None:
+        return None
+    files = [(f.path, f.size_bytes, f.mtime_ns, f.ctime_ns, list(f.ranges)) for f in hints.files]
+    return hints.since, hints.taken_ns, hints.ignored, files

@@ -90,6 +90,12 @@ class BackupResult:
     """Files taken from a run that was interrupted, without reading any of them again; they count as new or changed all the same."""
     bytes_resumed: int
     """Bytes of files that an interrupted run had read and stored, and this one did not read."""
+    hints_used: int
+    """Files of which only a part was read, as a hint said."""
+    hints_ignored: int
+    """Hints that could not be relied on; their files were read."""
+    bytes_hinted: int
+    """Bytes that were not read because of hints."""
     seconds: float
     items_lost: int
     items_changed: int

@@ -7,7 +7,7 @@ use crate::listing::Listing;
 use crate::results::{KeySlot, RepositoryStatus, Snapshot, id_of};
 use crate::store::{Opened, Store};
 use crate::words::{compression as compression_of, sessions, verify_upload as verify_upload_of};
-use longshore_engine::backup::{self, BackupOptions, ParentChoice};
+use longshore_engine::backup::{self, BackupOptions, FileHint, Hints, ParentChoice};
 use longshore_engine::browse::{Browser, ListOptions};
 use longshore_engine::check::{self, CheckOptions, Share};
 use longshore_engine::job::Job as Counters;
@@ -122,6 +122,19 @@ impl Repository {
     }
 }
 
+/// A file's hint: path, size, mtime and ctime in nanoseconds, ranges as offset and length.
+type GivenHint = (Vec<u8>, u64, i64, i64, Vec<(u64, u64)>);
+/// Since which snapshot, when they were taken, how many could not be understood, and the hints.
+type GivenHints = (String, i64, u64, Vec<GivenHint>);
+
+fn hints_of(py: Python<'_>, (since, taken_nanos, unreadable, files): GivenHints) -> PyResult<Hints> {
+    let since = sessions(py, &[since])?.pop();
+    let files = files.into_iter().map(|(path, size_bytes, mtime_nanos, ctime_nanos, ranges)| {
+        (path, FileHint { size_bytes, mtime_nanos, ctime_nanos, ranges })
+    });
+    Ok(Hints { since, taken_nanos, unreadable, files: files.collect() })
+}
+
 #[pymethods]
 impl Repository {
     /// The repository's identifier.
@@ -210,7 +223,7 @@ impl Repository {
 
     /// Starts a backup.
     #[pyo3(signature = (*, path, source, host, tags, parent, excludes, exclude_root_names, one_file_system, dry_run, strict, workers,
-        memory_limit_bytes, compression, verify_upload, paranoid))]
+        memory_limit_bytes, compression, verify_upload, paranoid, hints))]
     #[expect(clippy::too_many_arguments, clippy::fn_params_excessive_bools, reason = "named on the Python side")]
     fn backup(
         &self,
@@ -230,8 +243,10 @@ impl Repository {
         compression: &str,
         verify_upload: &str,
         paranoid: bool,
+        hints: Option<GivenHints>,
     ) -> PyResult<Job> {
         tags.sort();
+        let hints = Arc::new(hints.map_or(Ok(Hints::default()), |hints| hints_of(py, hints))?);
         let mut options = BackupOptions {
             path,
             source,
@@ -256,7 +271,7 @@ impl Repository {
                 Some("none") => ParentChoice::None,
                 Some(wanted) => ParentChoice::Snapshot(repository.find_snapshot(wanted, Some(&options.source))?.session),
             };
-            Ok(Outcome::Backup(Arc::new(backup::run(repository, &LinuxFs, counters, &options)?)))
+            Ok(Outcome::Backup(Arc::new(backup::run_with_hints(repository, &LinuxFs, counters, &options, &hints)?)))
         })
     }
 

@@ -116,6 +116,7 @@ def backup_words(result: BackupResult, *, path: str, dry_run: bool, again: Seque
                 ("size", size(result.bytes_total)),
                 ("read", _read(result)),
                 ("resumed", _resumed(result)),
+                ("hints", _hints(result)),
                 ("stored", (f"{stored} ({smaller})" if smaller else stored) if not dry_run else ""),
                 ("parent", result.parent_id or "none: everything was read"),
                 ("took", _joined(duration(result.seconds), _rate(result.bytes_total, result.seconds))),
@@ -139,6 +140,12 @@ def _read(result: BackupResult) -> str:
     if result.bytes_read:
         return size(result.bytes_read)
     return "nothing more" if result.bytes_resumed else "nothing: no file's content has changed"
+
+
+def _hints(result: BackupResult) -> str:
+    used = f"{size(result.bytes_hinted)} of {plural(result.hints_used, 'file')} not read" if result.hints_used else ""
+    ignored = f"{count(result.hints_ignored)} ignored, their files were read" if result.hints_ignored else ""
+    return _joined(used, ignored)
 
 
 def _resumed(result: BackupResult | RestoreResult) -> str:

@@ -46,6 +46,12 @@ __all__ = ["command"]
     metavar="ID|none",
     help="The snapshot to compare with; none reads everything.  [default: the latest of the same volume]",
 )
+@click.option(
+    "--hints",
+    "hints_file",
+    metavar="FILE",
+    help="What may have changed in which files since the parent; the rest of them is not read.",
+)
 @click.option("--dry-run", "-n", is_flag=True, help="Say what would be read; store nothing.")
 @click.option("--strict", is_flag=True, help="Exit with 3 when a file changed while it was read.")
 @click.option("--paranoid", is_flag=True, help="Read every file, whatever its times and size say.")
@@ -81,6 +87,7 @@ def command(
     one_file_system: bool,
     tags: tuple[str, ...],
     parent: str | None,
+    hints_file: str | None,
     dry_run: bool,
     strict: bool,
     paranoid: bool,
@@ -96,6 +103,7 @@ def command(
     Exits with 3 when items could not be captured: the rest is saved, and they are named.
     """
     from longshore import datapath
+    from longshore.cli.hints import read_hints
 
     if not Path(path).is_dir():
         what = "no directory" if Path(path).exists() else "not there"
@@ -105,6 +113,11 @@ def command(
     _refuse_foreign(patterns)
     if volume is not None and not volume:
         raise UsageError("the volume's name is empty", "give --volume a name, or leave it out")
+    if hints_file is not None and (paranoid or parent == "none"):
+        raise UsageError(
+            "--hints spare reading, and everything is to be read", "leave out --hints, or --paranoid and --parent none"
+        )
+    hints = read_hints(hints_file, warn=session.output.say) if hints_file is not None else None
     source = volume or default_source(path)
     repository = session.open()
     if parent is not None and parent != "none":
@@ -126,6 +139,7 @@ def command(
         compression=compression,
         verify_upload=verify_upload,
         paranoid=paranoid,
+        hints=hints,
     )
     output = session.output
     result = run_job(
