@@ -99,7 +99,7 @@ def _object(line: bytes) -> dict[str, Any]:
 def _number(value: dict[str, Any], name: str, *, least: int = 0, most: int = _U64_MAX) -> int:
     number = value.get(name)
     if not isinstance(number, int) or isinstance(number, bool) or not least <= number <= most:
-        raise _RefusedError(f"{name} is no number, or out of bounds")
+        raise _RefusedError(f"no number, or out of bounds: field={name}")
     return number
 
 

@@ -6,8 +6,8 @@ use crate::key::Key;
 use crate::listing::Listing;
 use crate::results::{KeySlot, RepositoryStatus, Snapshot, id_of};
 use crate::store::{Opened, Store};
-use crate::words::{compression as compression_of, sessions, verify_upload as verify_upload_of};
-use longshore_engine::backup::{self, BackupOptions, FileHint, Hints, ParentChoice};
+use crate::words::{GivenHints, compression as compression_of, hints as hints_of, sessions, verify_upload as verify_upload_of};
+use longshore_engine::backup::{self, BackupOptions, Hints, ParentChoice};
 use longshore_engine::browse::{Browser, ListOptions};
 use longshore_engine::check::{self, CheckOptions, Share};
 use longshore_engine::job::Job as Counters;
@@ -120,19 +120,6 @@ impl Repository {
         };
         job::start(py, name, body)
     }
-}
-
-/// A file's hint: path, size, mtime and ctime in nanoseconds, ranges as offset and length.
-type GivenHint = (Vec<u8>, u64, i64, i64, Vec<(u64, u64)>);
-/// Since which snapshot, when they were taken, how many could not be understood, and the hints.
-type GivenHints = (String, i64, u64, Vec<GivenHint>);
-
-fn hints_of(py: Python<'_>, (since, taken_nanos, unreadable, files): GivenHints) -> PyResult<Hints> {
-    let since = sessions(py, &[since])?.pop();
-    let files = files.into_iter().map(|(path, size_bytes, mtime_nanos, ctime_nanos, ranges)| {
-        (path, FileHint { size_bytes, mtime_nanos, ctime_nanos, ranges })
-    });
-    Ok(Hints { since, taken_nanos, unreadable, files: files.collect() })
 }
 
 #[pymethods]

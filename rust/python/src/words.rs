@@ -3,6 +3,7 @@
 //! Promises an error that says what would have been understood.
 
 use crate::errors::usage;
+use longshore_engine::backup::{FileHint, Hints};
 use longshore_engine::packer::CompressionChoice;
 use longshore_format::id::{SNAPSHOT_ID_PREFIX, SessionId};
 use longshore_format::pack::VerifyUpload;
@@ -36,4 +37,18 @@ pub fn verify_upload(py: Python<'_>, text: &str) -> PyResult<VerifyUpload> {
         "none" => Ok(VerifyUpload::None),
         _ => Err(usage(py, format!("unknown check of uploads: verify_upload={text:?}"), "use full, header or none")),
     }
+}
+
+/// A file's hint: path, size, mtime and ctime in nanoseconds, ranges as offset and length.
+pub type GivenHint = (Vec<u8>, u64, i64, i64, Vec<(u64, u64)>);
+/// Since which snapshot, when they were taken, how many could not be understood, and the hints.
+pub type GivenHints = (String, i64, u64, Vec<GivenHint>);
+
+/// Hints of what has changed in large files.
+pub fn hints(py: Python<'_>, (since, taken_nanos, unreadable, files): GivenHints) -> PyResult<Hints> {
+    let since = sessions(py, &[since])?.pop();
+    let files = files.into_iter().map(|(path, size_bytes, mtime_nanos, ctime_nanos, ranges)| {
+        (path, FileHint { size_bytes, mtime_nanos, ctime_nanos, ranges })
+    });
+    Ok(Hints { since, taken_nanos, unreadable, files: files.collect() })
 }
