@@ -15,6 +15,7 @@ use longshore_engine::seams::World;
 use longshore_format::envelope::Codec;
 use longshore_format::generation::{Doomed, OpenWriters, Role, open_key};
 use longshore_format::id::{PackName, RandomName, SessionId};
+use longshore_format::usage::{Usage, usage_key};
 use longshore_store::layers::{Call, Effect, Fault, Verb};
 use longshore_store::{Key, MemoryStore, Store, StoreErrorKind, VirtualClock};
 use std::path::Path;
@@ -408,6 +409,14 @@ fn copied() -> Copied {
     let first = repository.snapshots().unwrap().0[0].session;
     let snapshot = backup(&repository, folder.path());
     repository.remove_snapshot(first, "test").unwrap();
+    // The keys of one repository in two hundred cut a file in so many chunks that it has a list of them. That stays in the old pack of trees, all of
+    // which is needed then: nothing is moved out of it.
+    let table = repository.snapshots().unwrap().0.into_iter().find(|row| row.session == snapshot).unwrap().snapshot.usage[0];
+    let bytes = base.get(&Key::new(usage_key(table)).unwrap(), 1 << 20).unwrap();
+    let usage = Usage::decode(repository.keys(), table, &bytes, &mut Codec::new().unwrap()).unwrap();
+    if usage.packs().any(|pack| pack.session == first && pack.number > 0) {
+        return copied();
+    }
     prune(&repository.with_store(Arc::new(Fault::new(Arc::clone(&base), dies))), &small_packs()).unwrap_err();
     let new: Vec<PackName> = packs().into_iter().filter(|n| !old.contains(n) && n.session != snapshot).collect();
     assert!(!new.is_empty());
@@ -489,6 +498,52 @@ fn a_pack_whose_header_is_damaged_is_no_proof_of_what_was_born_in_it() {
     let options = PruneOptions { waste_percent: 100, ..PruneOptions::default() };
     prune(&repository.with_store(Arc::new(Fault::new(Arc::clone(&base), ends))), &options).unwrap();
     assert_eq!(whole(&base).unwrap(), [snapshot]);
+}
+
+#[test]
+fn a_reader_that_begins_as_its_snapshot_goes_is_seen() {
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (base, repository) = memory();
+    fill(folder.path(), 0..3);
+    fill(other.path(), 7..8);
+    let first = backup(&repository, folder.path());
+    backup(&repository, other.path());
+    repository.remove_snapshot(first, "test").unwrap();
+    // A backup that comes to rest on what a tombstone names already: it began before.
+    let (beside, once) = (repository.clone(), std::sync::atomic::AtomicBool::new(true));
+    let plan = move |call: &Call<'_>| {
+        let is_commit = call.verb == Verb::PutNew && call.key.starts_with("snapshots/");
+        if is_commit && once.swap(false, std::sync::atomic::Ordering::SeqCst) {
+            assert_eq!(prune(&beside, &PruneOptions::default()).unwrap().generations_waiting, 1);
+        }
+        Effect::Pass
+    };
+    let writer = repository.with_store(Arc::new(Fault::new(Arc::<MemoryStore>::clone(&base), plan)));
+    let read = backup(&writer, folder.path());
+    let (rows, _) = repository.snapshots().unwrap();
+    let usage = rows.into_iter().find(|row| row.session == read).unwrap().snapshot.usage;
+    let before = names(&*base, "packs/");
+    let lost = |rules: Rules, at: u64| {
+        let store = Arc::new(base.fork());
+        let plain = open(Arc::<MemoryStore>::clone(&store)).unwrap();
+        let (beside, held, usage) = (plain.clone(), Arc::new(std::sync::Mutex::new(None)), usage.clone());
+        let (marker, seen) = (Arc::clone(&held), std::sync::atomic::AtomicU64::new(0));
+        let plan = move |call: &Call<'_>| {
+            let is_look = matches!(call.verb, Verb::List | Verb::Head)
+                && (call.key.starts_with("snapshots/") || call.key.starts_with("removed/") || call.key.starts_with("sessions/"));
+            if is_look && seen.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == at {
+                *marker.lock().unwrap() = Some(beside.open_reader(read, &usage, "beside").unwrap());
+                beside.remove_snapshot(read, "beside").unwrap();
+            }
+            Effect::Pass
+        };
+        let slow = plain.with_store(Arc::new(Fault::new(Arc::clone(&store), plan)));
+        prune(&slow, &PruneOptions { rules, ..PruneOptions::default() }).unwrap();
+        let left = names(&*store, "packs/");
+        held.lock().unwrap().is_some() && before.iter().any(|pack| !left.contains(pack))
+    };
+    assert!((0..24).all(|at| !lost(Rules::default(), at)), "all that is read stays");
+    assert!((0..24).any(|at| lost(Rules::without(Rule::SnapshotsFirst), at)), "the order of a look matters");
 }
 
 #[test]

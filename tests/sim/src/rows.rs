@@ -198,7 +198,7 @@ const ROT_BYTES: u64 = 280_000;
 const ROT_STEP: u64 = 16;
 
 /// Rules that schedules can show; the others have tests of their own in rust/engine/tests/prune.rs.
-const SHOWN: [Rule; 4] = [Rule::WaitForWriters, Rule::LookAgain, Rule::ReadersCount, Rule::SnapshotsFirst];
+const SHOWN: [Rule; 3] = [Rule::WaitForWriters, Rule::LookAgain, Rule::ReadersCount];
 const RULES: u64 = SHOWN.len() as u64;
 /// Explorations of the model.
 const TRIALS: u64 = (model::trial::SCENES.len() + model::trial::WITHOUT.len() + model::trial::KNOWN.len()) as u64;
