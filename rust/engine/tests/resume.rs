@@ -452,9 +452,11 @@ fn what_was_written_while_the_killed_run_began_is_read_again() {
     std::thread::sleep(std::time::Duration::from_millis(1200));
     bench.fs.take_read();
     bench.run().unwrap();
-    let reads = bench.fs.reads.lock().unwrap();
-    assert!(reads.iter().any(|(name, _, _)| name == b"f000"), "it may have changed behind its times");
-    assert!(!reads.iter().any(|(name, _, _)| name == b"f001"));
+    let read: Vec<_> =
+        bench.fs.take_reads().into_iter().map(|(name, _, _)| name).filter(|name| *name < b"f020".to_vec()).collect();
+    assert!(read.contains(&b"f000".to_vec()), "it may have changed behind its times");
+    // Which of the others had a chunk in a frame that was still open when the run was killed is up to the keys: a few, never half.
+    assert!(read.len() < 10, "{:?}", read.iter().map(|name| String::from_utf8_lossy(name)).collect::<Vec<_>>());
 }
 
 #[test]
