@@ -12,7 +12,7 @@ use longshore_engine::seams::World;
 use longshore_engine::volume::LinuxFs;
 use longshore_format::envelope::Codec;
 use longshore_format::generation::{Doomed, Role};
-use longshore_format::id::{PackName, RandomName, SessionId};
+use longshore_format::id::{PackName, RandomName, SessionId, UsageName};
 use longshore_format::keys::{Argon2Cost, Unlock};
 use longshore_format::pack::VerifyUpload;
 use longshore_format::snapshot::SnapshotObject;
@@ -95,6 +95,77 @@ fn a_pack_under_a_tombstone_is_not_relied_on() {
     }
     let third = backup(&repository, folder.path()).unwrap();
     assert_eq!(third.counts.bytes_read, 0, "everything is still there without the packs that were pruned");
+}
+
+#[test]
+fn what_a_decision_ever_named_is_not_relied_on_should_it_be_there_again() {
+    let folder = volume();
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let repository = init(Arc::clone(&store));
+    let first = backup(&repository, folder.path()).unwrap().snapshot.unwrap();
+    let decided = |generation: u8, packs: Vec<PackName>, tables: Vec<UsageName>| {
+        let generation = RandomName([generation; 16]);
+        let bytes = Doomed { packs, tables }
+            .encode(repository.keys(), Role::Decision, generation, [1; 32], &mut Codec::new().unwrap())
+            .unwrap();
+        store.put_new(&Key::new(format!("decisions/{generation}")).unwrap(), bytes.into()).unwrap();
+    };
+    let tables = |session| {
+        let (rows, _) = repository.snapshots().unwrap();
+        rows.into_iter().find(|row| row.session == session).unwrap().snapshot.usage
+    };
+    let same = backup(&repository, folder.path()).unwrap().snapshot.unwrap();
+    assert_eq!(tables(same), tables(first), "a table of equal content is named again");
+    decided(1, vec![], tables(first));
+    let other = backup(&repository, folder.path()).unwrap();
+    assert_ne!(
+        tables(other.snapshot.unwrap()),
+        tables(first),
+        "a table that was deleted is nobody's, whoever put it there again"
+    );
+    assert_eq!(other.counts.bytes_stored, 0, "its packs were not");
+    let spent = packs(&*store);
+    decided(2, spent.clone(), vec![]);
+    let anew = backup(&repository, folder.path()).unwrap();
+    let needed = needed_packs(&repository, anew.snapshot.unwrap());
+    assert!(!needed.is_empty() && needed.iter().all(|pack| !spent.contains(pack)), "needs {needed:?}");
+    // One that cannot be read says nothing.
+    store.put_new(&Key::new(format!("decisions/{}", RandomName([3; 16]))).unwrap(), vec![7; 200].into()).unwrap();
+    assert_eq!(backup(&repository, folder.path()).unwrap().counts.bytes_stored, 0);
+}
+
+#[test]
+fn each_decision_is_read_once() {
+    let folder = volume();
+    let cache = tempfile::tempdir().unwrap();
+    let inner = Arc::new(MemoryStore::new());
+    init(Arc::<MemoryStore>::clone(&inner));
+    let read = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&read);
+    let plan = move |call: &Call<'_>| {
+        if call.verb == Verb::Get && call.key.starts_with("decisions/") {
+            count.fetch_add(1, Ordering::SeqCst);
+        }
+        Effect::Pass
+    };
+    let store: Arc<dyn Store> = Arc::new(Fault::new(Arc::<MemoryStore>::clone(&inner), plan));
+    let open = |cache: Cache| Repository::open(Arc::clone(&store), World::system(), &Unlock::Secret([1; 32]), cache).unwrap();
+    let kept = open(Cache::at(cache.path()));
+    for generation in 0..5 {
+        let generation = RandomName([generation; 16]);
+        let bytes =
+            Doomed::default().encode(kept.keys(), Role::Decision, generation, [1; 32], &mut Codec::new().unwrap()).unwrap();
+        inner.put_new(&Key::new(format!("decisions/{generation}")).unwrap(), bytes.into()).unwrap();
+    }
+    backup(&kept, folder.path()).unwrap();
+    assert_eq!(read.swap(0, Ordering::SeqCst), 5);
+    backup(&kept, folder.path()).unwrap();
+    backup(&open(Cache::at(cache.path())), folder.path()).unwrap();
+    assert_eq!(read.swap(0, Ordering::SeqCst), 0, "a copy of each is kept");
+    let remembers = open(Cache::in_memory());
+    backup(&remembers, folder.path()).unwrap();
+    backup(&remembers, folder.path()).unwrap();
+    assert_eq!(read.load(Ordering::SeqCst), 5, "without a folder they are remembered");
 }
 
 #[test]

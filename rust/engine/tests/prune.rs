@@ -100,6 +100,53 @@ fn needed_frames_move_out_of_mostly_dead_packs_as_they_are() {
     assert_eq!(whole(&store).unwrap().len(), 2);
 }
 
+/// Packs are deleted after their frames were moved into one, and the requests that put them land once more, and so does what named them;
+/// then half of what they hold is needed no more.
+fn copies_that_came_again() -> (Arc<MemoryStore>, Repository, String, Vec<String>) {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, repository) = memory();
+    let mut all = SessionId([0; 16]);
+    for n in 0..12 {
+        write(&folder.path().join(format!("f{n}")), &noise(n, 3000));
+        all = backup(&repository, folder.path());
+    }
+    for n in 0..6 {
+        std::fs::remove_file(folder.path().join(format!("f{n}"))).unwrap();
+    }
+    backup(&repository, folder.path());
+    let (rows, _) = repository.snapshots().unwrap();
+    for row in rows.iter().filter(|row| row.session != all && row.snapshot.parent != Some(all)) {
+        repository.remove_snapshot(row.session, "test").unwrap();
+    }
+    let put = || names(&*store, "packs/").into_iter().chain(names(&*store, "index/"));
+    let before: Vec<_> = put().map(|name| (name.clone(), store.get(&Key::new(name).unwrap(), 64 << 20).unwrap())).collect();
+    prune(&repository, &PruneOptions::default()).unwrap();
+    let packs = store.list("packs/", None, 99).unwrap().entries;
+    let merged = packs.iter().max_by_key(|entry| entry.size_bytes).unwrap().key.as_str().to_owned();
+    repository.remove_snapshot(all, "test").unwrap();
+    let (mut came_again, left) = (vec![], put().collect::<Vec<_>>());
+    for (name, bytes) in before.into_iter().filter(|(name, _)| !left.contains(name)) {
+        store.put_new(&Key::new(name.clone()).unwrap(), bytes).unwrap();
+        came_again.extend(name.starts_with("packs/").then_some(name));
+    }
+    assert!(came_again.len() >= 12, "{came_again:?}");
+    (store, repository, merged, came_again)
+}
+
+#[test]
+fn a_copy_in_a_pack_that_was_deleted_and_came_again_is_no_copy() {
+    // So that nothing is moved: the fuller pack stays, and that is what came again.
+    let as_it_lies = PruneOptions { waste_percent: 100, pack_size_bytes: 1000, ..PruneOptions::default() };
+    for (rules, is_safe) in [(Rules::default(), true), (Rules::without(Rule::SpentPacks), false)] {
+        let (store, repository, merged, came_again) = copies_that_came_again();
+        let report = prune(&repository, &PruneOptions { rules, ..as_it_lies.clone() }).unwrap();
+        let left = names(&*store, "packs/");
+        assert_eq!(left.contains(&merged), is_safe, "{report:?}");
+        assert_eq!(came_again.iter().all(|pack| !left.contains(pack)), is_safe, "{report:?}");
+        whole(&store).unwrap();
+    }
+}
+
 #[test]
 fn no_more_is_moved_than_was_allowed() {
     let folder = tempfile::tempdir().unwrap();
@@ -572,6 +619,12 @@ fn whoever_begins_while_packs_go_does_not_rely_on_them_and_who_began_before_is_w
                 // A slower prune puts index segments that still name what goes: a hint may be old.
                 for (key, bytes) in &segments {
                     beside.store().put_new(key, bytes.clone()).unwrap();
+                }
+                // And the decision rots: what goes is then named by its tombstone alone.
+                for name in names(&**beside.store(), "decisions/") {
+                    let key = Key::new(name).unwrap();
+                    beside.store().delete(&key).unwrap();
+                    beside.store().put_new(&key, vec![7; 200].into()).unwrap();
                 }
                 back_up_alone(&beside, &path).unwrap();
             }

@@ -217,7 +217,8 @@ impl Prune<'_> {
             return Ok(None);
         }
         let mine: HashSet<PackName> = tombstone.packs.iter().copied().collect();
-        let off = if self.keeps(Rule::OtherTombstones) { sight.tombstoned() } else { mine.clone() };
+        let mut off = if self.keeps(Rule::OtherTombstones) { sight.tombstoned() } else { mine.clone() };
+        off.extend(&sight.spent);
         let packs = self.choose(sight, |row| mine.contains(&row.name), &off)?;
         let tables: Vec<UsageName> = match self.keeps(Rule::DoomedTables) {
             true => tombstone.tables.iter().filter(|table| !sight.look.names_table(table)).copied().collect(),

@@ -157,11 +157,18 @@ struct Sight {
     places: Places,
     /// Packs of all tombstones by generation.
     generations: Vec<Generation>,
+    /// Packs that some decision names and that are there.
+    spent: HashSet<PackName>,
 }
 
 impl Sight {
     fn tombstoned(&self) -> HashSet<PackName> {
         self.generations.iter().flat_map(Generation::packs).copied().collect()
+    }
+
+    /// Packs in which nothing is a copy of anything.
+    fn off(&self) -> HashSet<PackName> {
+        self.tombstoned().union(&self.spent).copied().collect()
     }
 }
 
@@ -248,8 +255,9 @@ impl Prune<'_> {
         let generations = self.generations()?;
         let sizes = self.list_packs()?;
         self.shelter_what_came_again(&mut look, &sizes)?;
+        let spent = self.spent(&sizes)?;
         let places = self.places(&look, &sizes)?;
-        Ok(Sight { look, sizes, places, generations })
+        Ok(Sight { look, sizes, places, generations, spent })
     }
 
     /// Chunks that a repair missed and somebody has stored again belong to the snapshots that miss them, wherever they lie now.
@@ -259,6 +267,15 @@ impl Prune<'_> {
             look.needed.merge(&look.repairs.found_again(&self.index));
         }
         Ok(())
+    }
+
+    /// Packs that were deleted by a decision and are there: after they were listed, for each decision comes before what it deletes goes.
+    fn spent(&mut self, sizes: &HashMap<PackName, u64>) -> Result<HashSet<PackName>> {
+        if !self.keeps(Rule::SpentPacks) {
+            return Ok(HashSet::new());
+        }
+        let spent = self.repository.spent(self.job, &mut self.codec)?;
+        Ok(sizes.keys().filter(|pack| spent.has_pack(pack)).copied().collect())
     }
 
     fn list_packs(&self) -> Result<HashMap<PackName, u64>> {
@@ -301,6 +318,14 @@ impl Prune<'_> {
         // looked for.
         let again = self.look(None)?;
         missing.retain(|frame| again.counted_frames.contains(*frame));
+        if !missing.is_empty() {
+            // Or another prune has moved them since packs were listed: the headers say where to.
+            let (sizes, damaged) = (self.list_packs()?, again.repairs.damaged());
+            self.index_unlisted(&sizes)?;
+            let places = Places::find(&self.index, &sizes, &again.counted_frames, &self.distrusted, &damaged);
+            let nowhere: HashSet<_> = places.missing(&again.counted_frames).into_iter().collect();
+            missing.retain(|frame| nowhere.contains(frame));
+        }
         let missing = again.not_lost(missing);
         let Some(first) = missing.first() else { return Ok(()) };
         Err(refuse(Error::corrupt(format!(
@@ -409,10 +434,11 @@ impl Prune<'_> {
     /// The candidates of this run: what may go into its own tombstone.
     fn candidates(&mut self, sight: &mut Sight) -> Result<(BTreeSet<PackName>, BTreeSet<UsageName>)> {
         let sheltered = sight.look.sheltered();
-        let off = sight.tombstoned();
+        let (doomed, off) = (sight.tombstoned(), sight.off());
         let stuck: HashSet<PackName> =
             sight.generations.iter().filter(|g| g.is_stuck()).flat_map(Generation::packs).copied().collect();
-        let may = |row: &Row| !sheltered.contains(&row.name.session) && (!off.contains(&row.name) || stuck.contains(&row.name));
+        let may =
+            |row: &Row| !sheltered.contains(&row.name.session) && (!doomed.contains(&row.name) || stuck.contains(&row.name));
         let mut packs = self.choose(sight, may, &off)?;
         // A session that began after the sessions were listed and ended before: its snapshot came after the look.
         let mut new = BTreeSet::new();

@@ -48,7 +48,7 @@ impl Prune<'_> {
             return Ok(false);
         }
         let leaving: BTreeSet<PackName> = chosen.iter().map(|row| row.name).collect();
-        let off = sight.tombstoned();
+        let off = sight.off();
         let mut out = Out {
             session: self.repository.world.session(),
             next: 0,
@@ -105,13 +105,21 @@ impl Prune<'_> {
         let sheltered = sight.look.sheltered();
         let stuck: HashSet<PackName> =
             sight.generations.iter().filter(|g| g.is_stuck()).flat_map(super::Generation::packs).copied().collect();
-        let off = sight.tombstoned();
+        let doomed = sight.tombstoned();
         // What is damaged and all that is left cannot be moved, so its pack stays whatever is moved out of it.
         let is_free =
             |row: &Row| row.known && row.live_frames > 0 && row.damaged_frames == 0 && !sheltered.contains(&row.name.session);
         let mut out: Vec<Row> =
             sight.places.rows.iter().filter(|row| is_free(row) && stuck.contains(&row.name)).copied().collect();
-        let open: Vec<Row> = sight.places.rows.iter().filter(|row| is_free(row) && !off.contains(&row.name)).copied().collect();
+        let (spent, open): (Vec<Row>, Vec<Row>) = sight
+            .places
+            .rows
+            .iter()
+            .filter(|row| is_free(row) && !doomed.contains(&row.name))
+            .copied()
+            .partition(|row| sight.spent.contains(&row.name));
+        // What came again after it was deleted is relied on by nobody.
+        out.extend(spent);
         let wasteful = |row: &Row| {
             row.dead_bytes() > 0 && row.dead_bytes() * 100 >= row.frames_bytes * u64::from(self.options.waste_percent)
         };

@@ -27,6 +27,8 @@ pub enum Rule {
     KnownPacks,
     /// Usage tables go by the same generations as packs.
     DoomedTables,
+    /// A copy in a pack that a decision named is no copy: it came again after it was deleted.
+    SpentPacks,
 }
 
 /// The rules that a prune keeps: all of them.

@@ -4,9 +4,11 @@
 //! only: every reader checks seals, and what exists is always asked of the store. All works with none ([`Cache::none`]). The caches of all
 //! repositories take at most their limit: for what no longer fits those of others give way (`eviction`), then it is not kept; and what
 //! the repository no longer lists is forgotten when its index is loaded. Beside the folder, records of snapshots that were opened are
-//! remembered in memory, at most [`RECORDS_MAX`]: each repository lists many, of sessions that were given up long ago among them.
+//! remembered in memory, at most [`RECORDS_MAX`]: each repository lists many, of sessions that were given up long ago among them; and what
+//! decisions name.
 
 use super::eviction;
+use super::spent::Spent;
 use crate::system::{Draft, Log, Named, touch, written_nanos};
 use longshore_format::id::{RepositoryId, SessionId};
 use longshore_format::snapshot::SnapshotObject;
@@ -31,6 +33,8 @@ pub struct Cache {
     folder: Option<PathBuf>,
     /// Opened records of snapshots; none: it remembers nothing.
     records: Option<Mutex<HashMap<SessionId, Arc<SnapshotObject>>>>,
+    /// What decisions named that were read.
+    spent: Mutex<Arc<Spent>>,
 }
 
 /// Most records of snapshots that are remembered in memory.
@@ -88,6 +92,7 @@ impl Cache {
                     store: Some(store),
                     folder: Some(folder),
                     records: records(),
+                    spent: Mutex::default(),
                 };
                 // What was kept under a larger limit, or by several processes at once.
                 let _ = cache.fits();
@@ -136,6 +141,18 @@ impl Cache {
     /// How many records are remembered.
     pub(crate) fn records_known(&self) -> usize {
         self.records().map_or(0, |records| records.len())
+    }
+
+    /// What is known of decisions. A cache that remembers nothing knows none.
+    pub(crate) fn spent(&self) -> Arc<Spent> {
+        Arc::clone(&self.spent.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Remembers what more of them said. Of two at once one is forgotten, and read again.
+    pub(crate) fn remember_spent(&self, spent: &Arc<Spent>) {
+        if self.records.is_some() {
+            *self.spent.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(spent);
+        }
     }
 
     /// A copy of an object, if there is one.

@@ -1,7 +1,7 @@
 //! Where chunks lie: all index segments of a repository together, and what the running session adds.
 //!
-//! An index is a hint. [`Index::find`] returns only frames whose pack was listed and is in no tombstone when the index was loaded,
-//! or was uploaded by this session since. A segment that cannot be read is replaced by the headers of the packs that no other
+//! An index is a hint. [`Index::find`] returns only frames whose pack was listed and is in no tombstone when the index was loaded
+//! (for who writes: and in no decision either), or was uploaded by this session since. A segment that cannot be read is replaced by the headers of the packs that no other
 //! segment lists. Memory: segments are mapped from the cache when there is one; without, they are held, 44 bytes a chunk.
 
 use super::{Repository, list, opened};
@@ -70,13 +70,37 @@ pub struct Index {
     pub damaged: Vec<(RandomName, String)>,
 }
 
+/// What is done about packs that no segment lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unlisted {
+    /// They are known by their headers.
+    ByHeader,
+    /// They are, when some segment cannot be read.
+    AsDamaged,
+}
+
+/// Whether somebody may come to rest on what is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum For {
+    Reading,
+    Writing,
+}
+
 impl Repository {
     /// Reads tombstones, index segments and the list of packs, in this order (docs/format.md chapter 12).
     ///
     /// # Errors
     /// What the store says. Damaged segments and headers are noted, not fatal.
     pub fn load_index(&self, job: &Job) -> Result<Index> {
-        self.load_index_how(job, false)
+        self.load_index_how(job, Unlisted::AsDamaged, For::Reading)
+    }
+
+    /// The same for who writes: nothing that a decision ever named may be relied on.
+    ///
+    /// # Errors
+    /// As [`Repository::load_index`].
+    pub fn load_index_to_write(&self, job: &Job) -> Result<Index> {
+        self.load_index_how(job, Unlisted::AsDamaged, For::Writing)
     }
 
     /// The same, and packs that no segment lists are known by their headers: for a reader that misses a chunk. One request or two
@@ -85,7 +109,7 @@ impl Repository {
     /// # Errors
     /// As [`Repository::load_index`].
     pub fn load_index_and_headers(&self, job: &Job) -> Result<Index> {
-        self.load_index_how(job, true)
+        self.load_index_how(job, Unlisted::ByHeader, For::Reading)
     }
 
     /// Segments alone: a prune lists packs and reads tombstones itself, in its own order.
@@ -99,19 +123,19 @@ impl Repository {
         Err(index_is_restless())
     }
 
-    fn load_index_how(&self, job: &Job, headers: bool) -> Result<Index> {
+    fn load_index_how(&self, job: &Job, unlisted: Unlisted, purpose: For) -> Result<Index> {
         // A segment that vanished between listing and reading was replaced: begin again. Each round a prune must have ended, so few suffice.
         for _ in 0..20 {
-            if let Some(index) = self.try_load_index(job, headers)? {
+            if let Some(index) = self.try_load_index(job, unlisted, purpose)? {
                 return Ok(index);
             }
         }
         Err(index_is_restless())
     }
 
-    fn try_load_index(&self, job: &Job, headers: bool) -> Result<Option<Index>> {
+    fn try_load_index(&self, job: &Job, unlisted: Unlisted, purpose: For) -> Result<Option<Index>> {
         let mut codec = Codec::new()?;
-        let (dead, dead_tables, unknown_dead) = self.tombstoned(&mut codec)?;
+        let (dead, mut dead_tables, unknown_dead) = self.tombstoned(&mut codec)?;
         let Some(mut index) = self.read_segments(job, &mut codec)? else { return Ok(None) };
         // Of a record that cannot be read nothing is known: what it said is found again by whoever repairs.
         index.damaged_places = self.repairs(&mut codec)?.damaged();
@@ -130,9 +154,15 @@ impl Repository {
                 index.cut.insert(row.name);
             }
         }
+        if purpose == For::Writing {
+            // After the packs were listed: one that was deleted and came again was named before it went.
+            let spent = self.spent(job, &mut codec)?;
+            usable.retain(|pack| !spent.has_pack(pack));
+            dead_tables.extend(spent.tables());
+        }
         (index.usable, index.sizes, index.dead_tables) = (RwLock::new(usable), sizes, dead_tables);
         index.unknown_dead = unknown_dead;
-        if headers || !index.damaged.is_empty() {
+        if unlisted == Unlisted::ByHeader || !index.damaged.is_empty() {
             self.index_from_headers(&index, job, &mut codec)?;
         }
         Ok(Some(index))

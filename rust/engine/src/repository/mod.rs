@@ -15,6 +15,7 @@ pub(crate) mod repairs;
 pub mod session;
 mod slots;
 pub mod snapshots;
+mod spent;
 
 pub use slots::SlotRow;
 

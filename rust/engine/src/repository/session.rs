@@ -80,7 +80,7 @@ impl Repository {
         self.put_marker(session, SessionKind::Writer { adopts: adopts.clone() }, host)?;
         let prepare = || {
             ends.iter().try_for_each(|session| self.end_session(*session))?;
-            let index = self.load_index(job)?;
+            let index = self.load_index_to_write(job)?;
             if let Some(error) = &index.unknown_dead {
                 return Err(error.clone());
             }
@@ -236,7 +236,7 @@ impl Writer {
     /// # Errors
     /// What the store says.
     pub fn rehearse(repository: &Repository, job: &Job) -> Result<Self> {
-        let index = Arc::new(repository.load_index(job)?);
+        let index = Arc::new(repository.load_index_to_write(job)?);
         Ok(Self {
             repository: repository.clone(),
             session: repository.world.session(),

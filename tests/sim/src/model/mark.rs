@@ -28,7 +28,7 @@ impl Play<'_> {
             return;
         }
         for packs in self.listings(st, store.packs) {
-            let mut ground = self.ground(&me, &st.store, packs, if blind { 0 } else { need }, off, p);
+            let mut ground = self.ground(&me, &st.store, packs, if blind { 0 } else { need }, off | self.spent(store), p);
             let chosen = choose(&mut ground, packs & !spared & !off);
             let doomed = Doomed { packs: chosen, tables: store.tables & !pending & if blind { u8::MAX } else { !tables } };
             let short = packs != store.packs;
@@ -65,7 +65,7 @@ impl Play<'_> {
             listed: packs,
             need,
             off,
-            descending: p % 2 == 1,
+            descending: self.scene.descends & bit(p) != 0,
             reads_headers: self.keeps(Rule::KnownPacks),
             proves_headers: self.keeps(Rule::HeaderProof),
         }
@@ -76,6 +76,11 @@ impl Play<'_> {
             true => store.generations.iter().fold(own, |all, g| all | g.off()),
             false => own | store.generations[g].off(),
         }
+    }
+
+    /// What any decision named, as it is read after packs are listed.
+    fn spent(&self, store: &Store) -> Packs {
+        if self.keeps(Rule::SpentPacks) { store.decided().packs } else { 0 }
     }
 
     /// Whether some writer has to be waited for.
@@ -159,7 +164,7 @@ impl Play<'_> {
     /// What is deleted, of what the tombstone names.
     pub fn decide(&mut self, st: &State, p: usize, packs: Packs, off: Packs) {
         let (me, store) = (st.prunes[p], &st.store);
-        let mut ground = self.ground(&me, store, packs, me.need, off, p);
+        let mut ground = self.ground(&me, store, packs, me.need, off | self.spent(store), p);
         let chosen = choose(&mut ground, me.doomed.packs & packs);
         // What was missing then and is asked for now by a snapshot that still counts is damage.
         let missing = ground.missing() & store.needed(store.counted());

@@ -316,6 +316,7 @@ impl Play<'_> {
             false => (me.listed, store.tombstoned()),
         };
         let dead = if self.keeps(Rule::DeadPacks) { dead } else { Doomed { packs: 0, ..dead } };
+        let spent = if self.keeps(Rule::SpentUnused) { store.decided() } else { Doomed::default() };
         // Packs of adopted sessions that stand in no segment are found by their headers.
         let known = me.known | adopted;
         let mut usable = known & listed & !dead.packs;
@@ -325,6 +326,7 @@ impl Play<'_> {
         if !self.keeps(Rule::AdoptedProved) {
             usable |= adopted;
         }
+        usable &= !spent.packs;
         let there = store.frames(usable);
         let text = if self.keeps(Rule::WriterPacksLast) {
             "lists packs, and chooses what to rely on"
@@ -354,7 +356,7 @@ impl Play<'_> {
                         _ => WriterAt::Pack,
                     },
                     attempt: me.attempt,
-                    dead: Doomed { packs: 0, tables: dead.tables },
+                    dead: Doomed { packs: 0, tables: dead.tables | spent.tables },
                     known: 0,
                     listed: 0,
                     need,

@@ -1,6 +1,6 @@
 //! The rules of the protocol, each of which the model can do without (docs/format.md chapter 12).
 //!
-//! The first eleven are those of the engine's prune, and [`twin`] does not compile when one is added there and not here.
+//! The first twelve are those of the engine's prune, and [`twin`] does not compile when one is added there and not here.
 
 use longshore_engine::prune;
 
@@ -29,12 +29,16 @@ pub enum Rule {
     KnownPacks,
     /// Usage tables go by the same generations as packs.
     DoomedTables,
+    /// A copy in a pack that any decision named is no copy.
+    SpentPacks,
     /// A writer's marker is there before it looks at anything.
     MarkerFirst,
     /// A writer uses no frame whose pack is in a tombstone.
     DeadPacks,
     /// A writer names no older usage table that is in a tombstone.
     DeadTables,
+    /// A writer uses no frame whose pack any decision named, and no such usage table.
+    SpentUnused,
     /// A writer reads tombstones before it lists packs.
     WriterPacksLast,
     /// A writer uses no frame whose pack is not listed, whatever the index says.
@@ -93,7 +97,7 @@ pub enum Rule {
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 43] = [
         Self::WaitForWriters,
         Self::LookAgain,
         Self::ReadersCount,
@@ -105,9 +109,11 @@ impl Rule {
         Self::HeaderProof,
         Self::KnownPacks,
         Self::DoomedTables,
+        Self::SpentPacks,
         Self::MarkerFirst,
         Self::DeadPacks,
         Self::DeadTables,
+        Self::SpentUnused,
         Self::WriterPacksLast,
         Self::ListedPacks,
         Self::CommitLast,
@@ -153,6 +159,7 @@ pub const fn twin(rule: prune::Rule) -> Rule {
         prune::Rule::HeaderProof => Rule::HeaderProof,
         prune::Rule::KnownPacks => Rule::KnownPacks,
         prune::Rule::DoomedTables => Rule::DoomedTables,
+        prune::Rule::SpentPacks => Rule::SpentPacks,
     }
 }
 

@@ -1,6 +1,6 @@
 //! What meets in one exploration: who there is, what was there before, and what the store may do. Small enough to be gone through whole.
 
-use super::state::{Frames, Sessions, State, WRITERS, bit, frame};
+use super::state::{Frames, SESSIONS, Sessions, State, WRITERS, bit, frame};
 
 /// Who meets whom.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +43,10 @@ pub struct Scene {
     pub late: bool,
     /// One pack may arrive twice.
     pub packs_twice: bool,
+    /// What the pack of Y holds lies in a pack of a prune, too, and Y's pack is under way once more.
+    pub(super) copied: bool,
+    /// Prunes that take the later of two equal packs first, as bits.
+    pub(super) descends: u8,
     /// One tombstone may arrive twice.
     pub tombstones_twice: bool,
     /// One put may be answered and not kept.
@@ -78,6 +82,8 @@ const PLAIN: Scene = Scene {
     merges: false,
     late: false,
     packs_twice: false,
+    copied: false,
+    descends: bit(1),
     tombstones_twice: false,
     loses: false,
     short_packs: false,
@@ -148,6 +154,17 @@ pub const PACKS_TWICE: Scene = Scene {
     fences: true,
     dies: true,
     packs_twice: true,
+    removable: 0,
+    ..PLAIN
+};
+
+/// Three prunes, and a pack that was deleted.
+pub const COPY_AGAIN: Scene = Scene {
+    name: "copy again",
+    what: "a frame in two packs, one of which arrives once more at any time: three prunes that carry on",
+    prunes: 3,
+    copied: true,
+    descends: bit(2),
     removable: 0,
     ..PLAIN
 };
@@ -248,6 +265,16 @@ pub const LOSSY: Scene = Scene {
     ..PLAIN
 };
 
+/// The same beside two writers.
+pub const LOSSY_WRITERS: Scene = Scene {
+    name: "lossy writers",
+    what: "one put is answered and not kept: two writers, a prune, deletions",
+    writers: 2,
+    wants: [2, 2],
+    loses: true,
+    ..PLAIN
+};
+
 /// The same beside two prunes.
 pub const LOSSY_PRUNES: Scene = Scene {
     name: "lossy prunes",
@@ -309,6 +336,12 @@ impl Scene {
             store.tables |= 2;
             store.segments[0] |= 2;
             (store.made[1], store.says[1], store.names[1]) = (self.second, self.second, 1);
+        }
+        if self.copied {
+            store.packs |= bit(SESSIONS);
+            store.made[SESSIONS] = self.first_made;
+            store.segments[0] |= bit(SESSIONS);
+            (store.adrift, store.spent) = (1, true);
         }
         store.lying = u16::from(self.lie.is_some());
         st

@@ -152,6 +152,12 @@ impl Store {
         self.segments.iter().fold(0, |all, packs| all | packs)
     }
 
+    /// Packs and tables of all decisions that ever were.
+    pub fn decided(&self) -> Doomed {
+        let all = self.generations.iter().filter_map(|g| g.decision);
+        all.fold(Doomed::default(), |a, b| Doomed { packs: a.packs | b.packs, tables: a.tables | b.tables })
+    }
+
     /// Packs and tables of all tombstones.
     pub fn tombstoned(&self) -> Doomed {
         let all = self.generations.iter().filter_map(|g| g.tombstone);
