@@ -318,7 +318,7 @@ impl Prune<'_> {
         let look = self.look(None)?;
         let sizes = self.list_packs()?;
         let (needed, damaged) = (&look.counted_frames, look.repairs.damaged());
-        let find = |prune: &Self| super::Places::find(&prune.index, &sizes, needed, &prune.distrusted, &damaged);
+        let find = |prune: &Self| super::choose::Places::find(&prune.index, &sizes, needed, &prune.distrusted, &damaged);
         let places = find(self);
         let mut lost = places.lost_without(|pack| packs.contains(pack));
         if !lost.is_empty() || !look.not_lost(places.missing(needed)).is_empty() {

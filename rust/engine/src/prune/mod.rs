@@ -5,7 +5,7 @@
 //! Promises to delete nothing that a snapshot or a reader needs, and to refuse rather than guess. Marks come from usage tables;
 //! trees are not read. Knows names, frames and bytes; what a file is it does not know.
 //!
-//! Rooms: `look` (what is needed, who runs), `choose` (which packs may go), `generation` (tombstone to deletion), `repack` (needed frames
+//! Rooms: `look` (what is needed, who runs), `sight` (a look and the packs that are there), `choose` (which packs may go), `generation` (tombstone to deletion), `repack` (needed frames
 //! out of mostly dead packs), `segments` (the index), `watch` (who is dead), `report`, `rules` (what tests take away).
 //! Memory: one bit a frame, a row a pack, the index (mapped where there is a cache), one pack being copied.
 
@@ -16,6 +16,7 @@ mod repack;
 mod report;
 mod rules;
 mod segments;
+mod sight;
 mod watch;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -23,7 +24,7 @@ use crate::job::{Job, Stage};
 use crate::repository::index::Index;
 use crate::repository::{Repository, key, list};
 use bytes::Bytes;
-use choose::{Places, Row};
+use choose::Row;
 use generation::Generation;
 use longshore_format::envelope::Codec;
 use longshore_format::generation::DOOMED_NAMES_MAX;
@@ -32,9 +33,10 @@ use longshore_format::repair::repair_key;
 use longshore_format::snapshot::snapshot_key;
 use longshore_format::usage::Usage;
 use longshore_store::{Put, StoreErrorKind};
-use look::{Look, LookRules, Memory, look, refuse};
+use look::{Look, LookRules, Memory, look};
 pub use report::{Kept, PackRow, PruneReport, Why};
 pub use rules::{Rule, Rules};
+use sight::Sight;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -150,28 +152,6 @@ struct Prune<'a> {
     report: PruneReport,
 }
 
-/// A look, and the packs that are there.
-struct Sight {
-    look: Look,
-    sizes: HashMap<PackName, u64>,
-    places: Places,
-    /// Packs of all tombstones by generation.
-    generations: Vec<Generation>,
-    /// Packs that some decision names and that are there.
-    spent: HashSet<PackName>,
-}
-
-impl Sight {
-    fn tombstoned(&self) -> HashSet<PackName> {
-        self.generations.iter().flat_map(Generation::packs).copied().collect()
-    }
-
-    /// Packs in which nothing is a copy of anything.
-    fn off(&self) -> HashSet<PackName> {
-        self.tombstoned().union(&self.spent).copied().collect()
-    }
-}
-
 impl Prune<'_> {
     fn run(&mut self) -> Result<()> {
         self.refuse_what_cannot_be()?;
@@ -247,93 +227,6 @@ impl Prune<'_> {
             forget: if self.options.dry_run { self.options.forget.clone() } else { vec![] },
         };
         look(self.repository, self.job, &rules, last, &mut self.memory)
-    }
-
-    /// A look, then tombstones, then packs: in this order.
-    fn sight(&mut self, last: Option<Look>) -> Result<Sight> {
-        let mut look = self.look(last.as_ref())?;
-        let generations = self.generations()?;
-        let sizes = self.list_packs()?;
-        self.shelter_what_came_again(&mut look, &sizes)?;
-        let spent = self.spent(&sizes)?;
-        let places = self.places(&look, &sizes)?;
-        Ok(Sight { look, sizes, places, generations, spent })
-    }
-
-    /// Chunks that a repair missed and somebody has stored again belong to the snapshots that miss them, wherever they lie now.
-    fn shelter_what_came_again(&mut self, look: &mut Look, sizes: &HashMap<PackName, u64>) -> Result<()> {
-        if look.repairs.want_chunks() {
-            self.index_unlisted(sizes)?;
-            look.needed.merge(&look.repairs.found_again(&self.index));
-        }
-        Ok(())
-    }
-
-    /// Packs that were deleted by a decision and are there: after they were listed, for each decision comes before what it deletes goes.
-    fn spent(&mut self, sizes: &HashMap<PackName, u64>) -> Result<HashSet<PackName>> {
-        if !self.keeps(Rule::SpentPacks) {
-            return Ok(HashSet::new());
-        }
-        let spent = self.repository.spent(self.job, &mut self.codec)?;
-        Ok(sizes.keys().filter(|pack| spent.has_pack(pack)).copied().collect())
-    }
-
-    fn list_packs(&self) -> Result<HashMap<PackName, u64>> {
-        let mut sizes = HashMap::new();
-        list(&*self.repository.store, "packs/", |entry| {
-            if let Some(name) = entry.key.as_str().strip_prefix("packs/").and_then(|n| PackName::from_text(n).ok()) {
-                sizes.insert(name, entry.size_bytes);
-            }
-            Ok(())
-        })?;
-        Ok(sizes)
-    }
-
-    /// Where needed frames lie; packs that no segment lists are asked for their headers when something is not found without them.
-    fn places(&mut self, look: &Look, sizes: &HashMap<PackName, u64>) -> Result<Places> {
-        let damaged = look.repairs.damaged();
-        let find = |prune: &Self| Places::find(&prune.index, sizes, &look.needed, &prune.distrusted, &damaged);
-        let mut places = find(self);
-        let missing = look.not_lost(places.missing(&look.needed));
-        if !missing.is_empty() {
-            let births: HashSet<PackName> = missing.iter().map(|frame| frame.pack).collect();
-            let unknown: Vec<PackName> = places.rows.iter().filter(|row| !row.known).map(|row| row.name).collect();
-            let (own, others): (Vec<_>, Vec<_>) = unknown.into_iter().partition(|name| births.contains(name));
-            self.index_headers(&own, sizes)?;
-            places = find(self);
-            if !look.not_lost(places.missing(&look.needed)).is_empty() {
-                self.index_headers(&others, sizes)?;
-                places = find(self);
-            }
-        }
-        Ok(places)
-    }
-
-    fn refuse_missing(&mut self, sight: &Sight) -> Result<()> {
-        let mut missing = sight.look.not_lost(sight.places.missing(&sight.look.counted_frames));
-        if missing.is_empty() {
-            return Ok(());
-        }
-        // A snapshot that was deleted since the look may have lost its packs to another prune. What only newer snapshots need was not
-        // looked for.
-        let again = self.look(None)?;
-        missing.retain(|frame| again.counted_frames.contains(*frame));
-        if !missing.is_empty() {
-            // Or another prune has moved them since packs were listed: the headers say where to.
-            let (sizes, damaged) = (self.list_packs()?, again.repairs.damaged());
-            self.index_unlisted(&sizes)?;
-            let places = Places::find(&self.index, &sizes, &again.counted_frames, &self.distrusted, &damaged);
-            let nowhere: HashSet<_> = places.missing(&again.counted_frames).into_iter().collect();
-            missing.retain(|frame| nowhere.contains(frame));
-        }
-        let missing = again.not_lost(missing);
-        let Some(first) = missing.first() else { return Ok(()) };
-        Err(refuse(Error::corrupt(format!(
-            "frames that snapshots need lie in no pack: frames={}, first_pack={}",
-            missing.len(),
-            first.pack
-        )))
-        .with_next_step(look::REPAIR_STEP))
     }
 
     /// Deletes what repairs wrote down of snapshots and packs that are all gone.
