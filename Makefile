@@ -199,8 +199,8 @@ lock: venv ## Resolve requirements.in and Cargo.toml anew into their lock files
 		--constraints requirements.txt --output-file requirements-runtime.txt requirements-runtime.in
 	cargo update --quiet
 
-ci: ## What a merge needs: lint, test, sim and gate, each step timed
-	@$(PYTHON) scripts/steps.py venv build $(LINT_STEPS) tools-for-tests $(TEST_STEPS) sim gate
+ci: ## What a merge needs: lint, test, test-node, sim and gate, each step timed
+	@$(PYTHON) scripts/steps.py venv build $(LINT_STEPS) tools-for-tests $(TEST_STEPS) test-node sim gate
 
 clean: ## Take away what make made here (not the tools' cache)
 	rm -rf .venv target .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache python/longshore/_native*.so

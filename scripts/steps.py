@@ -2,10 +2,11 @@
 
 Used by `make lint`, `make test` and `make ci`, which are the same steps in other company. Promises: every step is run even
 when one before it failed (unless that one was to prepare the rest), output streams through as it comes, the exit code is 1
-when any step failed, and the last line counts tests over all runners, a skipped one never among the passed.
+when any step failed, and the last line counts tests over all runners, a skipped one never among the passed. A step that was
+left out because the machine cannot do it is no failure and no pass: it is named, with its reason, once more at the end.
 
-Does not know what a step does: it reads the closing lines of cargo test and pytest, and nothing else of their output. Runs
-on the bare interpreter, because `.venv/` may not exist yet.
+Does not know what a step does: it reads the closing lines of cargo test and pytest, and lines that begin with `SKIPPED: `,
+and nothing else of their output. Runs on the bare interpreter, because `.venv/` may not exist yet.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ _PYTEST_LINE = re.compile(
     rb"^(?:=+ )?((?:\d+ (?:passed|failed|skipped|errors?|xfailed|xpassed|deselected|warnings?)(?:, )?)+) in [\d.]+s",
     re.MULTILINE,
 )
+_SKIPPED_LINE = re.compile(rb"^SKIPPED: (.+)$", re.MULTILINE)
 _PYTEST_COUNT = re.compile(rb"(\d+) (passed|failed|skipped|errors?|xfailed|xpassed)")
 
 
@@ -59,12 +61,28 @@ class Counts:
 
 @dataclass(slots=True)
 class Step:
-    """One make target and how it ended; `exit_code` is None for one that was not run."""
+    """One make target and how it ended; `exit_code` is None for one that was not run, `left_out` says why nothing of it was."""
 
     name: str
     exit_code: int | None = None
     seconds: float = 0.0
     counts: Counts = field(default_factory=Counts)
+    left_out: str = ""
+
+    @property
+    def result(self) -> str:
+        """How it ended, in a word."""
+        if self.exit_code is None:
+            return "not run"
+        if self.exit_code != 0:
+            return "FAILED"
+        return "SKIPPED" if self.left_out else "ok"
+
+
+def why_left_out(output: bytes) -> str:
+    """Tell why a step did nothing at all; empty for one that ran."""
+    match = _SKIPPED_LINE.search(output)
+    return match.group(1).decode(errors="replace").strip() if match and not count_tests(output) else ""
 
 
 def count_tests(output: bytes) -> Counts:
@@ -122,9 +140,8 @@ def run(step: Step) -> None:
         for number, handler in previous:
             signal.signal(number, handler)
     step.seconds = time.monotonic() - started
-    step.counts = count_tests(bytes(tail))
-    result = "ok" if step.exit_code == 0 else "FAILED"
-    print(f"=== {step.name}: {result} in {step.seconds:.1f} s", flush=True)
+    step.counts, step.left_out = count_tests(bytes(tail)), why_left_out(bytes(tail))
+    print(f"=== {step.name}: {step.result} in {step.seconds:.1f} s", flush=True)
 
 
 def table(steps: list[Step]) -> str:
@@ -132,13 +149,13 @@ def table(steps: list[Step]) -> str:
     lines = [f"{'step':<18}{'result':<10}{'seconds':>8}  tests"]
     total = Counts()
     for step in steps:
-        result = "not run" if step.exit_code is None else "ok" if step.exit_code == 0 else "FAILED"
-        lines.append(f"{step.name:<18}{result:<10}{step.seconds:>8.1f}  {step.counts or ''}".rstrip())
+        lines.append(f"{step.name:<18}{step.result:<10}{step.seconds:>8.1f}  {step.counts or ''}".rstrip())
         total.add(step.counts)
     bad = [step.name for step in steps if step.exit_code != 0]
     lines.append(f"{'all':<18}{'FAILED' if bad else 'ok':<10}{sum(step.seconds for step in steps):>8.1f}")
     if bad:
         lines.append(f"failed or not run: {', '.join(bad)}; again by itself: make {bad[0]}")
+    lines += [f"skipped: {step.name}: {step.left_out}" for step in steps if step.result == "SKIPPED"]
     if total:
         lines.append(str(total))
     return "\n".join(lines)

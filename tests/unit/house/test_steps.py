@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from scripts.steps import Counts, Step, count_tests, table
+from scripts.steps import Counts, Step, count_tests, table, why_left_out
 from tests.unit.house.tree import ROOT
 
 
@@ -40,6 +40,17 @@ def test_table_adds_up_and_names_what_failed() -> None:
     assert lines[-3].split() == ["all", "FAILED", "6.5"]
     assert "test-a, test-c" in lines[-2]
     assert lines[-1] == "10 passed, 1 failed, 2 skipped"
+
+
+def test_step_that_the_machine_cannot_do_is_named_and_no_pass() -> None:
+    why = "no room can be made here: error=[Errno 1] Operation not permitted"
+    assert why_left_out(f"warning: x\nSKIPPED: {why}\n".encode()) == why
+    assert why_left_out(f"SKIPPED: {why}\n== 3 passed in 1.00s ==\n".encode()) == "", "something ran"
+    assert why_left_out(b"log: SKIPPED: not at the beginning\nSKIPPED [1] tests/a.py:1: why\n") == ""
+    lines = table([Step("lint", 0, 2.0), Step("test-node", 0, 0.1, left_out=why)]).splitlines()
+    assert lines[2].split() == ["test-node", "SKIPPED", "0.1"]
+    assert lines[-1] == f"skipped: test-node: {why}"
+    assert "FAILED" in table([Step("test-node", 2, 0.1, left_out=why)]), "what fails has failed"
 
 
 def test_all_well_says_so() -> None:
