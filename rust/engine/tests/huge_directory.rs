@@ -23,8 +23,8 @@ const ENTRIES: u64 = 200_000;
 /// As many are closed at once, not in parts.
 const SMALL_ENTRIES: u64 = 130_000;
 const FILE_BYTES: u64 = 60;
-/// Beyond what the process has before. Measured: 113 MiB at most, 90 of it what any tree of so many files takes; 166 MiB for a million entries.
-const BOUND_BYTES: u64 = 150 << 20;
+/// Beyond what the process has before. Measured: 93 MiB at most, nearly all of it what any tree of so many files takes.
+const BOUND_BYTES: u64 = 120 << 20;
 
 fn anonymous_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();

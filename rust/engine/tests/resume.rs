@@ -435,7 +435,7 @@ fn a_file_that_changed_since_is_read_again() {
     .unwrap();
     let expected = fresh.roots().pop().unwrap();
     let (_, summary) = base.goes_on(&expected, "changed");
-    let names: Vec<_> = base.fs.inner.root().names().unwrap();
+    let names = base.fs.inner.root().names().unwrap();
     assert_eq!(names.len(), 3);
     assert!(summary.files_resumed > 10 && summary.counts.bytes_read >= LARGE_BYTES + 2 * SMALL_BYTES, "{summary:?}");
 }

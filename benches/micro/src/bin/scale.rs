@@ -18,7 +18,8 @@ use longshore_engine::repository::Repository;
 use longshore_engine::repository::cache::Cache;
 use longshore_engine::seams::World;
 use longshore_engine::volume::{
-    Dir, Extent, Fs, Kind, Loss, Metadata, Name, ReadFile, RootOptions, Stat, Time, VolumeError, VolumeErrorKind, WriteFile,
+    Dir, Extent, Fs, Kind, Loss, Metadata, Name, Names, ReadFile, RootOptions, Stat, Time, VolumeError, VolumeErrorKind,
+    WriteFile,
 };
 use longshore_format::keys::{Argon2Cost, Unlock};
 use longshore_micro::{Result, made, whole};
@@ -112,7 +113,7 @@ impl Fs for RuleFs {
 }
 
 impl Dir for RuleDir {
-    fn names(&self) -> Answer<Vec<Name>> {
+    fn names(&self) -> Answer<Names> {
         let (letter, count) = if self.leaf() { ('f', self.count) } else { ('d', self.count.div_ceil(self.share())) };
         Ok((0..count).map(|n| format!("{letter}{n:04}").into_bytes()).collect())
     }

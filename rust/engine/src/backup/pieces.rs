@@ -5,6 +5,7 @@
 use super::crew::Worker;
 use super::tree::{DirNode, Settled};
 use crate::error::Result;
+use crate::volume::Names;
 use longshore_format::id::ChunkKind;
 use longshore_format::limits;
 use longshore_format::snapshot::LostReason;
@@ -20,13 +21,13 @@ const PIECE_BYTES_MAX: usize = 128 << 10;
 const PART_ENTRIES: usize = 8 << 10;
 
 /// Cuts the names of a huge directory into parts; the number of names in each.
-pub(super) fn cut_parts(cut_tree: &[u8; 32], names: &[Vec<u8>]) -> Vec<usize> {
+pub(super) fn cut_parts(cut_tree: &[u8; 32], names: &Names) -> Vec<usize> {
     let (mut parts, mut start) = (Vec::new(), 0);
     while start < names.len() {
-        let rest = &names[start..];
-        let end = rest.iter().skip(PART_ENTRIES - 1).position(|name| ends_piece(cut_tree, name));
-        parts.push(end.map_or(rest.len(), |end| end + PART_ENTRIES));
-        start += parts.last().copied().unwrap_or(rest.len());
+        let (count, ends) = (names.len(), |at: &usize| names.get(*at).is_some_and(|name| ends_piece(cut_tree, name)));
+        let end = (start + PART_ENTRIES - 1..count).find(ends).map_or(count, |last| last + 1);
+        parts.push(end - start);
+        start = end;
     }
     parts
 }

@@ -16,17 +16,18 @@ use super::proof::Proof;
 use super::tree::{DirNode, HUGE_ENTRIES, Known, Place, Settled, close_quiet, entry_of, join};
 use super::{BackupOptions, Notes};
 use crate::error::{Error, ErrorKind, Result};
-use crate::journal::{Interrupted, Recorded};
+use crate::journal::{Interrupted, ReadFiles, Recorded};
 use crate::repository::cursor::{EntryCursor, Step};
 use crate::repository::reader::ChunkReader;
 use crate::repository::snapshots::SnapshotRow;
 use crate::statcache::{self, Block, NOWHERE};
-use crate::volume::{Dir, Kind, Stat, VolumeError, VolumeErrorKind};
+use crate::volume::{Dir, Kind, Names, Stat, VolumeError, VolumeErrorKind};
 use longshore_format::limits;
 use longshore_format::snapshot::LostReason;
 use longshore_format::tree::{Entry, Item, Node};
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -45,15 +46,37 @@ struct Todo {
     stat: Option<Stat>,
 }
 
+/// The entries of a directory, or of a part of one, that are still to be looked at.
+enum Todos {
+    /// All of a range of its names, with what was seen of the first of them already.
+    Names { names: Arc<Names>, first: usize, range: Range<usize>, stats: std::vec::IntoIter<Stat> },
+    /// These.
+    Some(std::vec::IntoIter<Todo>),
+}
+
+impl Iterator for Todos {
+    type Item = Todo;
+
+    fn next(&mut self) -> Option<Todo> {
+        match self {
+            Self::Some(todo) => todo.next(),
+            Self::Names { names, first, range, stats } => {
+                let at = range.next()?;
+                Some(Todo { slot: at - *first, name: names.get(at)?.to_vec(), stat: stats.next() })
+            }
+        }
+    }
+}
+
 struct Level {
     node: Arc<DirNode>,
-    todo: std::vec::IntoIter<Todo>,
+    todo: Todos,
     /// Entries of the parent.
     previous: Previous,
     /// What is still to come of a huge directory.
     huge: Option<Huge>,
     /// Files of it that an interrupted run had read.
-    resumed: BTreeMap<Vec<u8>, Recorded>,
+    resumed: ReadFiles,
     /// Its own times are as recorded, so no name in it was given to another file.
     stands: bool,
     batch: Vec<FileJob>,
@@ -63,7 +86,9 @@ struct Level {
 /// A huge directory, while one of its parts is walked.
 struct Huge {
     node: Arc<DirNode>,
-    names: std::vec::IntoIter<Vec<u8>>,
+    names: Arc<Names>,
+    /// How many of them the parts have had.
+    taken: usize,
     /// The number of names in each part, and the number of the next one.
     parts: std::vec::IntoIter<usize>,
     number: usize,
@@ -140,10 +165,10 @@ impl Level {
     fn empty(node: DirNode) -> Self {
         Self {
             node: Arc::new(node),
-            todo: Vec::new().into_iter(),
+            todo: Todos::Some(Vec::new().into_iter()),
             previous: Previous::default(),
             huge: None,
-            resumed: BTreeMap::new(),
+            resumed: ReadFiles::default(),
             stands: false,
             batch: Vec::new(),
             batch_bytes: 0,
@@ -233,7 +258,7 @@ impl Walk<'_> {
                     statcache::is_as_recorded(before, stat) && !self.test.is_fresh(times(stat).0, times(stat).1)
                 });
                 if own_is && self.is_quiet(&*dir, &names, &block, &mut stats) {
-                    return Ok(Some(self.enter_quiet(dir, path, names, stats, above, previous, known.clone())));
+                    return Ok(Some(self.enter_quiet(dir, path, &names, stats, above, previous, known.clone())));
                 }
                 if previous.is_none() {
                     previous = Some(Box::new(block.own().ok_or_else(|| self.damaged())?));
@@ -259,16 +284,15 @@ impl Walk<'_> {
             let node = Arc::new(DirNode::huge(dir, path, above, own, parts.len() + 1, previous));
             // An empty part goes before the others, so that the level always has one.
             let first = DirNode::part(&node, 0, 0);
-            let huge = Huge { node, names: names.into_iter(), parts: parts.into_iter(), number: 1 };
+            let huge = Huge { node, names: Arc::new(names), taken: 0, parts: parts.into_iter(), number: 1 };
             let previous = Previous { rest, ..Previous::default() };
             return Ok(Some(Level { huge: Some(huge), previous, resumed, stands, ..Level::empty(first) }));
         }
         let count = previous_entries.as_ref().map(VecDeque::len);
         let node = DirNode::new(dir, path, above, own, names.len(), previous.zip(count), known);
-        let mut stats = stats.into_iter();
-        let todo: Vec<_> = names.into_iter().enumerate().map(|(slot, name)| Todo { slot, name, stat: stats.next() }).collect();
+        let todo = Todos::Names { first: 0, range: 0..names.len(), names: Arc::new(names), stats: stats.into_iter() };
         let previous = Previous { next: previous_entries.unwrap_or_default(), ..Previous::default() };
-        Ok(Some(Level { todo: todo.into_iter(), previous, resumed, stands, ..Level::empty(node) }))
+        Ok(Some(Level { todo, previous, resumed, stands, ..Level::empty(node) }))
     }
 
     /// Goes on to the next part of a huge directory. False: there is none.
@@ -278,8 +302,10 @@ impl Walk<'_> {
         let Some(count) = huge.parts.next() else { return Ok(false) };
         let part = Arc::new(DirNode::part(&huge.node, huge.number, count));
         huge.number += 1;
-        let names = huge.names.by_ref().take(count).enumerate();
-        level.todo = names.map(|(slot, name)| Todo { slot, name, stat: None }).collect::<Vec<_>>().into_iter();
+        let first = huge.taken;
+        huge.taken += count;
+        let names = Arc::clone(&huge.names);
+        level.todo = Todos::Names { names, first, range: first..huge.taken, stats: Vec::new().into_iter() };
         let done = std::mem::replace(&mut level.node, part);
         self.release(&done)?;
         Ok(true)
@@ -291,7 +317,7 @@ impl Walk<'_> {
 
     /// Whether every entry is as its row says, and old enough, and all that the directory needs is still in the repository. Leaves in
     /// `stats` what it saw, in order, as far as it came.
-    fn is_quiet(&self, dir: &dyn Dir, names: &[Vec<u8>], block: &Block<'_>, stats: &mut Vec<Stat>) -> bool {
+    fn is_quiet(&self, dir: &dyn Dir, names: &Names, block: &Block<'_>, stats: &mut Vec<Stat>) -> bool {
         let Some(proof) = &self.proof else { return false };
         if names.len() != block.len() {
             return false;
@@ -321,7 +347,7 @@ impl Walk<'_> {
         &self,
         dir: Arc<dyn Dir>,
         path: Vec<u8>,
-        names: Vec<Vec<u8>>,
+        names: &Names,
         stats: Vec<Stat>,
         above: Option<(Arc<DirNode>, usize)>,
         previous: Option<Box<Entry>>,
@@ -329,9 +355,9 @@ impl Walk<'_> {
     ) -> Level {
         let (mut files, mut bytes, mut others) = (0, 0, 0);
         let mut todo = Vec::new();
-        for (slot, (name, stat)) in names.into_iter().zip(stats).enumerate() {
+        for (slot, (name, stat)) in names.iter().zip(stats).enumerate() {
             match stat.kind {
-                Kind::Directory => todo.push(Todo { slot, name, stat: Some(stat) }),
+                Kind::Directory => todo.push(Todo { slot, name: name.to_vec(), stat: Some(stat) }),
                 Kind::File => {
                     files += 1;
                     bytes += stat.size_bytes;
@@ -349,7 +375,7 @@ impl Walk<'_> {
         notes.others.fetch_add(others, Relaxed);
         notes.directories.fetch_add(1, Relaxed);
         let node = DirNode::quiet(dir, path, above, previous, known, todo.len());
-        Level { todo: todo.into_iter(), stands: true, ..Level::empty(node) }
+        Level { todo: Todos::Some(todo.into_iter()), stands: true, ..Level::empty(node) }
     }
 
     fn without_xattrs(&self, path: &[u8], error: VolumeError) -> std::result::Result<Xattrs, VolumeError> {
@@ -497,7 +523,8 @@ impl Walk<'_> {
 
     /// The entry of a file that an interrupted run had read, when it is as it was then and all of it is in the repository.
     fn resumed(&self, level: &mut Level, name: &[u8], path: &[u8], stat: &Stat) -> Result<Option<Entry>> {
-        let Some(Recorded { entry: before, started_nanos }) = level.resumed.remove(name) else { return Ok(None) };
+        let Some(run) = self.interrupted else { return Ok(None) };
+        let Some(Recorded { entry: before, started_nanos }) = level.resumed.take(run, name) else { return Ok(None) };
         let xattrs = match self.test.of_interrupted(started_nanos).judge(&before, stat, false) {
             Content::Stands => before.xattrs.clone(),
             Content::StandsIfExplained => match level.node.dir.xattrs(name, Kind::File) {

@@ -23,7 +23,7 @@ use longshore_format::tree::{Entry, Item};
 use longshore_format::wire::{put_bytes, put_uv};
 use records::{Records, SALT_BYTES};
 use resume::read;
-pub(crate) use resume::{Interrupted, Partial, Recorded};
+pub(crate) use resume::{Interrupted, Partial, ReadFiles, Recorded};
 
 const MAGIC: &[u8; 8] = b"LSJRNL01";
 const KIND_SESSION: u8 = 1;

@@ -6,7 +6,7 @@
 
 use super::Context;
 use crate::repository::Repository;
-use crate::volume::{Dir, Kind, Name};
+use crate::volume::{Dir, Kind, Name, Names};
 use longshore_format::Keys;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -53,7 +53,7 @@ fn is_ours(keys: &Keys, name: &[u8]) -> bool {
 }
 
 /// Removes left-overs from a directory whose names were listed; what remains comes back.
-pub(super) fn sweep(context: &Context, dir: &dyn Dir, mut names: Vec<Name>) -> Vec<Name> {
+pub(super) fn sweep(context: &Context, dir: &dyn Dir, mut names: Names) -> Names {
     if !context.sweeps {
         return names;
     }

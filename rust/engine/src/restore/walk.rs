@@ -15,14 +15,13 @@ use super::tally::{LossKind, kind_of, metadata_of};
 use super::temporary::sweep;
 use crate::error::{Error, Result};
 use crate::repository::cursor::{EntryCursor, Step};
-use crate::volume::{Dir, Kind, Name, VolumeError, VolumeErrorKind};
+use crate::volume::{Dir, IntoNames, Kind, Names, VolumeError, VolumeErrorKind};
 use longshore_format::pack::BirthName;
 use longshore_format::tree::{Entry, Node};
 use std::collections::HashSet;
 use std::iter::Peekable;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::vec::IntoIter;
 
 /// Most files that travel together; their bytes are bounded by the budget.
 const BATCH_FILES_MAX: usize = 512;
@@ -36,7 +35,7 @@ struct Level {
     directory: Arc<Directory>,
     cursor: EntryCursor,
     /// What was there before, ascending; what the snapshot has not is passed by.
-    existing: Peekable<IntoIter<Name>>,
+    existing: Peekable<IntoNames>,
     may_delete: bool,
     /// Its row among the directories that hold first names of files with several.
     links_row: Option<u32>,
@@ -313,7 +312,7 @@ impl Walk<'_> {
         let above = parent.open(context)?;
         let (dir, fresh) = open_or_make(&*above, &entry.name, exists)?;
         let existing = if fresh {
-            Vec::new()
+            Names::default()
         } else {
             place::make_writable(&*dir);
             sweep(context, &*dir, dir.names()?)

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use node::Node;
 
 use super::{
-    Dir, Extent, Fs, Kind, Loss, Metadata, Name, OWNER_UNCHANGED, ReadFile, RootOptions, Stat, Time, VolumeError,
+    Dir, Extent, Fs, Kind, Loss, Metadata, Name, Names, OWNER_UNCHANGED, ReadFile, RootOptions, Stat, Time, VolumeError,
     VolumeErrorKind, WriteFile,
 };
 
@@ -264,9 +264,9 @@ impl MadeUpDir {
 }
 
 impl Dir for MadeUpDir {
-    fn names(&self) -> Result<Vec<Name>, VolumeError> {
+    fn names(&self) -> Result<Names, VolumeError> {
         const CALL: &str = "list directory";
-        Ok(self.begin_self(CALL)?.node(CALL, self.inode)?.entries.keys().cloned().collect())
+        Ok(self.begin_self(CALL)?.node(CALL, self.inode)?.entries.keys().collect())
     }
 
     fn stat_self(&self) -> Result<Stat, VolumeError> {

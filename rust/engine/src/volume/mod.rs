@@ -9,12 +9,14 @@
 mod both_tests;
 mod linux;
 pub mod made_up;
+mod names;
 mod policy;
 
 use std::fmt;
 use std::path::Path;
 
 pub use linux::{LinuxFs, raise_descriptor_limit};
+pub use names::{IntoNames, Names, NamesBuilder};
 pub use policy::RestorePolicy;
 
 /// In [`Metadata`]: leave the owner (or the group) as it is. It is the kernel's own word for that, and no file's owner.
@@ -178,8 +180,8 @@ pub trait Fs: Send + Sync + fmt::Debug {
 /// An open directory. `name` is always a single component; anything else is refused with `OutsideRoot`.
 #[allow(clippy::missing_errors_doc, reason = "VolumeErrorKind says it for all")]
 pub trait Dir: Send + Sync + fmt::Debug {
-    /// Names of all entries but `.` and `..`, ascending by bytes.
-    fn names(&self) -> Result<Vec<Name>, VolumeError>;
+    /// Names of all entries but `.` and `..`.
+    fn names(&self) -> Result<Names, VolumeError>;
     /// The directory's own state.
     fn stat_self(&self) -> Result<Stat, VolumeError>;
     /// An entry's state; never follows a link, never mounts an automount.

@@ -1,7 +1,7 @@
 //! A filesystem that notes what is read of its files.
 
 use longshore_engine::volume::{
-    Dir, Extent, Fs, Kind, Loss, Metadata, Name, ReadFile, RootOptions, Stat, VolumeError, WriteFile,
+    Dir, Extent, Fs, Kind, Loss, Metadata, Name, Names, ReadFile, RootOptions, Stat, VolumeError, WriteFile,
 };
 use std::any::Any;
 use std::path::Path;
@@ -72,7 +72,7 @@ impl CountedDir {
 }
 
 impl Dir for CountedDir {
-    fn names(&self) -> Tried<Vec<Name>> {
+    fn names(&self) -> Tried<Names> {
         self.inner.names()
     }
     fn stat_self(&self) -> Tried<Stat> {

@@ -22,7 +22,7 @@ use std::sync::Mutex;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{Dir, Fs, Kind, Loss, Metadata, Name, ReadFile, RootOptions, Stat, VolumeError, VolumeErrorKind, WriteFile};
+use super::{Dir, Fs, Kind, Loss, Metadata, Name, Names, ReadFile, RootOptions, Stat, VolumeError, VolumeErrorKind, WriteFile};
 
 pub use sys::raise_descriptor_limit;
 use sys::{check_component, error, handle, open_beneath, open_beneath_noatime, refusal, retry, stat_at, stat_fd};
@@ -77,7 +77,7 @@ impl LinuxDir {
 }
 
 impl Dir for LinuxDir {
-    fn names(&self) -> Result<Vec<Name>, VolumeError> {
+    fn names(&self) -> Result<Names, VolumeError> {
         let _one_at_a_time = self.listing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         dir::names(self.fd())
     }
