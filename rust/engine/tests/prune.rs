@@ -10,7 +10,7 @@ use common::pruned::{back_up_alone, names, orphans, prune, small_packs, whole};
 use common::{init, noise, open, write};
 use longshore_engine::ErrorKind;
 use longshore_engine::prune::{PruneOptions, Rule, Rules, Why};
-use longshore_engine::repository::Repository;
+use longshore_engine::repository::{RESERVE_BYTES, RESERVE_KEY, Repository};
 use longshore_engine::seams::World;
 use longshore_format::envelope::Codec;
 use longshore_format::generation::{Doomed, OpenWriters, Role, open_key};
@@ -20,6 +20,7 @@ use longshore_store::layers::{Call, Effect, Fault, Verb};
 use longshore_store::{Key, MemoryStore, Store, StoreErrorKind, VirtualClock};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
 fn memory() -> (Arc<MemoryStore>, Repository) {
     let store = Arc::new(MemoryStore::new());
@@ -395,15 +396,14 @@ fn a_prune_that_slept_between_look_and_decision_follows_the_decision_that_was_ma
         let plain = open(Arc::<MemoryStore>::clone(&store)).unwrap();
         let mut writer = plain.open_writer("beside", vec![], &longshore_engine::job::Job::new()).unwrap();
         let (beside, other, inner) = (plain.clone(), pack(dead.as_str()), Arc::clone(&store));
-        let first_of_all = std::sync::atomic::AtomicBool::new(true);
+        let first_of_all = AtomicBool::new(true);
         let made = Arc::new(std::sync::Mutex::new(vec![]));
         let noted = Arc::clone(&made);
         let decision = format!("decisions/{}", RandomName([1; 16]));
         let for_mark = plain.clone();
         let keep_all = PruneOptions { waste_percent: 100, ..PruneOptions::default() };
         let plan = move |call: &Call<'_>| {
-            if call.verb == Verb::PutNew && call.key == decision && first_of_all.swap(false, std::sync::atomic::Ordering::SeqCst)
-            {
+            if call.verb == Verb::PutNew && call.key == decision && first_of_all.swap(false, SeqCst) {
                 // Asleep between look and decision: another generation names the other copy, and somebody carries both on.
                 mark(&inner, &for_mark, 2, &Doomed { packs: vec![other], tables: vec![] });
                 noted.lock().unwrap().push(prune(&beside, &keep_all).unwrap().generations_waiting);
@@ -557,10 +557,10 @@ fn a_reader_that_begins_as_its_snapshot_goes_is_seen() {
     backup(&repository, other.path());
     repository.remove_snapshot(first, "test").unwrap();
     // A backup that comes to rest on what a tombstone names already: it began before.
-    let (beside, once) = (repository.clone(), std::sync::atomic::AtomicBool::new(true));
+    let (beside, once) = (repository.clone(), AtomicBool::new(true));
     let plan = move |call: &Call<'_>| {
         let is_commit = call.verb == Verb::PutNew && call.key.starts_with("snapshots/");
-        if is_commit && once.swap(false, std::sync::atomic::Ordering::SeqCst) {
+        if is_commit && once.swap(false, SeqCst) {
             assert_eq!(prune(&beside, &PruneOptions::default()).unwrap().generations_waiting, 1);
         }
         Effect::Pass
@@ -574,11 +574,11 @@ fn a_reader_that_begins_as_its_snapshot_goes_is_seen() {
         let store = Arc::new(base.fork());
         let plain = open(Arc::<MemoryStore>::clone(&store)).unwrap();
         let (beside, held, usage) = (plain.clone(), Arc::new(std::sync::Mutex::new(None)), usage.clone());
-        let (marker, seen) = (Arc::clone(&held), std::sync::atomic::AtomicU64::new(0));
+        let (marker, seen) = (Arc::clone(&held), AtomicU64::new(0));
         let plan = move |call: &Call<'_>| {
             let is_look = matches!(call.verb, Verb::List | Verb::Head)
                 && (call.key.starts_with("snapshots/") || call.key.starts_with("removed/") || call.key.starts_with("sessions/"));
-            if is_look && seen.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == at {
+            if is_look && seen.fetch_add(1, SeqCst) == at {
                 *marker.lock().unwrap() = Some(beside.open_reader(read, &usage, "beside").unwrap());
                 beside.remove_snapshot(read, "beside").unwrap();
             }
@@ -612,10 +612,10 @@ fn whoever_begins_while_packs_go_does_not_rely_on_them_and_who_began_before_is_w
         let plain = open(Arc::<MemoryStore>::clone(&store)).unwrap();
         let segments: Vec<_> = base.list("index/", None, 99).unwrap().entries.into_iter().map(|e| e.key).collect();
         let segments: Vec<_> = segments.into_iter().map(|key| (key.clone(), base.get(&key, 1 << 30).unwrap())).collect();
-        let (beside, path, once) = (plain.clone(), again.path().to_owned(), std::sync::atomic::AtomicBool::new(true));
+        let (beside, path, once) = (plain.clone(), again.path().to_owned(), AtomicBool::new(true));
         let plan = move |call: &Call<'_>| {
             let is_first = call.verb == Verb::Delete && call.key.starts_with("packs/");
-            if is_first && once.swap(false, std::sync::atomic::Ordering::SeqCst) {
+            if is_first && once.swap(false, SeqCst) {
                 // A slower prune puts index segments that still name what goes: a hint may be old.
                 for (key, bytes) in &segments {
                     beside.store().put_new(key, bytes.clone()).unwrap();
@@ -679,6 +679,66 @@ fn a_full_store_is_pruned_out_of_the_room_kept_back() {
     prune(&tight, &small_packs()).unwrap();
     assert_eq!(whole(&store).unwrap(), [second]);
     assert_eq!(orphans(&store), Vec::<String>::new());
+}
+
+/// The repository on a store that takes nothing more once it holds so much as it does now.
+fn filled_up(store: &Arc<MemoryStore>, repository: &Repository) -> Repository {
+    let all = |store: &MemoryStore| store.list("", None, 10_000).unwrap().entries.iter().map(|e| e.size_bytes).sum::<u64>();
+    let (inner, capacity) = (Arc::clone(store), all(store));
+    let plan = move |call: &Call<'_>| match call.verb == Verb::PutNew && all(&inner) >= capacity {
+        true => Effect::FailBefore(StoreErrorKind::NoSpace),
+        false => Effect::Pass,
+    };
+    repository.with_store(Arc::new(Fault::new(Arc::clone(store), plan)))
+}
+
+#[test]
+fn where_nothing_fits_snapshots_are_deleted_dead_writers_watched_and_room_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, repository) = memory();
+    fill(folder.path(), 0..8);
+    let first = backup(&repository, folder.path());
+    write(&folder.path().join("f0"), b"other");
+    write(&folder.path().join("f1"), b"others");
+    let second = backup(&repository, folder.path());
+    prune(&repository, &PruneOptions::default()).unwrap();
+    let writer = repository.open_writer("gone", vec![], &longshore_engine::job::Job::new()).unwrap();
+    let tight = filled_up(&store, &repository);
+    let refused = tight.open_writer("new", vec![], &longshore_engine::job::Job::new()).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::NoSpace);
+    assert_eq!(names(&*store, "reserve"), ["reserve"], "it is not there for writers");
+    // Nothing is to be freed yet: what is put is who may be dead.
+    let watched = prune(&tight, &PruneOptions::default()).unwrap();
+    assert!(watched.used_reserve && names(&*store, "watches/").len() == 1, "{watched:?}");
+    let tight = filled_up(&store, &repository);
+    tight.remove_snapshot(first, "test").unwrap();
+    assert_eq!(names(&*store, "snapshots/"), [format!("snapshots/{second}")]);
+    drop(writer);
+    let report = prune(&tight, &PruneOptions { fence_now: true, ..small_packs() }).unwrap();
+    assert!(report.packs_deleted + report.tables_deleted > 0, "{report:?}");
+    prune(&tight, &PruneOptions { fence_now: true, ..small_packs() }).unwrap();
+    assert_eq!(names(&*store, "reserve"), ["reserve"]);
+    assert_eq!(whole(&store).unwrap(), [second]);
+}
+
+#[test]
+fn as_much_room_is_kept_back_as_there_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, repository) = memory();
+    fill(folder.path(), 0..2);
+    backup(&repository, folder.path());
+    let tries = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&tries);
+    let plan = move |call: &Call<'_>| match call.verb == Verb::PutNew && call.key == "reserve" && counted.fetch_add(1, SeqCst) < 2
+    {
+        true => Effect::FailBefore(StoreErrorKind::NoSpace),
+        false => Effect::Pass,
+    };
+    let reserve = || store.head(&Key::new(RESERVE_KEY).unwrap()).unwrap();
+    prune(&repository.with_store(Arc::new(Fault::new(Arc::clone(&store), plan))), &PruneOptions::default()).unwrap();
+    assert_eq!((tries.load(SeqCst), reserve()), (3, RESERVE_BYTES[2] as u64));
+    prune(&repository, &PruneOptions::default()).unwrap();
+    assert_eq!(reserve(), RESERVE_BYTES[0] as u64, "as soon as there is more");
 }
 
 #[test]
@@ -822,11 +882,11 @@ fn an_old_repository_lists_its_removals_once_and_sees_those_that_come_meanwhile(
         store.put_new(&Key::new(format!("removed/{number:032x}")).unwrap(), bytes::Bytes::from_static(b"gone")).unwrap();
     }
     repository.remove_snapshot(made[0], "test").unwrap();
-    let listings = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let listings = Arc::new(AtomicU64::new(0));
     let (counted, beside, removed_meanwhile) = (Arc::clone(&listings), repository.clone(), made[1]);
     let plan = move |call: &Call<'_>| {
         if call.verb == Verb::List && call.key == "removed/" {
-            counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            counted.fetch_add(1, Relaxed);
         }
         if call.verb == Verb::PutNew && call.key.starts_with("tombstones/") {
             beside.remove_snapshot(removed_meanwhile, "test").unwrap();
@@ -835,7 +895,7 @@ fn an_old_repository_lists_its_removals_once_and_sees_those_that_come_meanwhile(
     };
     let report = prune(&repository.with_store(Arc::new(Fault::new(Arc::clone(&store), plan))), &PruneOptions::default()).unwrap();
     assert!(report.packs_deleted > 0, "{report:?}");
-    assert_eq!(listings.load(std::sync::atomic::Ordering::Relaxed), 2, "two pages, each asked for once");
+    assert_eq!(listings.load(Relaxed), 2, "two pages, each asked for once");
     assert_eq!(whole(&store).unwrap(), [made[2]]);
     prune(&repository, &PruneOptions::default()).unwrap();
     assert_eq!(orphans(&store), Vec::<String>::new());

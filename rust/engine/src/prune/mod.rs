@@ -32,7 +32,7 @@ use longshore_format::id::{PackName, RandomName, SessionId, UsageName};
 use longshore_format::repair::repair_key;
 use longshore_format::snapshot::snapshot_key;
 use longshore_format::usage::Usage;
-use longshore_store::{Put, StoreErrorKind};
+use longshore_store::Put;
 use look::{Look, LookRules, Memory, look};
 pub use report::{Kept, PackRow, PruneReport, Why};
 pub use rules::{Rule, Rules};
@@ -41,11 +41,6 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
-
-/// Key of the room that is kept back.
-pub const RESERVE_KEY: &str = "reserve";
-/// Its size.
-pub const RESERVE_BYTES: usize = 4 << 20;
 
 /// How to prune.
 #[derive(Clone, Debug)]
@@ -113,11 +108,10 @@ pub fn run(repository: &Repository, job: &Arc<Job>, options: &PruneOptions) -> R
         verdicts: HashMap::new(),
         rows: vec![],
         memory: Memory::default(),
-        full: false,
         report: PruneReport::default(),
     };
     let outcome = prune.run();
-    let restored = if options.dry_run { Ok(()) } else { prune.put_reserve() };
+    let restored = if options.dry_run { Ok(()) } else { repository.put_reserve() };
     job.enter(Stage::Finished);
     outcome?;
     restored?;
@@ -147,8 +141,6 @@ struct Prune<'a> {
     /// The packs that were there at the beginning.
     rows: Vec<Row>,
     memory: Memory,
-    /// The store has refused for lack of room.
-    full: bool,
     report: PruneReport,
 }
 
@@ -247,41 +239,13 @@ impl Prune<'_> {
     /// acknowledge what it does not keep. None: it is not there, or another prune has taken it away since.
     fn put(&mut self, text: &str, bytes: Vec<u8>) -> Result<Option<Put>> {
         let (at, body) = (key(text)?, Bytes::from(bytes));
-        let put = match self.repository.store.put_new(&at, body.clone()) {
-            Err(error) if error.kind() == StoreErrorKind::NoSpace && !self.full => {
-                self.full = true;
-                self.report.used_reserve = true;
-                tracing::warn!("The store is full, using the room that was kept back");
-                self.repository.store.delete(&key(RESERVE_KEY)?)?;
-                self.repository.store.put_new(&at, body)?
-            }
-            done => done?,
-        };
+        let (put, used_reserve) = self.repository.put_out_of_reserve(&at, body)?;
+        self.report.used_reserve |= used_reserve;
         if self.repository.has(text)? {
             return Ok(Some(put));
         }
         tracing::warn!(object = %text, "The store acknowledged an object that is not there");
         Ok(None)
-    }
-
-    /// Keeps room back for the next time the store is full.
-    fn put_reserve(&self) -> Result<()> {
-        let at = key(RESERVE_KEY)?;
-        match self.repository.store.head(&at) {
-            Ok(_) => return Ok(()),
-            Err(error) if error.kind() == StoreErrorKind::NotFound => {}
-            Err(error) => return Err(error.into()),
-        }
-        let mut bytes = vec![0; RESERVE_BYTES];
-        self.repository.world.rng.fill(&mut bytes);
-        match self.repository.store.put_new(&at, Bytes::from(bytes)) {
-            Ok(_) => Ok(()),
-            Err(error) if matches!(error.kind(), StoreErrorKind::NoSpace | StoreErrorKind::Denied) => {
-                tracing::warn!(error = %error, "Cannot keep room back");
-                Ok(())
-            }
-            Err(error) => Err(error.into()),
-        }
     }
 
     fn count(&mut self, sight: &Sight) {

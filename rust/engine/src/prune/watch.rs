@@ -7,7 +7,6 @@ use super::{Prune, Sight, look};
 use crate::error::Result;
 use crate::repository::cursor::is_damage;
 use crate::repository::{key, list, opened};
-use bytes::Bytes;
 use longshore_format::generation::{Sighting, Watch, watch_key};
 use longshore_format::id::{RandomName, SessionId};
 use longshore_format::limits;
@@ -175,7 +174,10 @@ impl Prune<'_> {
         if !sightings.is_empty() {
             let name = self.repository.world.name();
             let bytes = Watch { sightings }.encode(&self.repository.keys, name, self.repository.world.salt(), &mut self.codec)?;
-            self.repository.store.put_new(&key(watch_key(name))?, Bytes::from(bytes))?;
+            if self.put(&watch_key(name), bytes)?.is_none() {
+                // What is known stays known: without it nobody would ever be judged dead.
+                return Ok(());
+            }
         }
         for name in older {
             self.repository.store.delete(&key(watch_key(name))?)?;

@@ -12,11 +12,13 @@ pub mod index;
 mod init;
 pub mod reader;
 pub(crate) mod repairs;
+mod reserve;
 pub mod session;
 mod slots;
 pub mod snapshots;
 mod spent;
 
+pub use reserve::{RESERVE_BYTES, RESERVE_KEY};
 pub use slots::SlotRow;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -231,10 +233,14 @@ impl Repository {
     pub(crate) fn put_certainly(&self, text: &str, bytes: Bytes) -> Result<Put> {
         let at = key(text)?;
         let put = self.store.put_new(&at, bytes)?;
-        match self.store.head(&at) {
-            Err(error) if error.kind() == StoreErrorKind::NotFound => Err(not_kept(&at)),
+        self.is_kept(&at).map(|()| put)
+    }
+
+    fn is_kept(&self, at: &Key) -> Result<()> {
+        match self.store.head(at) {
+            Err(error) if error.kind() == StoreErrorKind::NotFound => Err(not_kept(at)),
             Err(error) => Err(error.into()),
-            Ok(_) => Ok(put),
+            Ok(_) => Ok(()),
         }
     }
 

@@ -240,7 +240,8 @@ impl Repository {
         Ok(session)
     }
 
-    /// Deletes a snapshot: the removal first, then the object. Data is freed by a later prune.
+    /// Deletes a snapshot: the removal first, then the object. Data is freed by a later prune. Works where the store is full, out of
+    /// the room that a prune has kept back.
     ///
     /// # Errors
     /// What the store says.
@@ -248,7 +249,9 @@ impl Repository {
         let mut codec = Codec::new()?;
         let removal = Removal { at_nanos: self.world.clock.wall_nanos(), by: by.to_owned() };
         let bytes = removal.encode(&self.keys, session, self.world.salt(), &mut codec)?;
-        self.put_certainly(&removed_key(session), Bytes::from(bytes))?;
+        let at = key(removed_key(session))?;
+        self.put_out_of_reserve(&at, Bytes::from(bytes))?;
+        self.is_kept(&at)?;
         self.store.delete(&key(snapshot_key(session))?)?;
         Ok(())
     }
