@@ -1,6 +1,6 @@
 """The data path in the shape that controllers ask for: locations become stores, requests become options.
 
-Promises: what a location says about TLS, certificates, encryption and read-only access reaches the data path; nothing is decided here.
+Promises: what a location says about TLS, certificates, encryption, checksums and read-only access reaches the data path; nothing is decided here.
 
 It does not know objects of ours.
 """
@@ -191,6 +191,7 @@ def store_of(place: Place) -> datapath.StoreSettings:
                 ca_cert_pem=None if pem is None else pem.decode("ascii", errors="replace"),
                 server_side_encryption=settings.server_side_encryption,
                 kms_key_id=settings.kms_key_id,
+                checksum_algorithm=settings.checksum_algorithm,
                 read_only=place.read_only,
                 credentials=None if place.credentials is None else _credentials(place.credentials),
             )

@@ -19,7 +19,7 @@ from typing import Any, Final
 from longshore.errors import NotFoundError, StoreDeniedError, UnavailableError, UnsupportedError, UsageError
 from longshore.objectstore.aws_errors import error_from
 from longshore.objectstore.credentials import Credentials, CredentialSource, new_session
-from longshore.objectstore.settings import AwsSettings
+from longshore.objectstore.settings import CHECKSUM_OFF, AwsSettings
 from longshore.objectstore.store import OBJECT_SIZE_BYTES_MAX, check_key, check_prefix, refuse_write
 
 __all__ = ["AwsStore", "lookup_region"]
@@ -122,10 +122,11 @@ class AwsStore:
         settings = self._settings
         if settings.read_only:
             raise refuse_write(location=settings.location, key=key)
+        checksum = settings.checksum_algorithm
         options = {
             "ServerSideEncryption": settings.server_side_encryption,
             "SSEKMSKeyId": settings.kms_key_id,
-            "ChecksumAlgorithm": settings.checksum_algorithm,
+            "ChecksumAlgorithm": None if checksum == CHECKSUM_OFF else checksum,
             "Tagging": settings.tagging,
         }
         given = {name: value for name, value in options.items() if value is not None}

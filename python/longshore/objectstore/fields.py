@@ -63,6 +63,10 @@ class Fields:
                 next_step=f"remove it, or correct it to one of: {', '.join(sorted(known))}",
             )
 
+    def has(self, key: str) -> bool:
+        """Whether a key is written at all, be it with nothing."""
+        return key in self._config
+
     def text(self, key: str) -> str | None:
         """A value without the blanks around it; None when it is absent or empty."""
         value = self._config.get(key, "").strip()

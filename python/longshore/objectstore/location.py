@@ -16,7 +16,14 @@ from longshore.api import BackupStorageLocation
 from longshore.errors import NotFoundError, UnsupportedError
 from longshore.objectstore.fields import Fields
 from longshore.objectstore.folders import check_folder
-from longshore.objectstore.settings import AwsSettings, FilesystemSettings, SecretKey, SecretReader, StoreSettings
+from longshore.objectstore.settings import (
+    CHECKSUM_OFF,
+    AwsSettings,
+    FilesystemSettings,
+    SecretKey,
+    SecretReader,
+    StoreSettings,
+)
 
 __all__ = ["AWS", "FILESYSTEM", "settings_of"]
 
@@ -52,7 +59,8 @@ _AWS_REFUSED_STEP: Final = {
     "customerKeyEncryptionSecret": "remove it, repository data is encrypted before it leaves the node; or use kmsKeyId",
     "credentialsFile": "put the file in a Secret and name it in spec.credential",
 }
-_ENCRYPTIONS: Final = ("AES256", "aws:kms", "aws:kms:dsse")
+_ENCRYPTIONS: Final = ("AES256", "aws:kms")
+"""What both sides can ask for; a location that only the control plane could write to would be Available and fail each backup."""
 _CHECKSUMS: Final = ("CRC32", "CRC32C", "SHA1", "SHA256")
 
 
@@ -141,9 +149,15 @@ def _aws(location: BackupStorageLocation, fields: Fields, read_secret: SecretRea
         enable_shared_config=fields.flag("enableSharedConfig"),
         server_side_encryption=encryption or ("aws:kms" if kms_key_id else None),
         kms_key_id=kms_key_id,
-        checksum_algorithm=fields.choice("checksumAlgorithm", _CHECKSUMS),
+        checksum_algorithm=_checksum(fields),
         tagging=fields.tags("tagging"),
     )
+
+
+def _checksum(fields: Fields) -> str | None:
+    # Velero's switch: a value that is there and empty turns checksums off.
+    found = fields.choice("checksumAlgorithm", _CHECKSUMS)
+    return CHECKSUM_OFF if found is None and fields.has("checksumAlgorithm") else found
 
 
 def _ca_bundle(location: BackupStorageLocation, fields: Fields, read_secret: SecretReader) -> bytes | None:

@@ -16,6 +16,7 @@ from typing import Final, Protocol
 from longshore.errors import UsageError
 
 __all__ = [
+    "CHECKSUM_OFF",
     "REPOSITORY_ROOT",
     "AwsSettings",
     "FilesystemSettings",
@@ -27,6 +28,9 @@ __all__ = [
 
 REPOSITORY_ROOT: Final = "plugins/longshore"
 """Below the location's prefix. Every Velero accepts `plugins/` at the top of a location, and none uses it."""
+
+CHECKSUM_OFF: Final = "none"
+"""No checksum goes up, for servers that refuse the header."""
 
 _DNS_LABEL: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
 
@@ -81,7 +85,7 @@ class AwsSettings:
     server_side_encryption: str | None = None
     kms_key_id: str | None = None
     checksum_algorithm: str | None = None
-    """None for none, else CRC32, CRC32C, SHA1 or SHA256: what the store is to check at upload."""
+    """What the store is to check at upload: CRC32, CRC32C, SHA1, SHA256, :data:`CHECKSUM_OFF`, or None where the location leaves it to us."""
     tagging: str | None = None
     """Tags for every object, as `k=v&k=v`."""
 

@@ -74,7 +74,9 @@ def test_put_carries_what_the_location_says_and_no_checksum_of_its_own() -> None
         store_at(server).put("metadata/a", b"data")
         config = {"kmsKeyId": "alias/k", "checksumAlgorithm": "SHA256", "tagging": "team=db"}
         store_at(server, config, storage={"prefix": "one"}).put("metadata/a", b"data")
-    plain, full = server.requests
+        store_at(server, {"checksumAlgorithm": ""}).put("metadata/a", b"data")
+    plain, full, off = server.requests
+    assert not [name for name in off.headers if "checksum" in name or name.startswith("x-amz-trailer")]
     assert (plain.method, plain.path, plain.body) == ("PUT", "/backups/metadata/a", b"data")
     assert not [
         name for name in plain.headers if name.startswith(("x-amz-checksum", "x-amz-sdk-checksum", "x-amz-trailer"))

@@ -16,7 +16,13 @@ from tests.unit.objectstore.locations import aws, filesystem, location, secrets
 
 from longshore.errors import StoreUnavailableError, UnsupportedError, UsageError
 from longshore.objectstore.location import settings_of
-from longshore.objectstore.settings import AwsSettings, FilesystemSettings, SecretKey, repository_prefix
+from longshore.objectstore.settings import (
+    CHECKSUM_OFF,
+    AwsSettings,
+    FilesystemSettings,
+    SecretKey,
+    repository_prefix,
+)
 
 
 def _certificate() -> bytes:
@@ -105,6 +111,14 @@ def test_kms_key_alone_means_kms() -> None:
     assert aws({"kmsKeyId": "k"}).server_side_encryption == "aws:kms"
 
 
+@pytest.mark.parametrize(
+    ("config", "wanted"),
+    [({}, None), ({"checksumAlgorithm": ""}, CHECKSUM_OFF), ({"checksumAlgorithm": " "}, CHECKSUM_OFF)],
+)
+def test_empty_checksum_is_an_off_switch(config: dict[str, str], wanted: str | None) -> None:
+    assert aws(config).checksum_algorithm == wanted
+
+
 def test_empty_values_count_as_absent() -> None:
     assert aws({"region": "", "s3Url": " ", "s3ForcePathStyle": "", "profile": ""}) == aws()
 
@@ -129,6 +143,7 @@ def test_empty_values_count_as_absent() -> None:
         ({"serverSideEncryption": "rot13"}, "config.serverSideEncryption"),
         ({"kmsKeyId": "k", "serverSideEncryption": "AES256"}, "config.kmsKeyId"),
         ({"checksumAlgorithm": "MD5"}, "config.checksumAlgorithm"),
+        ({"serverSideEncryption": "aws:kms:dsse"}, "config.serverSideEncryption"),
         ({"tagging": "no tags"}, "config.tagging"),
         ({"tagging": "a=1&a=2"}, "config.tagging"),
         ({"tagging": "=1"}, "config.tagging"),
