@@ -1735,7 +1735,7 @@ class Restore:
         path = node.path(entry.name)
         self._out.progress("restored", self.files + self.directories + self.others, amount=self.bytes)
         if entry.flags & 8:
-            self._out.lost(path, "its content was incomplete already when it was backed up", damaged=False)
+            self._out.lost(path, "it was incomplete already when it was backed up", damaged=False)
         group = (entry.device, entry.inode) if entry.device is not None else None
         digest = b""
         if group is not None:

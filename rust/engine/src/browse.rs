@@ -47,7 +47,7 @@ pub struct EntryRow {
     pub xattrs: Vec<(Vec<u8>, u64)>,
     /// It changed while it was read.
     pub changed: bool,
-    /// Some of its content could not be read and is zeros.
+    /// Some of its content could not be read and is zeros, or its extended attributes are left out.
     pub incomplete: bool,
 }
 

@@ -251,7 +251,7 @@ pub struct Entry {
     pub link_device: Option<u64>,
     /// Changed while it was read.
     pub changed: bool,
-    /// Some of the content could not be read.
+    /// Some of the content, or the extended attributes, could not be read.
     pub incomplete: bool,
     /// Extended attributes ascending by name.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,

@@ -145,7 +145,8 @@ fn read_one(worker: &mut Worker, node: &DirNode, job: &FileJob, record: &mut Opt
             // What is to be looked at again anyway is not noted.
             let noted = !changed && xattr_error.is_none() && !is_large(&stat) && items.len() <= ITEMS_MAX;
             let content = fold_content(worker, items)?;
-            let entry = super::tree::entry_of(&job.name, &stat, xattrs, changed, Node::File { size_bytes, content });
+            let mut entry = super::tree::entry_of(&job.name, &stat, xattrs, changed, Node::File { size_bytes, content });
+            entry.incomplete = xattr_error.is_some();
             if let (true, Some(record), Some(journal)) = (noted, record, &shared.journal)
                 && record.push(&entry)
             {

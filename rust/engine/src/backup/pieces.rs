@@ -52,6 +52,7 @@ pub(super) fn fit(worker: &Worker, node: &DirNode, entry: &mut Entry) {
             format!("extended attributes are larger than the format takes: xattrs={}, bytes={bytes}", entry.xattrs.len());
         worker.shared.notes.lose(&worker.shared.job, LostReason::Other, &node.path_of(&entry.name), message);
         entry.xattrs.clear();
+        entry.incomplete = true;
     }
 }
 

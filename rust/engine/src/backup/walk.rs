@@ -267,14 +267,14 @@ impl Walk<'_> {
             (Some(_), None) if previous.is_none() => return Err(self.damaged()),
             _ => known = None,
         }
-        let xattrs = dir.xattrs_self().or_else(|error| self.without_xattrs(&path, error)).unwrap_or_default();
+        let (xattrs, incomplete) = self.xattrs_or_none(&path, dir.xattrs_self());
         let is_huge =
             names.len() > HUGE_ENTRIES || previous.as_deref().is_some_and(|entry| entries_in(entry) > HUGE_ENTRIES as u64);
         if is_huge {
             known = None;
         }
         let previous_entries = if is_huge { None } else { self.previous_entries(previous.as_deref())? };
-        let own = entry_of(name, stat, xattrs, false, Node::Directory { content: Vec::new() });
+        let own = Entry { incomplete, ..entry_of(name, stat, xattrs, false, Node::Directory { content: Vec::new() }) };
         self.notes().directories.fetch_add(1, Relaxed);
         let stands = previous.as_deref().is_some_and(|before| self.test.directory_stands(before, stat));
         let resumed = self.interrupted.map(|run| run.directory(&path)).unwrap_or_default();
@@ -378,16 +378,18 @@ impl Walk<'_> {
         Level { todo: Todos::Some(todo.into_iter()), stands: true, ..Level::empty(node) }
     }
 
-    fn without_xattrs(&self, path: &[u8], error: VolumeError) -> std::result::Result<Xattrs, VolumeError> {
-        if error.kind != VolumeErrorKind::Unsupported {
-            self.notes().lose(
-                &self.crew.shared.job,
-                LostReason::Other,
-                path,
-                format!("extended attributes cannot be read: {error}"),
-            );
+    /// What was read of extended attributes, and whether some are missing: they are named as lost then, and the entry is incomplete, so that
+    /// the next backup asks again whatever its times say.
+    fn xattrs_or_none(&self, path: &[u8], read: std::result::Result<Xattrs, VolumeError>) -> (Xattrs, bool) {
+        match read {
+            Ok(xattrs) => (xattrs, false),
+            Err(error) if error.kind == VolumeErrorKind::Unsupported => (Vec::new(), false),
+            Err(error) => {
+                let message = format!("extended attributes cannot be read: {error}");
+                self.notes().lose(&self.crew.shared.job, LostReason::Other, path, message);
+                (Vec::new(), true)
+            }
         }
-        Err(error)
     }
 
     /// The entries of a directory in the parent snapshot; none when they cannot be read, and then all below is read afresh.
@@ -610,14 +612,15 @@ impl Walk<'_> {
             Kind::Fifo => Node::Fifo,
             _ => Node::Socket,
         };
-        let known =
-            previous.filter(|e| (e.ctime.secs, e.ctime.nanos) == (stat.ctime.secs, stat.ctime.nanos) && e.inode == stat.inode);
-        let xattrs = match known {
-            Some(entry) => entry.xattrs.clone(),
-            None => level.node.dir.xattrs(name, stat.kind).or_else(|error| self.without_xattrs(path, error)).unwrap_or_default(),
+        let known = previous.filter(|e| {
+            (e.ctime.secs, e.ctime.nanos) == (stat.ctime.secs, stat.ctime.nanos) && e.inode == stat.inode && !e.incomplete
+        });
+        let (xattrs, incomplete) = match known {
+            Some(entry) => (entry.xattrs.clone(), false),
+            None => self.xattrs_or_none(path, level.node.dir.xattrs(name, stat.kind)),
         };
         self.notes().others.fetch_add(1, Relaxed);
-        let entry = entry_of(name, stat, xattrs, false, node);
+        let entry = Entry { incomplete, ..entry_of(name, stat, xattrs, false, node) };
         let same = previous == Some(&entry);
         self.put(level, slot, Some(Settled::new(entry)), same)
     }
