@@ -4,11 +4,15 @@ import threading
 
 import pytest
 from tests.unit.controllers.fake_datapath import wait_for
-from tests.unit.controllers.rig import NAMESPACE, PVB, PVR, RESTORE_UID
+from tests.unit.controllers.rig import NAMESPACE, NODE, PVB, PVR, RESTORE_UID
 
+from longshore.controllers import pod_volume
 from longshore.controllers.claims import ANNOTATION_ATTEMPTS, ATTEMPTS_MAX
+from longshore.controllers.pod_volume import PodVolumeController
 from longshore.controllers.tasks import Slot
+from longshore.errors import ConflictError
 from longshore.kube.fake import Answer, DropConnection, Slow
+from longshore.kube.leases import LeaseElector
 from longshore.kube.resource import LEASES
 
 
@@ -144,6 +148,48 @@ def test_two_agents_do_it_once(rig):
     assert [rig.wait_phase(PVB, name)["phase"] for name in names] == ["Completed"] * 4
     assert len(rig.snapshots()) == len(jobs(rig, "backup")) == 4
     assert {rig.status(PVB, name)["instance"] for name in names} == {first.agent.instance}
+
+
+@pytest.mark.parametrize("taking", ["claim_patch", "takeover_patch"])
+def test_of_two_agents_that_both_believe_to_lead_one_takes_it(rig, taking, monkeypatch):
+    """The lease can be believed in for too long; the version that was read cannot: of two that write at once, one gets a conflict and does nothing."""
+    rig.world.gate.clear()
+    lost, both = set(), threading.Barrier(2)
+    monkeypatch.setattr(LeaseElector, "is_leader", lambda self: id(self) not in lost)
+    write, make = PodVolumeController.patch, getattr(pod_volume, taking)
+
+    def patch(self, obj, change):
+        try:
+            return write(self, obj, change)
+        except ConflictError:
+            # Now it learns that the lease is another's.
+            lost.add(id(self.context.lease))
+            raise
+
+    def made(*args, **how):
+        both.wait(20)
+        return make(*args, **how)
+
+    monkeypatch.setattr(PodVolumeController, "patch", patch)
+    monkeypatch.setattr(pod_volume, taking, made)
+    pod, path = rig.pod()
+    (path / "a").write_bytes(b"x")
+    agents = [rig.agent(), rig.agent()]
+    wait_for(lambda: all(one.agent.manager.ready().ok for one in agents))
+    name = rig.backup(pod, node="later")
+    obj = rig.get(PVB, name)
+    obj["spec"]["node"] = NODE
+    if taking == "takeover_patch":
+        obj["status"] = {"phase": "InProgress", "node": NODE, "instance": "gone"}
+    rig.server.put(PVB, obj, namespace=NAMESPACE)
+    wait_for(lambda: jobs(rig, "backup"))
+    wait_for(lambda: all(looked_at_everything(one) for one in agents))
+    assert sum(one.agent.tasks.running() for one in agents) == 1 and len(lost) == 1
+    rig.world.gate.set()
+    status = rig.wait_phase(PVB, name)
+    winner = next(one.agent for one in agents if id(one.agent.lease) not in lost)
+    assert status["phase"] == "Completed" and status["instance"] == winner.instance
+    assert len(rig.snapshots()) == len(jobs(rig, "backup")) == 1
 
 
 def test_lost_lease_stops_jobs_and_writes_nothing(rig):
