@@ -8,7 +8,8 @@
     python rescue.py --repository DIR (--key-file F | --passphrase-file F) check
 
 It is written from the format's page alone (format 0) and shares no code with the engine, so that each proves the other. It needs no index: where chunks
-lie it learns from the headers of the packs, and when a chunk lies in several places it takes the next where one is damaged.
+lie it learns from the headers of the packs, and when a chunk lies in several places it takes the next where one is damaged. Places that a repair wrote
+down as damaged come last, and what is damaged there is told as known: it is no reason to end with 4 while all that a snapshot needs is whole elsewhere.
 
 It promises: no byte reaches TARGET whose chunk id was not verified; a file that cannot be had whole is left out and named; nothing outside TARGET is
 touched, whatever the repository says; every length is checked before it is believed; it never writes to the repository. Who is not root cannot give
@@ -105,6 +106,7 @@ OBJECT_TYPES: Final = {
     10: "open",
     11: "decision",
     12: "watch",
+    13: "repair",
 }
 DIRECTORY, FILE, SYMLINK, BLOCK, CHARACTER, FIFO, SOCKET = 1, 2, 3, 4, 5, 6, 7
 ITEM_DATA, ITEM_HOLE, ITEM_ZEROS, ITEM_LIST, ITEM_PIECE = 0, 1, 2, 3, 4
@@ -260,20 +262,23 @@ def exact(value: bytes, length: int, what: str) -> bytes:
     return value
 
 
-def read_record(payload: bytes, known: frozenset[int], repeated: frozenset[int]) -> dict[int, list[bytes]]:
+def read_record(
+    payload: bytes, known: frozenset[int], repeated: frozenset[int], limit: int = OBJECT_MAX
+) -> dict[int, list[bytes]]:
     """Split a record into its fields.
 
     Args:
         payload: the bytes.
         known: tags that the caller reads; other even tags are dropped, other odd ones refused.
         repeated: tags among them that may come more than once.
+        limit: bytes of one field.
     """
     fields: dict[int, list[bytes]] = {}
     cursor = Cursor(payload)
     last = -1
     while cursor.more():
         tag = cursor.uv()
-        value = cursor.bytes(OBJECT_MAX)
+        value = cursor.bytes(limit)
         if tag not in known:
             if tag & 1:
                 raise NewerError(f"a record holds a critical field that this program does not know: tag={tag}")
@@ -530,11 +535,10 @@ class Secret:
             raise SlotMemoryError(f"not enough memory for a key slot: memory_kib={memory}") from error
 
 
-def open_slot(key: str, slot: bytes, repository: bytes, secret: Secret) -> bytes | None:
-    """The master key in a slot; None when the slot is for somebody else."""
+def check_slot_form(slot: bytes) -> None:
+    """What holds for every slot, whoever it is for."""
     check_start(slot, 2, 193, "key slot")
-    before, written_sum = slot[:-32], slot[-32:]
-    cursor = Cursor(before, 160)
+    cursor = Cursor(slot, 160, len(slot) - 32)
     label = cursor.bytes(255)
     cursor.finish()
     try:
@@ -544,18 +548,44 @@ def open_slot(key: str, slot: bytes, repository: bytes, secret: Secret) -> bytes
     kind = int.from_bytes(slot[12:16], "little")
     if kind not in (1, 2):
         raise NewerError(f"a key slot is of an unknown kind: kind={kind}")
+
+
+def check_slot_reserved(slot: bytes) -> None:
+    """Bytes that are zero in a slot of this repository."""
+    if slot[76:80] != bytes(4) or (slot[12] == 1 and slot[64:76] != bytes(12)):
+        raise CorruptError("a key slot has bytes set that are reserved")
+
+
+def slot_sum(keys: Keys, key: str, slot: bytes) -> bytes:
+    """The sum that a slot must end with."""
+    return blake3(slot[:-32] + key.encode(), key=keys.derive("key slot")).digest()
+
+
+def check_slot(keys: Keys, key: str, slot: bytes) -> None:
+    """Whether a slot is whole, without its holder's secret; one that was left by another repository is nobody's."""
+    own = slot[:16] + keys.repository + slot[32:]
+    if len(slot) >= 193 and own != slot and slot_sum(keys, key, own) != slot[-32:]:
+        return
+    check_slot_form(slot)
+    check_slot_reserved(slot)
+    if slot_sum(keys, key, slot) != slot[-32:]:
+        raise CorruptError("a key slot's sum is not that of its bytes: its holder cannot open the repository")
+
+
+def open_slot(key: str, slot: bytes, repository: bytes, secret: Secret) -> bytes | None:
+    """The master key in a slot; None when the slot is for somebody else."""
+    check_slot_form(slot)
     if slot[16:32] != repository:
         raise ForeignSlotError("a key slot belongs to another repository")
-    if slot[76:80] != bytes(4) or (kind == 1 and slot[64:76] != bytes(12)):
-        raise CorruptError("a key slot has bytes set that are reserved")
-    if kind != secret.kind:
+    check_slot_reserved(slot)
+    if slot[12] != secret.kind:
         return None
     derived = secret.derive(slot)
     if not secrets.compare_digest(derived[32:], slot[80:112]):
         return None
-    master = unseal(derived[:32], ZERO_NONCE, slot[112:160], slot[:112] + key.encode() + before[160:], "key slot")
+    master = unseal(derived[:32], ZERO_NONCE, slot[112:160], slot[:112] + key.encode() + slot[160:-32], "key slot")
     exact(master, 32, "a master key")
-    if blake3(before + key.encode(), key=Keys(master, repository).derive("key slot")).digest() != written_sum:
+    if slot_sum(Keys(master, repository), key, slot) != slot[-32:]:
         raise CorruptError("a key slot's sum is not that of its bytes")
     return master
 
@@ -889,6 +919,84 @@ class Places:
         return len(self._frame)
 
 
+def usage_rows(cursor: Cursor) -> Iterator[tuple[bytes, bytes]]:
+    """The form of a usage table: a birth pack (session and number as stored) and the bits of its frames, to the cursor's end."""
+    last = b""
+    for _ in range(cursor.uv()):
+        session, number = cursor.take(16), cursor.u32()
+        order = session + struct.pack(">I", number)
+        if order <= last:
+            raise CorruptError("a usage table's packs do not ascend")
+        last = order
+        bits = cursor.uv()
+        field = cursor.take((bits + 7) // 8)
+        if bits % 8 and field[-1] >> (bits % 8):
+            raise CorruptError("a usage table has bits set beyond its end")
+        yield session + struct.pack("<I", number), field
+    cursor.finish()
+
+
+class Repairs:
+    """What repairs wrote down: places on which nobody may rely, and usage tables in whose place a record speaks."""
+
+    def __init__(self) -> None:
+        # Pack → birth pack → bits of the frames that are damaged where they lie in it, one for each record that says so.
+        self._places: dict[str, dict[bytes, list[bytes]]] = {}
+        self._tables: list[tuple[frozenset[bytes], frozenset[bytes]]] = []
+
+    def add(self, payload: bytes) -> None:
+        """Take in a record; of one that is wrong nothing is taken."""
+        fields = read_record(payload, frozenset({1, 2, 3, 4, 5, 7, 9}), frozenset({1, 5, 9}), TABLE_MAX)
+        if 2 in fields:
+            whole_sv(fields[2][0])
+        snapshots = set()
+        for value in fields.get(1, ()):
+            cursor = Cursor(value)
+            snapshots.add(cursor.take(16))
+            for _ in usage_rows(cursor):
+                pass
+        for value in fields.get(3, ()):
+            for _ in usage_rows(Cursor(value)):
+                pass
+        tables = frozenset(exact(value, 32, "a usage table's name") for value in fields.get(5, ()))
+        for value in fields.get(7, ()):
+            if len(value) % 8:
+                raise CorruptError(f"a list of chunks has an impossible length: size_bytes={len(value)}")
+            if any(value[at - 8 : at] >= value[at : at + 8] for at in range(8, len(value), 8)):
+                raise CorruptError("a list of chunks does not ascend")
+        places = []
+        for value in fields.get(9, ()):
+            cursor = Cursor(value)
+            pack = f"{cursor.take(16).hex()}-{cursor.u32():08x}"
+            places.append((pack, list(usage_rows(cursor))))
+        for pack, rows in places:
+            births = self._places.setdefault(pack, {})
+            for birth, bits in rows:
+                births.setdefault(birth, []).append(bits)
+        self._tables.append((tables, frozenset(snapshots)))
+
+    def __bool__(self) -> bool:
+        return bool(self._places)
+
+    def know_pack(self, pack: str) -> bool:
+        """Whether damage of this pack is known."""
+        return pack in self._places
+
+    def know_frame(self, pack: str, birth: bytes, ordinal: int) -> bool:
+        """Whether a frame is known to be damaged where it lies in this pack."""
+        at, bit = divmod(ordinal, 8)
+        rows = self._places.get(pack, {}).get(birth, ())
+        return any(at < len(bits) and bits[at] >> bit & 1 for bits in rows)
+
+    def know_table(self, table: bytes) -> bool:
+        """Whether a usage table is known to be unreadable."""
+        return any(table in tables for tables, _ in self._tables)
+
+    def speak_for(self, table: bytes, snapshot: bytes) -> bool:
+        """Whether a record says what a snapshot needs in place of this table."""
+        return any(table in tables and snapshot in snapshots for tables, snapshots in self._tables)
+
+
 @dataclass(frozen=True, slots=True)
 class HeaderFrame:
     """A frame as a pack's header tells it; its chunks stand in the header from `chunks_at` on."""
@@ -986,6 +1094,7 @@ class Repository:
         self.repository = b""
         self.keys = self._open(secret)
         self.places = Places()
+        self.repairs = Repairs()
         self.packs: list[str] = []
         # A birth pack is known by session, number and salt, 52 bytes in this order.
         self._births: dict[bytes, int] = {}
@@ -1208,15 +1317,27 @@ class Repository:
                 offset += length
         return header
 
+    def learn_repairs(self) -> None:
+        """Learn what repairs wrote down. A record that cannot be read hides nothing but that damage is known."""
+        for name in self.folder.names("repairs"):
+            if NAME_32.match(name):
+                key = f"repairs/{name}"
+                try:
+                    self.repairs.add(self.sealed(13, key, TABLE_MAX))
+                except CorruptError as error:
+                    self.out.note(f"skipped the record of a repair: key={key}, cause={error}")
+
     def learn_all(self) -> None:
         """Learn every pack from its header; damaged packs are reported and left out."""
+        self.learn_repairs()
         names = [name for name in self.folder.names("packs") if NAME_PACK.match(name)]
         for done, name in enumerate(names):
             self.out.progress("reading pack headers", done, len(names))
             try:
                 self.learn(name)
             except CorruptError as error:
-                self.out.corrupt(f"a pack's header cannot be read: pack={name}, cause={error}")
+                known = self.repairs.know_pack(name)
+                self.out.corrupt(f"a pack's header cannot be read: pack={name}, cause={error}", known=known)
             except OSError as error:
                 self.out.corrupt(f"a pack cannot be opened: pack={name}, cause={reason(error)}")
 
@@ -1269,7 +1390,8 @@ class Repository:
             self.bad_frames.add(row)
             self.out.corrupt(
                 f"a frame cannot be read: pack={self.packs[places.frame_pack[row]]}, "
-                f"offset={places.frame_offset[row]}, length_bytes={places.frame_stored[row]}, cause={error}"
+                f"offset={places.frame_offset[row]}, length_bytes={places.frame_stored[row]}, cause={error}",
+                known=self.is_known(row),
             )
             raise
         self._opened[row] = payload
@@ -1278,12 +1400,30 @@ class Repository:
             self._opened_bytes -= len(self._opened.popitem(last=False)[1])
         return payload
 
+    def is_known(self, row: int) -> bool:
+        """Whether a repair wrote a frame's place down as damaged."""
+        places = self.places
+        birth = self._birth_list[places.frame_birth[row]][:20]
+        return self.repairs.know_frame(self.packs[places.frame_pack[row]], birth, places.frame_ordinal[row])
+
+    def _in_order(self, chunk: bytes, kind: int) -> Iterator[tuple[int, int, int]]:
+        """Places of a chunk, those known to be damaged last; one after the other, because forged headers may name a million."""
+        doubtful = False
+        for place in self.places.find(chunk):
+            if self.places.frame_kind[place[0]] == kind:
+                if self.repairs and self.is_known(place[0]):
+                    doubtful = True
+                else:
+                    yield place
+        if doubtful:
+            for place in self.places.find(chunk):
+                if self.places.frame_kind[place[0]] == kind and self.is_known(place[0]):
+                    yield place
+
     def chunk(self, chunk: bytes, kind: int) -> bytes:
-        """The plaintext of a chunk, verified; the next place is tried when one is damaged."""
+        """The plaintext of a chunk, verified; the next place is tried when one is damaged, and one that is known to be damaged last."""
         found = False
-        for row, offset, length in self.places.find(chunk):
-            if self.places.frame_kind[row] != kind:
-                continue
+        for row, offset, length in self._in_order(chunk, kind):
             found = True
             try:
                 plain = self.frame(row)[offset : offset + length]
@@ -1301,7 +1441,8 @@ class Repository:
         if (row, offset) not in self.bad_chunks:
             self.bad_chunks.add((row, offset))
             self.out.corrupt(
-                f"a chunk is not what its id says: pack={self.packs[self.places.frame_pack[row]]}, chunk={chunk.hex()}"
+                f"a chunk is not what its id says: pack={self.packs[self.places.frame_pack[row]]}, chunk={chunk.hex()}",
+                known=self.is_known(row),
             )
 
 
@@ -1477,6 +1618,7 @@ class Output:
         self._line = False
         self._shown = 0.0
         self.corruptions = 0
+        self.known = 0
         self.losses = 0
 
     def _emit(self, **fields: object) -> None:
@@ -1495,8 +1637,16 @@ class Output:
         else:
             self._say(f"note: {message}")
 
-    def corrupt(self, message: str) -> None:
-        """Something in the repository is damaged."""
+    def corrupt(self, message: str, *, known: bool = False) -> None:
+        """Something in the repository is damaged; of what a repair wrote down only that is told.
+
+        What is lost by known damage is told by itself, where it is missed.
+        """
+        if known:
+            self.known += 1
+            if self.known <= NAMED_MAX:
+                self.note(f"a repair wrote this damage down: {message}")
+            return
         self.corruptions += 1
         if self.corruptions <= NAMED_MAX:
             if self.as_json:
@@ -1554,7 +1704,12 @@ class Output:
         """The last word."""
         if self.as_json:
             self._emit(
-                type="summary", **fields, items_not_restored=self.losses, damages=self.corruptions, exit_code=code
+                type="summary",
+                **fields,
+                items_not_restored=self.losses,
+                damages=self.corruptions,
+                damages_known=self.known,
+                exit_code=code,
             )
         else:
             self.line(text)
@@ -2144,6 +2299,8 @@ class Check:
         # What was found good once is not looked at again: shared trees cost nothing, however often they are named.
         self._lists: dict[tuple[bytes, bool], tuple[int, int]] = {}
         self._pieces: dict[bytes, tuple[bytes, bytes, int]] = {}
+        # Usage tables that are there, and damaged, and that a repair knows.
+        self._bad_tables: set[bytes] = set()
         self.packs = self.snapshots = self.trees = 0
 
     def run(self) -> None:
@@ -2159,7 +2316,12 @@ class Check:
         for name in repository.folder.names("config"):
             if NAME_8.match(name):
                 self._try(f"config/{name}", self._config)
+        for name in repository.folder.names("keys"):
+            if NAME_32.match(name):
+                self._try(f"keys/{name}", self._slot)
         for first, pattern, kind, limit, reader in (
+            # What they say is known decides how the rest is told.
+            ("repairs", NAME_32, 13, TABLE_MAX, self._repair),
             ("sessions", NAME_32, 3, OBJECT_MAX, self._session),
             ("index", NAME_32, 5, TABLE_MAX, self._index),
             ("usage", NAME_64, 6, TABLE_MAX, self._usage),
@@ -2172,22 +2334,34 @@ class Check:
             for name in repository.folder.names(first):
                 if pattern.match(name):
                     key = f"{first}/{name}"
-                    self._try(key, functools.partial(self._sealed, kind, limit, reader))
+                    known = first == "usage" and repository.repairs.know_table(bytes.fromhex(name))
+                    is_good = self._try(key, functools.partial(self._sealed, kind, limit, reader), known=known)
+                    if known and not is_good:
+                        self._bad_tables.add(bytes.fromhex(name))
 
     def _config(self, key: str) -> None:
         repository = self._repository
         repository.check_config(repository.keys, key, repository.folder.read(key, OBJECT_MAX + STORED_EXTRA_MAX))
 
+    def _slot(self, key: str) -> None:
+        check_slot(self._repository.keys, key, self._repository.folder.read(key, KIB))
+
     def _sealed(self, kind: int, limit: int, reader: Callable[[str, bytes], None], key: str) -> None:
         reader(key, self._repository.sealed(kind, key, limit))
 
-    def _try(self, key: str, work: Callable[[str], None]) -> None:
+    def _try(self, key: str, work: Callable[[str], None], *, known: bool = False) -> bool:
         try:
             work(key)
         except CorruptError as error:
-            self._out.corrupt(f"an object cannot be read: key={key}, cause={error}")
+            self._out.corrupt(f"an object cannot be read: key={key}, cause={error}", known=known)
         except OSError as error:
             self._out.corrupt(f"an object cannot be opened: key={key}, cause={reason(error)}")
+        else:
+            return True
+        return False
+
+    def _repair(self, _key: str, payload: bytes) -> None:
+        self._repository.repairs.add(payload)
 
     @staticmethod
     def _session(_key: str, payload: bytes) -> None:
@@ -2242,19 +2416,8 @@ class Check:
         name = blake3(payload, key=self._repository.keys.derive("usage name")).hexdigest()
         if not key.startswith(f"usage/{name[:32]}"):
             raise CorruptError("a usage table's name is not made from its content")
-        cursor = Cursor(payload)
-        last = b""
-        for _ in range(cursor.uv()):
-            session, number = cursor.take(16), cursor.u32()
-            order = session + struct.pack(">I", number)
-            if order <= last:
-                raise CorruptError("a usage table's packs do not ascend")
-            last = order
-            bits = cursor.uv()
-            field = cursor.take((bits + 7) // 8)
-            if bits % 8 and field[-1] >> (bits % 8):
-                raise CorruptError("a usage table has bits set beyond its end")
-        cursor.finish()
+        for _ in usage_rows(Cursor(payload)):
+            pass
 
     def _packs(self) -> None:
         repository = self._repository
@@ -2262,7 +2425,7 @@ class Check:
         for done, name in enumerate(names):
             self._out.progress("checking packs", done, len(names))
             self.packs += 1
-            self._try(f"packs/{name}", self._pack)
+            self._try(f"packs/{name}", self._pack, known=repository.repairs.know_pack(name))
 
     def _pack(self, key: str) -> None:
         name = key.removeprefix("packs/")
@@ -2279,7 +2442,7 @@ class Check:
                 digest.update(part)
                 at += len(part)
             if digest.intdigest() != int.from_bytes(read_at(fd, size - 16, 8), "little"):
-                self._out.corrupt(f"a pack's checksum differs: pack={name}")
+                self._out.corrupt(f"a pack's checksum differs: pack={name}", known=repository.repairs.know_pack(name))
         finally:
             os.close(fd)
         first = len(repository.places.frame_pack)
@@ -2339,8 +2502,10 @@ class Check:
         """
         assert snapshot.root is not None
         for usage in snapshot.usage:
-            if not self._repository.folder.exists(f"usage/{usage.hex()}"):
-                self._out.corrupt(f"a usage table is missing: snapshot={snapshot.identifier}, usage={usage.hex()}")
+            if usage in self._bad_tables or not self._repository.folder.exists(f"usage/{usage.hex()}"):
+                spoken_for = self._repository.repairs.speak_for(usage, bytes.fromhex(snapshot.name))
+                message = f"a usage table is missing: snapshot={snapshot.identifier}, usage={usage.hex()}"
+                self._out.corrupt(message, known=spoken_for)
         # Directories to do, as the chunk of their entry and their place in it; the root stands by itself.
         todo: list[tuple[bytes, Node]] = [(snapshot.root.content, Node(None, b""))]
         while todo:
@@ -2394,10 +2559,11 @@ def command_check(repository: Repository, out: Output) -> int:
     check.run()
     code = out.code()
     seconds = time.monotonic() - began
+    known = f"; {out.known} damages are known to a repair" if out.known else ""
     text = f"checked {check.packs} packs, {len(repository.places)} chunks, {check.trees} tree chunks, {check.snapshots} snapshots in {seconds:.1f} s: "
     out.summary(
         code,
-        text + ("no damage found" if code == OK else f"{out.corruptions} damages found"),
+        text + ("no damage found" if code == OK else f"{out.corruptions} damages found") + known,
         packs=check.packs,
         chunks=len(repository.places),
         snapshots=check.snapshots,

@@ -14,7 +14,20 @@ from pathlib import Path
 import pytest
 import zstandard
 from tests.unit.rescue.rig import SECRET, Rig
-from tests.unit.rescue.tiny_writer import LIST, content, directory, entry, envelope, file, item, lp, record, sv, uv
+from tests.unit.rescue.tiny_writer import (
+    LIST,
+    content,
+    directory,
+    entry,
+    envelope,
+    file,
+    item,
+    lp,
+    record,
+    sv,
+    usage,
+    uv,
+)
 
 from longshore import rescue as program
 
@@ -723,6 +736,23 @@ def test_objects_end_at_1_mib_above_their_payload(tmp_path: Path) -> None:
         ("removed", "removed/" + "1" * 32, record((2, b"\0\0"))),
         ("tombstone", "tombstones/" + "1" * 32, record((1, bytes(19)))),
         ("tombstone", "tombstones/" + "1" * 32, record((3, b""))),
+        ("open", "open/" + "1" * 32, record((1, bytes(15)))),
+        ("open", "open/" + "1" * 32, record((3, b""))),
+        ("decision", "decisions/" + "1" * 32, record((1, bytes(21)))),
+        ("decision", "decisions/" + "1" * 32, record((5, b""))),
+        ("watch", "watches/" + "1" * 32, record((1, bytes(20)))),
+        ("watch", "watches/" + "1" * 32, record((1, bytes(22)))),
+        ("repair", "repairs/" + "1" * 32, record((1, bytes(15) + uv(0)))),
+        ("repair", "repairs/" + "1" * 32, record((1, bytes(16)))),
+        ("repair", "repairs/" + "1" * 32, record((2, b"\0\0"))),
+        ("repair", "repairs/" + "1" * 32, record((3, usage((bytes(16), 2, (1,)), (bytes(16), 1, (1,)))))),
+        ("repair", "repairs/" + "1" * 32, record((5, bytes(31)))),
+        ("repair", "repairs/" + "1" * 32, record((7, bytes(9)))),
+        ("repair", "repairs/" + "1" * 32, record((7, bytes(16)))),
+        ("repair", "repairs/" + "1" * 32, record((9, bytes(16) + b"\0\0\0" + uv(0)))),
+        ("repair", "repairs/" + "1" * 32, record((9, bytes(20) + uv(1)))),
+        ("repair", "repairs/" + "1" * 32, record((11, b""))),
+        ("watch", "repairs/" + "1" * 32, b""),
         ("index", "index/" + "1" * 32, struct.pack("<IIII", 1, 0, 0, 0)),
         ("index", "index/" + "1" * 32, struct.pack("<IIII", 0, 0, 0, 0) + b"\0"),
         ("index", "index/" + "1" * 32, struct.pack("<III", 0, 0, 0)),
@@ -744,6 +774,23 @@ def test_check_reads_every_object(tmp_path: Path, kind: str, key: str, payload: 
     assert ran.code == 4 and key.partition("/")[0].removesuffix("s") in ran.err, ran
 
 
+def test_check_looks_at_every_key_slot(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.tree([])
+    other = rig.repo / rig.w.secret_slot(bytes(32), name="f" * 32)
+    # Left by somebody who began to make a repository here: nobody's, and no damage.
+    type(rig.w)(rig.repo).secret_slot(bytes(32), name="e" * 32)
+    ran = rig.check()
+    assert (ran.code, ran.err) == (0, "")
+    blob = other.read_bytes()
+    for at in (0, 8, 16, 31, 40, 90, 120, 161, len(blob) - 1):
+        other.write_bytes(blob[:at] + bytes([blob[at] ^ 1]) + blob[at + 1 :])
+        ran = rig.check()
+        assert ran.code == 4 and f"keys/{other.name}" in ran.err, at
+    other.write_bytes(blob[:100])
+    assert rig.check().code == 4
+
+
 def test_check_passes_good_objects(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
     rig.w.sealed(
@@ -758,6 +805,23 @@ def test_check_passes_good_objects(tmp_path: Path) -> None:
     )
     rig.w.sealed("tombstone", "tombstones/" + "1" * 32, record((1, bytes(20)), (1, bytes(20))))
     rig.w.sealed("removed", "removed/" + "1" * 32, record((2, sv(1)), (4, b"me")))
+    rig.w.sealed("open", "open/" + "1" * 32, record((1, bytes(16)), (1, bytes(16))))
+    rig.w.sealed("decision", "decisions/" + "1" * 32, record((1, bytes(20)), (3, bytes(32))))
+    rig.w.sealed("watch", "watches/" + "1" * 32, record((1, bytes(16) + uv(1) + uv(2) + uv(3) + uv(4) + sv(-5))))
+    rig.w.sealed(
+        "repair",
+        "repairs/" + "1" * 32,
+        record(
+            (1, bytes(16) + uv(0)),
+            (1, bytes(16) + usage((bytes(16), 1, (0, 9)))),
+            (2, sv(1)),
+            (3, usage()),
+            (4, b"here"),
+            (5, bytes(32)),
+            (7, bytes(8) + b"\0" * 7 + b"\1"),
+            (9, bytes(20) + usage((bytes(16), 2, (7,)))),
+        ),
+    )
     rig.w.sealed("index", "index/" + "1" * 32, struct.pack("<IIII", 0, 0, 0, 1) + bytes(16))
     for key in (
         "tombstones/other",
@@ -767,6 +831,7 @@ def test_check_passes_good_objects(tmp_path: Path) -> None:
         "removed/x",
         "packs/x",
         "open/x",
+        "repairs/x",
         "keys/x",
         "snapshots/x",
     ):

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 DATA, TREE, LIST = 1, 2, 3
 LABEL = {DATA: "chunk data", TREE: "chunk tree", LIST: "chunk list"}
 TYPE = {"config": 1, "session": 3, "index": 5, "usage": 6, "snapshot": 7, "removed": 8, "tombstone": 9}
+TYPE |= {"open": 10, "decision": 11, "watch": 12, "repair": 13}
 
 
 def uv(n: int) -> bytes:
@@ -43,6 +44,20 @@ def lp(b: bytes) -> bytes:
 
 def record(*fields: tuple[int, bytes]) -> bytes:
     return b"".join(uv(tag) + lp(value) for tag, value in fields)
+
+
+def usage(*packs: tuple[bytes, int, tuple[int, ...]]) -> bytes:
+    """The form of a usage table: session, number and the frames of each birth pack."""
+    out = uv(len(packs))
+    for session, number, ordinals in packs:
+        bits = sum(1 << ordinal for ordinal in ordinals)
+        out += (
+            session
+            + struct.pack("<I", number)
+            + uv(bits.bit_length())
+            + bits.to_bytes((bits.bit_length() + 7) // 8, "little")
+        )
+    return out
 
 
 def envelope(payload: bytes, *, compress: bool = False) -> bytes:
