@@ -4,21 +4,26 @@ Helm renders without a cluster here; it installs, upgrades, rolls back and unins
 """
 
 import json
+import re
 import subprocess
 import tempfile
 from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from click.testing import CliRunner
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
+from longshore.cli.install import command as install
 from longshore.errors import UsageError
+from longshore.install.apply import FIELD_MANAGER, resource_for
 from longshore.install.chart import kustomize
 from longshore.install.release import objects
 from longshore.install.values import merged
+from longshore.kube.client import KubeClient
 from tests.cluster.conftest import require
 from tests.support.components import ApiServer, require_tool
 
@@ -40,6 +45,11 @@ def helm():
         return done.stdout + ("" if ok else done.stderr)
 
     return run
+
+
+def loaded(text):
+    # The definitions take the loader that is not compiled seconds.
+    return yaml.load_all(text, Loader=yaml.CSafeLoader)
 
 
 def keyed(found):
@@ -65,69 +75,152 @@ def rendered(helm, values, namespace="apart"):
         json.dump(values, file, ensure_ascii=False)
         file.flush()
         crds = () if values.get("crds") == {"install": False} else ("--include-crds",)
-        return keyed(yaml.safe_load_all(helm("template", "rel", str(CHART), "-n", namespace, "-f", file.name, *crds)))
+        return keyed(loaded(helm("template", "rel", str(CHART), "-n", namespace, "-f", file.name, *crds)))
 
 
-text = st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "S"), include_characters=" {}%\"'"), max_size=12)
-word = st.from_regex(r"[a-z][a-z0-9-]{0,8}[a-z0-9]", fullmatch=True)
-texts = st.dictionaries(word, text, max_size=3)
-env = st.lists(st.fixed_dictionaries({"name": word, "value": text}), max_size=2)
-SETTINGS = st.fixed_dictionaries(
-    {},
-    optional={
-        "image": st.fixed_dictionaries(
-            {"repository": word, "tag": word}, optional={"digest": st.just("sha256:" + "a" * 64)}
-        ),
-        "imagePullSecrets": st.lists(st.fixed_dictionaries({"name": word}), max_size=2),
-        "namespace": st.fixed_dictionaries({"create": st.booleans()}),
-        "crds": st.just({"install": False}),
-        "policy": st.fixed_dictionaries({"enabled": st.booleans()}),
-        "agent": st.fixed_dictionaries(
-            {},
-            optional={
-                "restores": st.booleans(),
-                "extraCapabilities": st.lists(st.sampled_from(["SETFCAP", "MKNOD"]), unique=True),
-                "kubeletRootDir": st.just("/data/kubelet"),
-                "concurrency": st.integers(1, 256),
-                "cacheHostPath": st.sampled_from(["", "/var/cache/longshore"]),
-                "priorityClassName": st.one_of(st.just(""), word),
-                "terminationGracePeriodSeconds": st.integers(30, 2_000_000),
-                "resources": st.sampled_from([{"limits": {"memory": "1Gi", "cpu": 2}}, {"requests": {"cpu": 0.5}}]),
-                "nodeSelector": texts,
-                "tolerations": st.just([{"operator": "Exists"}]),
-                "affinity": st.just({"nodeAffinity": {}}),
-                "podLabels": texts,
-                "podAnnotations": texts,
-                "extraEnv": env,
-                "seccompProfile": st.just({"type": "Localhost", "localhostProfile": "a/b.json"}),
-                "seLinuxOptions": st.just({"type": "spc_t"}),
-                "appArmorProfile": st.just({"type": "RuntimeDefault"}),
-            },
-        ),
-        "server": st.fixed_dictionaries({"enabled": st.booleans()}, optional={"podLabels": texts, "extraEnv": env}),
-        "location": st.fixed_dictionaries(
-            {"enabled": st.booleans()},
-            optional={"name": word, "bucket": text, "prefix": text, "config": texts, "caCert": st.just("YQ==")},
-        ),
-        "credentials": st.fixed_dictionaries(
-            {}, optional={"existingSecret": word, "secretContents": text, "key": word}
-        ),
-        "serviceAccounts": st.fixed_dictionaries({"agent": st.fixed_dictionaries({"annotations": texts})}),
-        "monitoring": st.fixed_dictionaries(
-            {
-                "podMonitor": st.fixed_dictionaries({"enabled": st.booleans(), "labels": texts}),
-                "rules": st.fixed_dictionaries({"enabled": st.booleans(), "staleHours": st.integers(1, 900)}),
-                "dashboard": st.fixed_dictionaries({"enabled": st.booleans()}),
-            }
-        ),
-    },
+TEXT = st.text(
+    st.characters(codec="utf-8", categories=("L", "N", "P", "S"), include_characters=" {}%\"'\n"), max_size=12
 )
+# What is Kubernetes' own to the last field, and what must fit to something else: named here, for no schema says it.
+CHOSEN = {
+    "global": [{}],
+    "agent.affinity": [{}, {"nodeAffinity": {}}, {"podAntiAffinity": {}}],
+    "agent.bufferMemory": ["64MiB", "100000KiB", "384MiB", "1GiB"],
+    "agent.cacheLimit": ["0MiB", "4096MiB", "5GiB", "7GiB"],
+    "agent.cacheSizeLimit": ["6Gi", "6000Mi", "999999Gi"],
+    "agent.extraVolumes": [[], [{"name": "extra", "emptyDir": {}}]],
+    "agent.extraVolumeMounts": [[], [{"name": "tmp", "mountPath": "/more"}]],
+    "agent.resources": [{}, {"limits": {"memory": "1Gi", "cpu": 2}}, {"requests": {"cpu": 0.5}}],
+    "server.resources": [
+        {"requests": {"cpu": "0.1", "memory": "64Mi"}},
+        {"limits": {"cpu": 2, "ephemeral-storage": "1G"}},
+    ],
+    "server.affinity": [{}, {"nodeAffinity": {}}],
+    "server.extraVolumes": [[], [{"name": "extra", "emptyDir": {}}]],
+    "server.extraVolumeMounts": [[], [{"name": "tmp", "mountPath": "/more"}]],
+    "agent.seccompProfile": [{}, {"type": "Localhost", "localhostProfile": "a/b.json"}, {"type": "Localhost"}],
+}
+SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 
 
-@given(values=SETTINGS)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_chart_and_command_agree_on_any_settings(helm, values):
-    assert rendered(helm, values) == keyed(objects(merged(values), namespace="apart"))
+def strings(node):
+    """Texts that a node of the schema accepts. Patterns are searched for, and end where Go and Rust say that a text ends."""
+    if "pattern" not in node:
+        return TEXT
+    longest = node.get("maxLength", 1 << 20)
+    found = st.from_regex(re.compile(node["pattern"], re.ASCII), fullmatch=True)
+    return found.filter(lambda text: len(text) <= longest and not text.endswith("\n"))
+
+
+def drawn(node, where=""):
+    """Whatever a node of the chart's schema accepts: written against the words that occur in it, and no others."""
+    if where in CHOSEN:
+        return st.sampled_from(CHOSEN[where])
+    match node:
+        case {"$ref": name}:
+            return drawn(SCHEMA["$defs"][name.rpartition("/")[2]], where)
+        case {"enum": values}:
+            return st.sampled_from(values)
+        case {"const": value}:
+            return st.just(value)
+        case {"anyOf": shapes}:
+            return st.one_of([drawn(one, where) for one in shapes])
+        case {"type": "boolean"}:
+            return st.booleans()
+        case {"type": "integer", "minimum": least, "maximum": most}:
+            return st.integers(least, most)
+        case {"type": "number"}:
+            return st.sampled_from([0.001, 0.25, 1.5, 3.141592])
+        case {"type": "string"}:
+            return strings(node)
+        case {"type": "array", "items": items}:
+            key = json.dumps if node.get("uniqueItems") else None
+            return st.lists(drawn(items, where + "[]"), max_size=2, unique_by=key)
+        case {"type": "object", "properties": inner}:
+            assert node["additionalProperties"] is False, where
+            place = where + "." if where else ""
+            found = {name: drawn(one, place + name) for name, one in inner.items()}
+            must = node.get("required", [])
+            return st.fixed_dictionaries({name: found.pop(name) for name in must}, optional={**found})
+        case {"type": "object", "additionalProperties": {"type": "string"} as inner}:
+            names = node.get("propertyNames", {})
+            taken = names.get("not", {}).get("enum", [])
+            keys = strings(names) if "pattern" in names else TEXT.filter(bool)
+            return st.dictionaries(keys.filter(lambda key: key not in taken), strings(inner), max_size=2)
+        case {"type": "object", "additionalProperties": False}:
+            return st.just({})
+    raise AssertionError(f"a setting of a shape that is not drawn: {where}: {node}")
+
+
+def judged(api, seen, one):
+    """Have the server judge an object, as an install would apply it, and keep nothing. Each is asked for once."""
+    text = json.dumps(one, sort_keys=True)
+    if text not in seen:
+        api.apply(
+            resource_for(one),
+            one,
+            namespace=one["metadata"].get("namespace"),
+            field_manager=FIELD_MANAGER,
+            dry_run=True,
+        )
+        seen.add(text)
+
+
+@pytest.fixture(scope="module")
+def judge():
+    """Give a server of its own: it has our definitions, and stands in for those of the Prometheus operator, which hold for every field."""
+    require(lambda: require_tool("kube-apiserver"))
+    with ApiServer() as own:
+        own.kubectl("create", "namespace", "apart")
+        own.kubectl("apply", "--server-side", "-f", str(ROOT / "daemonset" / "crds"))
+        for plural, kind in (("podmonitors", "PodMonitor"), ("prometheusrules", "PrometheusRule")):
+            anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+            version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": anything}}
+            spec = {"group": "monitoring.coreos.com", "scope": "Namespaced", "versions": [version]}
+            spec["names"] = {"plural": plural, "singular": kind.lower(), "kind": kind}
+            body = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "spec": spec}
+            body["metadata"] = {"name": f"{plural}.monitoring.coreos.com"}
+            own.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(body))
+        own.kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd", "--all")
+        with KubeClient.connect(str(own.kubeconfig), user_agent="test") as api:
+            seen = set()
+            yield lambda one: judged(api, seen, one)
+
+
+@given(values=drawn(SCHEMA))
+@settings(
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    # Shrinking asks the server hundreds of times; its answer names the object and the field.
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+def test_what_the_schema_accepts_is_the_same_by_helm_and_command_and_the_server_accepts_it(helm, judge, values):
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        json.dump(values, file, ensure_ascii=False)
+        file.flush()
+        done = CliRunner().invoke(install, ["--dry-run", "-o", "yaml", "-n", "apart", "-f", file.name])
+    if isinstance(done.exception, UsageError):
+        # What goes together no schema can say: the chart refuses it by the same words.
+        said = str(done.exception)
+        assert said.startswith("settings do not go together: ")
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+            json.dump(values, file, ensure_ascii=False)
+            file.flush()
+            assert said in helm("template", "rel", str(CHART), "-f", file.name, ok=False)
+        return
+    assert done.exit_code == 0, done.exception
+    found = keyed(loaded(done.output))
+    if values.get("namespace", {}).get("create") is None:
+        found.pop(("Namespace", "apart"), None)
+    by_helm = rendered(helm, values)
+    assert by_helm.keys() == found.keys()
+    for key, one in found.items():
+        assert by_helm[key] == one
+    for one in found.values():
+        judge(one)
 
 
 def test_definitions_are_the_same_too(helm):
@@ -137,7 +230,7 @@ def test_definitions_are_the_same_too(helm):
 
 
 def test_kustomize_gives_what_the_command_gives(kubectl):
-    found = keyed(yaml.safe_load_all(kubectl("kustomize", str(ROOT / "daemonset"))))
+    found = keyed(loaded(kubectl("kustomize", str(ROOT / "daemonset"))))
     assert found == keyed(objects(merged({"namespace": {"create": True}}), namespace="velero"))
     assert set(kustomize()) >= {"kustomization.yaml", "base/agent.yaml"}
 
@@ -159,6 +252,25 @@ def test_schema_refuses_what_the_command_refuses(helm, values, tmp_path):
     assert "don't meet the specifications of the schema" in said
     with pytest.raises(UsageError):
         merged(values)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        {"cacheLimit": "10GiB"},
+        {"bufferMemory": "1GiB", "resources": {"limits": {"memory": "1.1Gi"}}},
+        {"resources": {"requests": {"cpu": "2"}, "limits": {"cpu": "1999m"}}},
+        {"extraEnv": [{"name": "HOME", "value": "/"}]},
+        {"extraEnv": [{"name": "A", "value": "b"}, {"name": "A", "value": "c"}]},
+        {"seccompProfile": {"type": "RuntimeDefault", "localhostProfile": "a.json"}},
+    ],
+)
+def test_chart_refuses_what_does_not_go_together_by_the_same_words(helm, layer, tmp_path):
+    file = tmp_path / "values.yaml"
+    file.write_text(yaml.safe_dump({"agent": layer}))
+    with pytest.raises(UsageError) as caught:
+        merged({"agent": layer})
+    assert str(caught.value) in helm("template", "rel", str(CHART), "-f", str(file), ok=False)
 
 
 def test_helm_lint_finds_nothing(helm):

@@ -18,6 +18,7 @@ from longshore.install.notes import NOTES
 from longshore.install.probe import PARTS as PROBE
 from longshore.install.release import PARTS, dump, parts
 from longshore.install.template import condition_text, helm_lines
+from longshore.install.together import CHECKS, HELPERS
 from longshore.install.values import VERSION, Values, schema, values_yaml
 
 __all__ = ["BASE_NAMESPACE", "chart", "kustomize"]
@@ -46,6 +47,8 @@ def chart() -> dict[str, str]:
         "values.yaml": values_yaml(),
         "values.schema.json": json.dumps(schema(), indent=2, ensure_ascii=False) + "\n",
         "templates/NOTES.txt": NOTES,
+        "templates/_amount.tpl": f"{{{{- /* Quantities as numbers. {_WRITTEN} */ -}}}}\n{HELPERS}",
+        "templates/checks.yaml": f"{{{{- /* Settings that do not go together. {_WRITTEN} */ -}}}}\n{CHECKS}",
     }
     files |= {f"crds/{name}": text for name, text in crdgen.render().items()}
     for part in (*PARTS, *PROBE):

@@ -11,39 +11,38 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
-from pydantic_core import CoreSchema, core_schema
 
 from longshore.errors import UsageError
+from longshore.install.shapes import (
+    OPTIONAL_NAME,
+    Annotations,
+    AppArmor,
+    Capabilities,
+    Environment,
+    Labels,
+    Name,
+    PullSecrets,
+    Resources,
+    SeLinux,
+    Tolerations,
+    host_path,
+    without,
+)
+from longshore.install.together import PREFIX, conflict
 
 __all__ = ["VERSION", "Values", "merged", "schema", "values_yaml"]
 
 VERSION: Final = "0.1.0"
 """Of the chart and of the image that it names; a test holds it equal to the package's."""
 
-_NAME: Final = r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"
+_OURS: Final = ("app.kubernetes.io/name", "app.kubernetes.io/component")
+_CONTAINER: Final = "kubectl.kubernetes.io/default-container"
 Tree = dict[str, Any]
 Texts = dict[str, str]
+_MonitoringLabels = Annotated[Labels, without(*_OURS, "app.kubernetes.io/part-of")]
 LogLevel = Literal["debug", "info", "warning", "error"]
-
-
-class _without:  # noqa: N801 - reads as a word where it stands
-    """Labels that are ours: a pod that had them otherwise would not be found."""
-
-    def __init__(self, *names: str) -> None:
-        self._names = ("app.kubernetes.io/name", "app.kubernetes.io/component", *names)
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(self._check, handler(source))
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> Tree:
-        return {**handler(schema), "propertyNames": {"not": {"enum": list(self._names)}}}
-
-    def _check(self, labels: Texts) -> Texts:
-        if taken := sorted(labels.keys() & set(self._names)):
-            raise ValueError(f"the label is taken: label={taken[0]}")
-        return labels
 
 
 class _Settings(BaseModel):
@@ -61,9 +60,9 @@ class _Settings(BaseModel):
 class Image(_Settings):
     """The image of server and agent."""
 
-    repository: str = "longshore"
+    repository: str = Field("longshore", pattern=r"^[A-Za-z0-9\[]([A-Za-z0-9._:/\[\]-]*[A-Za-z0-9])?$")
     """Registry and name."""
-    tag: str = VERSION
+    tag: str = Field(VERSION, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")
     """Its tag."""
     digest: str = Field("", pattern=r"^(sha256:[0-9a-f]{64})?$")
     """Goes before the tag: `sha256:` and 64 hexadecimal digits."""
@@ -76,7 +75,7 @@ class Seccomp(_Settings):
 
     type: Literal["RuntimeDefault", "Unconfined", "Localhost"] = "RuntimeDefault"
     """RuntimeDefault, or Localhost for a profile of your own on every node."""
-    localhost_profile: str = ""
+    localhost_profile: str = Field("", pattern=r"^([!-,0-~\-][!-.0-~]*(/[!-,0-~\-][!-.0-~]*)*)?$")
     """With Localhost: its file, below the kubelet's seccomp folder."""
 
 
@@ -86,49 +85,52 @@ class Agent(_Settings):
     restores: bool = True
     """false: an agent that only backs up. It loses the rights to write: the pods folder is mounted read-only, three capabilities go, and by Landlock the
     agent gives up writing to what is mounted below it."""
-    extra_capabilities: list[str] = []
+    extra_capabilities: Capabilities = []
     """More Linux capabilities, for volumes that need them."""
-    kubelet_root_dir: str = Field("/var/lib/kubelet", pattern=r"^/[^\s]*[^/\s]$")
+    kubelet_root_dir: Annotated[str, host_path(optional=False)] = "/var/lib/kubelet"
     """The kubelet's folder on the nodes; some distributions have another."""
     concurrency: int = Field(2, ge=1, le=256)
     """Volumes that one node works on at once."""
-    buffer_memory: str = Field("256MiB", pattern=r"^[0-9]+(KiB|MiB|GiB)$")
-    """For the buffers of all jobs of a node together. The process needs about 128 MiB beside them: keep it below resources.limits.memory by that."""
-    cache_limit: str = Field("5GiB", pattern=r"^[0-9]+(MiB|GiB)$")
-    """What the caches of all repositories may take, and never more than a tenth of their filesystem. Keep it below
-    cacheSizeLimit, or the kubelet evicts the agent for them."""
-    cache_size_limit: str = Field("6Gi", pattern=r"^[0-9]+(Mi|Gi)$")
+    buffer_memory: str = Field("256MiB", pattern=r"^[1-9][0-9]{0,8}(KiB|MiB|GiB)$")
+    """For the buffers of all jobs of a node together. The process needs 128 MiB beside them: with less of
+    resources.limits.memory left to it, it is refused."""
+    cache_limit: str = Field("5GiB", pattern=r"^[0-9]{1,6}(MiB|GiB)$")
+    """What the caches of all repositories may take, and never more than a tenth of their filesystem. Not below
+    cacheSizeLimit it is refused, for the kubelet would evict the agent."""
+    cache_size_limit: str = Field("6Gi", pattern=r"^[1-9][0-9]{0,5}(Mi|Gi)$")
     """sizeLimit of the cache's emptyDir; above cacheLimit."""
-    cache_host_path: str = Field("", pattern=r"^(/[^\s]*)?$")
+    cache_host_path: Annotated[str, host_path(optional=True)] = ""
     """A folder of the node for the cache instead of an emptyDir: it outlives the pod, and saves the first backup after an update a full read."""
     log_level: LogLevel = "info"
     """Log records from this level on."""
-    resources: Tree = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "512Mi"}}
+    resources: Resources = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "512Mi"}}
     """Requests and limits. No CPU limit by default: it slows backups without protecting anybody whom requests do not."""
-    max_unavailable: Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=r"^[0-9]+%$")] = "10%"
+    max_unavailable: (
+        Annotated[int, Field(ge=1, le=100_000)] | Annotated[str, Field(pattern=r"^([1-9][0-9]?|100)%$")]
+    ) = "10%"
     """How many nodes may be without an agent during an update: a number, or a share such as 10%."""
-    termination_grace_period_seconds: int = Field(60, ge=30)
+    termination_grace_period_seconds: int = Field(60, ge=30, le=1 << 31)
     """How long a stopped agent has; it stops its jobs in 25 s."""
-    priority_class_name: str = ""
+    priority_class_name: str = Field("", pattern=OPTIONAL_NAME, max_length=253)
     """PriorityClass of the pods."""
     seccomp_profile: Seccomp = Seccomp()
     """Which system calls are let through."""
-    app_armor_profile: Tree = {}
+    app_armor_profile: AppArmor = {}
     """The container's appArmorProfile (Kubernetes 1.30 and later), such as {type: RuntimeDefault}."""
-    se_linux_options: Tree = {}
+    se_linux_options: SeLinux = {}
     """The pod's seLinuxOptions; on nodes that enforce SELinux the files of pods need {type: spc_t}."""
-    node_selector: Texts = {"kubernetes.io/os": "linux"}
+    node_selector: Labels = {"kubernetes.io/os": "linux"}
     """Nodes that get an agent."""
-    tolerations: list[Tree] = []
+    tolerations: Tolerations = []
     """Taints that it bears; [{operator: Exists}] for every node."""
     affinity: Tree = {}
-    """The pods' affinity."""
-    pod_labels: Annotated[Texts, _without("name", "role")] = {}
+    """The pods' affinity; only the API server judges it."""
+    pod_labels: Annotated[Labels, without(*_OURS, "name", "role")] = {}
     """More labels of the pods."""
-    pod_annotations: Texts = {}
+    pod_annotations: Annotated[Annotations, without(_CONTAINER)] = {}
     """Annotations of the pods."""
-    extra_env: list[Tree] = []
-    """More environment of the container."""
+    extra_env: Environment = []
+    """More environment of the container; each name once, and none that is there already."""
     extra_volumes: list[Tree] = []
     """More volumes of the pods; for a location of provider filesystem, the mounted share."""
     extra_volume_mounts: list[Tree] = []
@@ -150,24 +152,24 @@ class Server(_Settings):
     """The share of a repository's packs that each verification reads, as 5%: all of them in one round."""
     verify_frequency: str = Field("168h", pattern=r"^([0-9]+(h|m|s))+$")
     """How often the newest snapshots of a repository are read back; 0s for never."""
-    maintenance_config_map: str = Field("", pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$")
+    maintenance_config_map: str = Field("", pattern=OPTIONAL_NAME, max_length=253)
     """ConfigMap with nodes, resources and more of maintenance Jobs, as Velero has it."""
-    resources: Tree = {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}}
+    resources: Resources = {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}}
     """Requests and limits; of maintenance Jobs, too, unless the ConfigMap says otherwise."""
-    node_selector: Texts = {"kubernetes.io/os": "linux"}
+    node_selector: Labels = {"kubernetes.io/os": "linux"}
     """Nodes on which it may run."""
-    tolerations: list[Tree] = []
+    tolerations: Tolerations = []
     """Taints that it bears."""
     affinity: Tree = {}
-    """The pods' affinity."""
-    priority_class_name: str = ""
+    """The pods' affinity; only the API server judges it."""
+    priority_class_name: str = Field("", pattern=OPTIONAL_NAME, max_length=253)
     """PriorityClass of the pods."""
-    pod_labels: Annotated[Texts, _without("component")] = {}
+    pod_labels: Annotated[Labels, without(*_OURS, "component")] = {}
     """More labels of the pods."""
-    pod_annotations: Texts = {}
+    pod_annotations: Annotated[Annotations, without(_CONTAINER)] = {}
     """Annotations of the pods."""
-    extra_env: list[Tree] = []
-    """More environment of the container."""
+    extra_env: Environment = []
+    """More environment of the container; each name once, and none that is there already."""
     extra_volumes: list[Tree] = []
     """More volumes of the pods."""
     extra_volume_mounts: list[Tree] = []
@@ -179,7 +181,7 @@ class Location(_Settings):
 
     enabled: bool = False
     """Whether it is made."""
-    name: str = Field("default", pattern=_NAME)
+    name: Name = "default"
     """Its name; the one called default is meant where none is named."""
     provider: Literal["aws", "filesystem"] = "aws"
     """`aws` for everything behind the S3 protocol, `filesystem` for a mounted share."""
@@ -187,7 +189,7 @@ class Location(_Settings):
     """Bucket; for filesystem a folder below config.path, or empty."""
     prefix: str = ""
     """Folder in the bucket."""
-    ca_cert: str = ""
+    ca_cert: str = Field("", pattern=r"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$")
     """Certificates trusted for the store, PEM in base64."""
     access_mode: Literal["ReadWrite", "ReadOnly"] = "ReadWrite"
     """ReadOnly for a cluster that only restores from it."""
@@ -198,18 +200,18 @@ class Location(_Settings):
 class Credentials(_Settings):
     """How the store is entered. Leave both empty for a role of the service account or the node."""
 
-    existing_secret: str = ""
+    existing_secret: str = Field("", pattern=OPTIONAL_NAME, max_length=253)
     """A Secret that is there already."""
     secret_contents: str = ""
     """A credentials file, written into Secret cloud-credentials. Helm keeps values in the cluster too: a Secret of your own is better."""
-    key: str = "cloud"
+    key: str = Field("cloud", pattern=r"^[A-Za-z0-9_-][-._A-Za-z0-9]*$", max_length=253)
     """The Secret's key."""
 
 
 class Account(_Settings):
     """A service account."""
 
-    annotations: Texts = {}
+    annotations: Annotations = {}
     """Annotations: for a cloud role, say."""
 
 
@@ -249,9 +251,9 @@ class PodMonitor(_Settings):
 
     enabled: bool = False
     """Whether it is made."""
-    interval: str = Field("30s", pattern=r"^[0-9]+(s|m)$")
+    interval: str = Field("30s", pattern=r"^[1-9][0-9]{0,5}(s|m)$")
     """How often pods are asked."""
-    labels: Texts = {}
+    labels: _MonitoringLabels = {}
     """Labels by which your Prometheus selects it."""
 
 
@@ -260,13 +262,13 @@ class Rules(_Settings):
 
     enabled: bool = False
     """Whether it is made."""
-    labels: Texts = {}
+    labels: _MonitoringLabels = {}
     """Labels by which your Prometheus selects it."""
-    stale_hours: int = Field(26, ge=1)
+    stale_hours: int = Field(26, ge=1, le=100_000)
     """After how many hours without a success a volume counts as stale: a bit more than the time between backups."""
-    slow_hours: int = Field(8, ge=1)
+    slow_hours: int = Field(8, ge=1, le=100_000)
     """For how long one job may work before it counts as slow."""
-    overdue_hours: int = Field(24, ge=1)
+    overdue_hours: int = Field(24, ge=1, le=100_000)
     """For how long maintenance or verification of a repository may be due before it counts as overdue."""
 
 
@@ -275,7 +277,7 @@ class Dashboard(_Settings):
 
     enabled: bool = False
     """Whether it is made."""
-    labels: Texts = {"grafana_dashboard": "1"}
+    labels: _MonitoringLabels = {"grafana_dashboard": "1"}
     """Labels by which Grafana's sidecar selects it."""
 
 
@@ -297,7 +299,7 @@ class Values(_Settings):
     """Helm's own; not used."""
     image: Image = Image()
     """The image of server and agent."""
-    image_pull_secrets: list[Tree] = []
+    image_pull_secrets: PullSecrets = []
     """Secrets for the image's registry: [{name: …}]."""
     namespace: NamespaceSettings = NamespaceSettings()
     """The namespace itself."""
@@ -327,13 +329,13 @@ def merged(*layers: Mapping[str, Any]) -> Values:
     """Lay settings over the defaults, the last one on top: mappings are merged, everything else is replaced, as Helm does it.
 
     Raises:
-        UsageError: a name or a value is none of ours.
+        UsageError: a name or a value is none of ours, or two values do not go together.
     """
     tree: Tree = Values().tree()
     for layer in layers:
         tree = _merge(tree, layer)
     try:
-        return Values.model_validate(tree)
+        made = Values.model_validate(tree)
     except ValidationError as err:
         first = err.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -341,6 +343,9 @@ def merged(*layers: Mapping[str, Any]) -> Values:
             f"a setting cannot be used: setting={where}, cause={first['msg'].lower().rstrip('.')}",
             "see the names and what they mean with longshore install --show-values",
         ) from err
+    if found := conflict(made.tree()):
+        raise UsageError(f"{PREFIX}: {found}", "see what they mean with longshore install --show-values")
+    return made
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:

@@ -381,7 +381,8 @@ class KubeClient:
             "PATCH",
             path_of(resource, namespace=_namespace(resource, namespace, metadata), name=name),
             query={"fieldManager": field_manager, "force": True, **_dry(dry_run=dry_run)},
-            body=_typed(resource, body),
+            # The server reads this as YAML, which has no escapes in two halves: what lies beyond U+FFFF has to go as itself.
+            body=msgspec.json.encode(_typed(resource, body)),
             content_type="application/apply-patch+yaml",
             resource=resource,
             name=name,

@@ -82,7 +82,7 @@ class Transport:
 
         Args:
             verb: as RBAC names it, for messages.
-            body: what is sent as JSON.
+            body: what is sent as JSON; bytes go as they are.
             resource: None for paths that are no kind's.
             timeout_seconds: for everything together, waiting included; None takes the default.
             read_timeout_seconds: for each read of a stream.

@@ -387,3 +387,16 @@ def test_keys_come_apart_as_they_were_joined() -> None:
 def test_missing_object_is_told_apart_from_a_server_in_trouble(client: KubeClient) -> None:
     with pytest.raises(NotFoundError):
         client.get(CONFIG_MAPS, "no", namespace="default")
+
+
+def test_applied_object_holds_no_escape_in_two_halves(client: KubeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server reads what is applied as YAML, and YAML's escapes have no surrogates."""
+    sent = []
+
+    def call(_verb: str, _method: str, _path: str, *, body: Any, **_rest: Any) -> bytes:
+        sent.append(body)
+        return b"{}"
+
+    monkeypatch.setattr(client._transport, "call", call)
+    client.apply(CONFIG_MAPS, {"metadata": {"name": "a", "namespace": "b"}, "data": {"c": "𧾸"}}, field_manager="m")
+    assert isinstance(sent[0], bytes) and "𧾸".encode() in sent[0]
