@@ -21,7 +21,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from longshore.errors import InvalidObjectError
 
-__all__ = ["Duration", "Timestamp", "bytes_of_size", "parts_of_share", "valid_label_value"]
+__all__ = ["Duration", "Timestamp", "bytes_of_size", "fence_after_of", "parts_of_share", "valid_label_value"]
 
 _TIME: Final = re.compile(
     r"(?P<stem>\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d)(?:\.(?P<fraction>\d{1,9}))?(?P<zone>[Zz]|[+-]\d\d:\d\d)", re.ASCII
@@ -184,6 +184,29 @@ def _decimal(count: int, unit: int) -> str:
     whole, rest = divmod(count, unit)
     digits = f"{rest:0{len(str(unit)) - 1}d}".rstrip("0")
     return f"{whole}.{digits}" if digits else str(whole)
+
+
+_DAYS: Final = re.compile(r"[0-9]{1,5}d", re.ASCII)
+_FENCE_AFTER_MIN: Final = timedelta(hours=1)
+
+
+def fence_after_of(text: str) -> int:
+    """Read how long nothing of a session may change before it is judged dead, in seconds: Go's notation, or days as `3d`.
+
+    Raises:
+        InvalidObjectError: it is no span, or shorter than an hour: a backup that reads what is stored already sends nothing for that long.
+    """
+    trimmed = text.strip()
+    try:
+        span = timedelta(days=int(trimmed[:-1])) if _DAYS.fullmatch(trimmed) else Duration(trimmed).span
+    except InvalidObjectError as err:
+        raise InvalidObjectError(f"this is no span of time: {text!r}", "write for example 72h or 3d") from err
+    if span < _FENCE_AFTER_MIN:
+        raise InvalidObjectError(
+            f"it is shorter than an hour, and a backup that finds nothing new sends nothing for longer: {text!r}",
+            "write at least 1h; for a session whose process is known to be gone there is longshore repo prune --fence",
+        )
+    return int(span.total_seconds())
 
 
 def valid_label_value(value: str) -> str:

@@ -14,7 +14,18 @@ import click
 
 from longshore.errors import LongshoreError, UsageError
 
-__all__ = ["BYTES", "COMPRESSION", "PART", "SHARE", "SNAPSHOT_PATH", "SPAN", "matcher", "parse_tags", "read_patterns"]
+__all__ = [
+    "BYTES",
+    "COMPRESSION",
+    "FENCE_AFTER",
+    "PART",
+    "SHARE",
+    "SNAPSHOT_PATH",
+    "SPAN",
+    "matcher",
+    "parse_tags",
+    "read_patterns",
+]
 
 _PART: Final = re.compile(r"(\d{1,6})/(\d{1,6})")
 LEVEL_MAX: Final = 19
@@ -92,6 +103,22 @@ class _Span(click.ParamType[float]):
         return seconds
 
 
+class _FenceAfter(click.ParamType[int]):
+    """How long nothing of a session may change before it is judged dead, in seconds."""
+
+    name = "duration"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        from longshore.api.values import fence_after_of
+
+        try:
+            return fence_after_of(str(value))
+        except LongshoreError as error:
+            self.fail(f"{error.message} ({error.next_step})", param, ctx)
+
+
 class _SnapshotPath(click.ParamType[tuple[str, bytes]]):
     name = "snapshot[:path]"
 
@@ -109,6 +136,7 @@ class _SnapshotPath(click.ParamType[tuple[str, bytes]]):
 
 BYTES: Final = _Bytes()
 COMPRESSION: Final = _Compression()
+FENCE_AFTER: Final = _FenceAfter()
 SNAPSHOT_PATH: Final = _SnapshotPath()
 PART: Final = _Part()
 SHARE: Final = _Share()

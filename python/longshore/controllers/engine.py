@@ -7,6 +7,7 @@ It does not know objects of ours.
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 from collections.abc import Sequence
@@ -143,8 +144,13 @@ class _EngineRepository:
         )
         return self._opened.restore(options)
 
-    def prune(self) -> Job[datapath.PruneResult]:
-        return self._opened.prune(datapath.PruneOptions())
+    def prune(
+        self, *, max_repack_bytes: int | None = None, fence_after_seconds: int | None = None
+    ) -> Job[datapath.PruneResult]:
+        options = datapath.PruneOptions(max_repack_bytes=max_repack_bytes)
+        if fence_after_seconds is not None:
+            options = dataclasses.replace(options, fence_after_seconds=fence_after_seconds)
+        return self._opened.prune(options)
 
     def verify(self, snapshot_id: str, *, share: tuple[int, int] | None = None) -> Job[datapath.CheckResult]:
         return self._opened.verify(snapshot_id, tags_only=True, share=share, keep_journal=True)

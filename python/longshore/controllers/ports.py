@@ -433,8 +433,8 @@ class Repository(Protocol):
         """Begin a restore; the root's own metadata is set last."""
         ...
 
-    def prune(self) -> Job[PruneResult]:
-        """Begin to free what no snapshot needs; no snapshot is deleted."""
+    def prune(self, *, max_repack_bytes: int | None = None, fence_after_seconds: int | None = None) -> Job[PruneResult]:
+        """Begin to free what no snapshot needs; no snapshot is deleted. Of what is None the engine's own holds."""
         ...
 
     def verify(self, snapshot_id: str, *, share: tuple[int, int] | None = None) -> Job[CheckResult]:

@@ -8,7 +8,7 @@ import click
 import pytest
 
 from longshore.cli.source import default_source, machine_id
-from longshore.cli.values import BYTES, COMPRESSION, SNAPSHOT_PATH, matcher, parse_tags, read_patterns
+from longshore.cli.values import BYTES, COMPRESSION, FENCE_AFTER, SNAPSHOT_PATH, matcher, parse_tags, read_patterns
 from longshore.errors import UsageError
 
 
@@ -33,6 +33,17 @@ def test_sizes(text: str, value: int) -> None:
 def test_no_sizes(text: str) -> None:
     with pytest.raises(click.BadParameter):
         BYTES.convert(text, None, None)
+
+
+def test_spans_after_which_a_session_is_judged_dead() -> None:
+    spans = {"1h": 3600, "90m": 5400, "72h": 259_200, "3d": 259_200, " 168h0m0s ": 604_800}
+    assert {text: FENCE_AFTER.convert(text, None, None) for text in spans} == spans
+    for text in ("", "7", "d", "-3d", "-72h", "soon", "3d12h", "\u0663d"):
+        with pytest.raises(click.BadParameter, match=r"no span of time|shorter than an hour"):
+            FENCE_AFTER.convert(text, None, None)
+    for text in ("0s", "59m59s", "0d", "1ns"):
+        with pytest.raises(click.BadParameter, match="shorter than an hour"):
+            FENCE_AFTER.convert(text, None, None)
 
 
 def test_compression() -> None:

@@ -188,8 +188,9 @@ class FakeRepository:
             **{**counts, "id": self.id, "snapshots": len(self._stored.snapshots), "slots": len(self._stored.slots)}
         )
 
-    def prune(self):
+    def prune(self, *, max_repack_bytes=None, fence_after_seconds=None):
         self._may_write()
+        self._world.calls.append(("prune options", (max_repack_bytes, fence_after_seconds)))
         self._world.calls.append(("prune", self._place.url))
         return FakeJob(self._prune, self._world)
 

@@ -1,12 +1,14 @@
 """Maintenance Jobs: made of the server's own pod and the config map, told by what their pods leave, under Velero's own definitions too."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import yaml
 from tests.unit.controllers.maintenance_rig import HOUR, NAMESPACE, RESOURCES, good
 
+from longshore.cli.main import main
 from longshore.controllers.maintenance.ledger import Outcome
 from longshore.kube.resource import CUSTOM_RESOURCE_DEFINITIONS
 
@@ -76,6 +78,30 @@ def test_a_rate_is_handed_to_the_job(upkeep):
     assert [one for one in args if one.startswith("--limit")] == ["--limit-upload=2048", "--limit-download=20971520"]
 
 
+def test_bounds_of_a_prune_are_handed_to_the_job_and_understood_there(upkeep, monkeypatch):
+    upkeep.config_map(
+        **{"global": '{"maxRepack": "1GiB", "fenceAfter": "72h"}', "shop-default-kopia": '{"fenceAfter": "2d"}'}
+    )
+    upkeep.restart(config_map="maintenance")
+    upkeep.repository()
+    upkeep.look()
+    args = upkeep.jobs()[0]["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert [one for one in args if one.startswith(("--max", "--fence"))] == [
+        "--max-repack=1073741824",
+        "--fence-after=172800s",
+    ]
+    asked = {}
+
+    def run(name, **words):
+        asked.update(words, name=name)
+        now = datetime.now(UTC)
+        return Outcome(succeeded=True, message="", started=now, ended=now)
+
+    monkeypatch.setattr("longshore.cli.repo.maintain._run", run)
+    assert main(args) == 0
+    assert (asked["max_repack"], asked["fence_after"], asked["name"]) == (1 << 30, 172_800, args[2])
+
+
 @pytest.mark.parametrize(
     ("entry", "said"),
     [
@@ -88,6 +114,9 @@ def test_a_rate_is_handed_to_the_job(upkeep):
         ('{"verifySample": "0%"}', "verifySample"),
         ('{"limitUpload": "fast"}', "limitUpload"),
         ('{"limitDownload": 0}', "limitDownload"),
+        ('{"maxRepack": "much"}', "maxRepack"),
+        ('{"fenceAfter": "soon"}', "field=fenceAfter, cause=this is no span"),
+        ('{"fenceAfter": "59m"}', "field=fenceAfter, cause=it is shorter than an hour"),
     ],
 )
 def test_config_map_that_cannot_be_read_begins_nothing_and_is_told(upkeep, entry, said):

@@ -99,6 +99,20 @@ def test_rates_hold_for_the_run(rig, opener, snapshots):
     assert called(rig, "limits") == [(7, 9), (None, None)]
 
 
+def test_bounds_of_a_prune_hold_for_the_run(rig, opener, snapshots):
+    perform(
+        Operation.MAINTENANCE,
+        opener=opener,
+        location="default",
+        namespace="shop",
+        stop=threading.Event(),
+        max_repack=7,
+        fence_after=3600,
+    )
+    run(opener, Operation.MAINTENANCE)
+    assert called(rig, "prune options") == [(7, 3600), (None, None)]
+
+
 def test_what_was_read_counts_until_all_snapshots_were_read(rig, opener, snapshots, monkeypatch):
     stop = threading.Event()
 

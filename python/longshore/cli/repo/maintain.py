@@ -15,7 +15,7 @@ import click
 
 from longshore.cli.cluster import run_options, run_until_signal
 from longshore.cli.options import cache_options
-from longshore.cli.values import BYTES, PART
+from longshore.cli.values import BYTES, FENCE_AFTER, PART
 
 if TYPE_CHECKING:
     from longshore.controllers.maintenance.ledger import Operation, Outcome
@@ -58,6 +58,18 @@ _TERMINATION_LOG: Final = "/dev/termination-log"
     metavar="SIZE",
     help="Fetch at most so many bytes a second from the store, e.g. 20MiB.",
 )
+@click.option(
+    "--max-repack",
+    type=BYTES,
+    metavar="SIZE",
+    help="Maintenance: move at most so much out of packs that are mostly dead.",
+)
+@click.option(
+    "--fence-after",
+    type=FENCE_AFTER,
+    metavar="DURATION",
+    help="Maintenance: judge a session dead when nothing of it changed for so long and over three prunes: at least 1h.  [default: 168h]",
+)
 @cache_options()
 @run_options
 def command(
@@ -69,6 +81,8 @@ def command(
     result_file: str | None,
     limit_upload: int | None,
     limit_download: int | None,
+    max_repack: int | None,
+    fence_after: int | None,
     cache_dir: str | None,
     cache_limit: int | None,
     log_format: str,
@@ -91,6 +105,8 @@ def command(
             share=share,
             limit_upload=limit_upload,
             limit_download=limit_download,
+            max_repack=max_repack,
+            fence_after=fence_after,
             cache_dir=Path(cache_dir) if cache_dir else None,
             cache_limit_bytes=cache_limit,
             namespace=namespace,
@@ -111,6 +127,8 @@ def _run(
     share: tuple[int, int] | None,
     limit_upload: int | None,
     limit_download: int | None,
+    max_repack: int | None,
+    fence_after: int | None,
     cache_dir: Path | None,
     cache_limit_bytes: int | None,
     namespace: str,
@@ -149,6 +167,8 @@ def _run(
                     share=share,
                     limit_upload=limit_upload,
                     limit_download=limit_download,
+                    max_repack=max_repack,
+                    fence_after=fence_after,
                 )
             finally:
                 repositories.stop(timeout_seconds=5.0)

@@ -15,7 +15,7 @@ from longshore.cli.output.pruning import report_prune, tell_verdicts
 from longshore.cli.running import run_job
 from longshore.cli.session import Session
 from longshore.cli.source import who
-from longshore.cli.values import BYTES
+from longshore.cli.values import BYTES, FENCE_AFTER
 from longshore.errors import UsageError
 
 if TYPE_CHECKING:
@@ -56,6 +56,12 @@ _COUNT = click.IntRange(min=-1)
     help="This session's process is gone: do not wait for it. `all` for every one.",
 )
 @click.option(
+    "--fence-after",
+    type=FENCE_AFTER,
+    metavar="DURATION",
+    help="Judge a session dead when nothing of it changed for so long and over three prunes: at least 1h.  [default: 168h]",
+)
+@click.option(
     "--allow-empty", is_flag=True, help="Go on although a source, or the repository, is left without any snapshot."
 )
 @with_repository
@@ -74,6 +80,7 @@ def command(
     dry_run: bool,
     max_repack: int | None,
     fence: tuple[str, ...],
+    fence_after: int | None,
     allow_empty: bool,
 ) -> int:
     """Delete snapshots that a policy does not keep, then free the space that no snapshot needs.
@@ -108,6 +115,7 @@ def command(
         max_repack_bytes=max_repack,
         fence_now="all" in fence,
         fence=[name for name in fence if name != "all"],
+        **({} if fence_after is None else {"fence_after_seconds": fence_after}),
     )
     result = run_job(
         repository.prune(options),

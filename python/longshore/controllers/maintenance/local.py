@@ -64,6 +64,8 @@ class LocalRunner:
                 share=settings.share,
                 limit_upload=settings.limit_upload,
                 limit_download=settings.limit_download,
+                max_repack=settings.max_repack,
+                fence_after=settings.fence_after,
                 clock=self._clock,
             )
             self._end(key, outcome)

@@ -8,16 +8,20 @@ It does not know who asked, nor where the outcome goes.
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from longshore.controllers.maintenance.ledger import Operation, Outcome
 from longshore.controllers.ports import Job, Repository
 from longshore.errors import CancelledError, LongshoreError, SnapshotNotFoundError
 from longshore.kube.clock import SYSTEM_CLOCK, Clock
 from longshore.logs import get_logger
+
+if TYPE_CHECKING:
+    from longshore.datapath import PruneResult
 
 __all__ = ["Opener", "perform"]
 
@@ -52,6 +56,8 @@ def perform(
     share: tuple[int, int] | None = None,
     limit_upload: int | None = None,
     limit_download: int | None = None,
+    max_repack: int | None = None,
+    fence_after: int | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> Outcome:
     """Do it.
@@ -63,6 +69,8 @@ def perform(
         share: (part, parts): a verification reads one part of the packs alone, and looks whether the others are there; None for all.
         limit_upload: bytes a second that it sends at most; None for no limit.
         limit_download: the same for what it fetches.
+        max_repack: bytes that a prune moves at most; None for no bound.
+        fence_after: seconds over which nothing of a session may change, and three prunes, before it is judged dead; None for the engine's own.
     """
     started = clock.now()
     _log.info("Begin run", operation=str(operation), location=location, namespace=namespace)
@@ -73,8 +81,9 @@ def perform(
         def wait(job: Job[Any]) -> None:
             _wait(job, stop, clock, operation)
 
-        if operation is Operation.MAINTENANCE:  # noqa: SIM108 - one line of both is too long
-            outcome = _prune(repository, wait, started, clock)
+        if operation is Operation.MAINTENANCE:
+            job = functools.partial(repository.prune, max_repack_bytes=max_repack, fence_after_seconds=fence_after)
+            outcome = _prune(repository, job, wait, started, clock)
         else:
             outcome = _verify(repository, wait, share, started, clock)
     except CancelledError:
@@ -91,11 +100,13 @@ def perform(
     return outcome
 
 
-def _prune(repository: Repository, wait: _Wait, started: datetime, clock: Clock) -> Outcome:
+def _prune(
+    repository: Repository, begin: Callable[[], Job[PruneResult]], wait: _Wait, started: datetime, clock: Clock
+) -> Outcome:
     if not repository.snapshots():
         text = "the repository has no snapshot, so nothing was freed; longshore repo prune --allow-empty frees all"
         return Outcome(succeeded=True, message=text, started=started, ended=clock.now())
-    job = repository.prune()
+    job = begin()
     wait(job)
     result = job.result()
     freed = max(0, result.bytes_freed - result.bytes_moved)

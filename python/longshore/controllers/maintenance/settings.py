@@ -9,6 +9,8 @@ The config map (named by `--repo-maintenance-job-configmap`) has an entry `globa
     verifyFrequency            ours: how often snapshots are read back, 0s for never; Velero leaves it aside
     verifySample               ours: the share of the packs that is read each time, as 5%; all of them in one round
     limitUpload, limitDownload ours: bytes a second that a run sends to the store and fetches from it at most, as 20MiB
+    maxRepack                  ours: bytes that one prune moves out of packs that are mostly dead at most, as 10GiB
+    fenceAfter                 ours: how long nothing of a session may change before it is judged dead, as 72h
 
 What a repository's own entry says goes before `global`; its annotations `longshore.io/verify-frequency` and
 `longshore.io/verify-sample` go before both.
@@ -28,7 +30,7 @@ from typing import Any, Final
 import msgspec
 
 from longshore.api.model import JsonObject
-from longshore.api.values import Duration, bytes_of_size, parts_of_share
+from longshore.api.values import Duration, bytes_of_size, fence_after_of, parts_of_share
 from longshore.errors import InvalidObjectError, UsageError
 
 __all__ = [
@@ -78,6 +80,10 @@ class JobSettings:
     """Bytes a second that a run sends; None for no limit."""
     limit_download: int | None = None
     """Bytes a second that a run fetches; None for no limit."""
+    max_repack: int | None = None
+    """Bytes that one prune moves at most; None for no bound."""
+    fence_after: int | None = None
+    """Seconds without a change, over three prunes, after which a session is judged dead; None for the engine's own."""
     share: tuple[int, int] | None = None
     """Which part of the packs this very run reads, out of how many; None for all."""
 
@@ -164,12 +170,21 @@ def _over(settings: JobSettings, body: dict[str, Any], *, place: str, is_global:
             change["verify_parts"] = parts_of_share(str(text))
         except InvalidObjectError as err:
             raise _refused(place, "verifySample", "it is no share such as 5%") from err
-    for name, wanted in (("limitUpload", "limit_upload"), ("limitDownload", "limit_download")):
+    for name, wanted in (
+        ("limitUpload", "limit_upload"),
+        ("limitDownload", "limit_download"),
+        ("maxRepack", "max_repack"),
+    ):
         if (text := body.get(name)) is not None:
             try:
                 change[wanted] = bytes_of_size(str(text))
             except InvalidObjectError as err:
                 raise _refused(place, name, "it is no size such as 20MiB") from err
+    if (text := body.get("fenceAfter")) is not None:
+        try:
+            change["fence_after"] = fence_after_of(str(text))
+        except InvalidObjectError as err:
+            raise _refused(place, "fenceAfter", err.message) from err
     if is_global:
         if (text := body.get("priorityClassName")) is not None:
             change["priority_class_name"] = _text(text, place, "priorityClassName")

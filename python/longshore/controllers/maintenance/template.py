@@ -127,6 +127,8 @@ def make_job(
             *([] if settings.share is None else [f"--share={settings.share[0]}/{settings.share[1]}"]),
             *([] if settings.limit_upload is None else [f"--limit-upload={settings.limit_upload}"]),
             *([] if settings.limit_download is None else [f"--limit-download={settings.limit_download}"]),
+            *([] if settings.max_repack is None else [f"--max-repack={settings.max_repack}"]),
+            *([] if settings.fence_after is None else [f"--fence-after={settings.fence_after}s"]),
             f"--namespace={namespace}",
             "--log-format=json",
         ],
