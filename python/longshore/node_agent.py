@@ -14,7 +14,6 @@ It does not know flags: the command line makes :class:`AgentSettings`.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import secrets
 import socket
@@ -27,6 +26,7 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry
 
 from longshore.api.repository import CONDITION_RECOVERY_KEY_MISSING
+from longshore.controllers.claims import lease_name
 from longshore.controllers.cluster import ClusterReader
 from longshore.controllers.job_metrics import JobMetrics
 from longshore.controllers.pod_volume import AgentContext, PodVolumeController
@@ -83,6 +83,9 @@ class AgentSettings:
     """How long jobs may take to stop; less than the pod's terminationGracePeriodSeconds, which is 30 by default."""
     outage_seconds_max: float = 3600.0
     """For how long an object waits for a store that is away."""
+    unclaimed_seconds: float = 600.0
+    """How old a New restore is before it is looked up whether its pod is anywhere at all."""
+    resync_seconds: float = _RESYNC_SECONDS
     progress_seconds: float = 3.0
     restore_allow: frozenset[Allowance] = frozenset()
     """What a restore that says nothing itself may bring back although it lends rights."""
@@ -163,6 +166,7 @@ class NodeAgent:
             clock=clock,
             progress_seconds=settings.progress_seconds,
             outage_seconds_max=settings.outage_seconds_max,
+            unclaimed_seconds=settings.unclaimed_seconds,
             renew_credentials=self.repositories.renew_now,
         )
         share = None if settings.memory_limit_bytes is None else settings.memory_limit_bytes // settings.concurrency
@@ -264,7 +268,7 @@ class NodeAgent:
             controller.kind,
             sync=controller.sync,
             resync=sweep,
-            resync_period_seconds=_RESYNC_SECONDS,
+            resync_period_seconds=self.settings.resync_seconds,
             cache_sync_waiters=waiters,
             queue=queue,
             clock=self._clock,
@@ -349,14 +353,6 @@ def fitted(settings: AgentSettings, *, root: Path = Path("/")) -> AgentSettings:
             memory_bytes_each=each,
         )
     return replace(settings, concurrency=jobs, memory_limit_bytes=jobs * each)
-
-
-def lease_name(node: str) -> str:
-    """Name the Lease of a node; a name that would be too long ends in a hash instead."""
-    name = f"longshore-node-agent-{node}"
-    if len(name) <= 253:
-        return name
-    return f"{name[:220].rstrip('.-')}-{hashlib.sha256(node.encode()).hexdigest()[:24]}"
 
 
 def _pod_of_restore(obj: JsonObject) -> Iterable[str]:

@@ -35,6 +35,7 @@ from longshore.controllers.maintenance.shared import MaintenanceSettings, Places
 from longshore.controllers.ports import DataPath
 from longshore.controllers.repositories import Repositories
 from longshore.controllers.repository_keys import RepositoryKeys
+from longshore.controllers.unclaimed import UnclaimedBackups
 from longshore.controllers.volume_metrics import VolumeMetrics
 from longshore.kube.client import KubeClient
 from longshore.kube.clock import SYSTEM_CLOCK, Clock
@@ -85,6 +86,8 @@ class ServerSettings:
     deployment: str = ""
     """The server's own, from which Jobs are made; needed for them."""
     maintenance: MaintenanceSettings = field(default_factory=MaintenanceSettings)
+    unclaimed_seconds: float = 600.0
+    """How old a PodVolumeBackup is before it is told that no agent takes it on."""
     resync_seconds: float = _RESYNC_SECONDS
     grace_seconds: float = 20.0
     lease_times: LeaseTimes = field(default_factory=LeaseTimes)
@@ -187,6 +190,7 @@ class Server:
             ),
             sweep=lambda: ensure.add("all"),
         )
+        self._add_unclaimed(backups)
         self.http: Final = HttpFace(
             settings.metrics_address, registry=self.registry, live=self.manager.live, ready=self.manager.ready
         )
@@ -217,6 +221,29 @@ class Server:
             pod_volume_backups=self._informers[POD_VOLUME_BACKUPS.kind].list(),
             known=self._informers[BackupRepository.definition.kind].list(),
             frequency=self.settings.repository_frequency,
+        )
+
+    def _add_unclaimed(self, backups: Informer) -> None:
+        look = UnclaimedBackups(
+            self._client,
+            namespace=self.settings.namespace,
+            lease=self.lease,
+            recorder=self.events,
+            age_seconds=self.settings.unclaimed_seconds,
+            clock=self._clock,
+        )
+        queue = Queue[str]("UnclaimedBackups", clock=self._clock, metrics=self._queue_metrics)
+        self._add_controller(
+            Controller(
+                "UnclaimedBackups",
+                sync=lambda _key: look.look(backups.list()),
+                resync=lambda: queue.add("all"),
+                resync_period_seconds=self.settings.resync_seconds,
+                cache_sync_waiters=(backups.has_synced,),
+                queue=queue,
+                clock=self._clock,
+            ),
+            sweep=lambda: queue.add("all"),
         )
 
     def _add_maintenance(self, cluster: ClusterReader, metrics: ServerMetrics) -> None:

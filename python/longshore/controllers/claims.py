@@ -12,6 +12,7 @@ It does not know what the work is.
 
 from __future__ import annotations
 
+import hashlib
 from datetime import datetime
 from typing import Final
 
@@ -27,6 +28,7 @@ __all__ = [
     "attempts_of",
     "claim_patch",
     "instance_of",
+    "lease_name",
     "node_of",
     "takeover_patch",
 ]
@@ -92,3 +94,11 @@ def takeover_patch(obj: JsonObject, *, node: str, instance: str, now: datetime) 
         ANNOTATION_NODE: node,
     }
     return {"metadata": {"annotations": annotations}, "status": status}
+
+
+def lease_name(node: str) -> str:
+    """Name the Lease of a node; a name that would be too long ends in a hash instead."""
+    name = f"longshore-node-agent-{node}"
+    if len(name) <= 253:
+        return name
+    return f"{name[:220].rstrip('.-')}-{hashlib.sha256(node.encode()).hexdigest()[:24]}"

@@ -8,6 +8,7 @@ InProgress, Canceling  task at work: progress is written, a cancellation is pass
                        no task: another instance left it: finished, begun again or given up, once we hold the node's lease.
 terminal               another agent's finalizer is taken off; nothing else ever changes.
 unknown                a newer agent's; left alone.
+New, nobody's          old, and what it names is nowhere: Failed, so that nobody waits for it for ever.
 =====================  ===================================================================================================
 
 A handler is handed a name and reads the object afresh; each write carries the version that was read. So lost answers, duplicate events, conflicts and
@@ -17,6 +18,8 @@ Promises: without the node's lease nothing is claimed, begun or ended. An outcom
 nobody before `outage_seconds_max`; meanwhile the message says what is awaited. Deleting an object stops its task and deletes nothing.
 
 It does not know volumes, repositories or containers: its two kinds do.
+
+Over 500 lines because the rows of one table share their steps and what they remember.
 """
 
 from __future__ import annotations
@@ -29,7 +32,15 @@ from typing import Any, ClassVar, Final, Protocol
 
 from longshore.api.model import JsonObject
 from longshore.api.pod_volume import PodVolumePhase
-from longshore.controllers.claims import ATTEMPTS_MAX, attempts_of, claim_patch, instance_of, takeover_patch
+from longshore.controllers.claims import (
+    ANNOTATION_NODE,
+    ATTEMPTS_MAX,
+    attempts_of,
+    claim_patch,
+    instance_of,
+    node_of,
+    takeover_patch,
+)
 from longshore.controllers.phases import Ending, bounded, failed, progress_patch, terminal_patch, without_finalizer
 from longshore.controllers.tasks import Interruption, Slot, Task, Tasks
 from longshore.errors import (
@@ -48,7 +59,7 @@ from longshore.kube.resource import Resource, split_key
 from longshore.logs import get_logger
 from longshore.runtime.controller import Requeue
 
-__all__ = ["AgentContext", "Lease", "Observer", "PodVolumeController", "Recorder"]
+__all__ = ["AgentContext", "Lease", "Observer", "PodVolumeController", "Recorder", "is_cancelled"]
 
 _log = get_logger(__name__)
 
@@ -100,6 +111,8 @@ class AgentContext:
     clock: Clock = SYSTEM_CLOCK
     progress_seconds: float = _POLL_SECONDS
     outage_seconds_max: float = 3600.0
+    unclaimed_seconds: float = 600.0
+    """How old a New object is before it may be taken for nobody's."""
     renew_credentials: Callable[[], int] = lambda: 0
     """Looks for rotated credentials and tells how many were found: asked when a store refuses the present ones."""
 
@@ -187,6 +200,10 @@ class PodVolumeController(abc.ABC):
     def ending(self, obj: JsonObject, outcome: Any) -> Ending:
         """Say how the object ends with that outcome. May write to the object's metadata first."""
 
+    def unclaimed(self, obj: JsonObject) -> Ending | None:  # noqa: ARG002 - for kinds that name no node
+        """Say how a New object that is not ours ends when it is nobody's; None to leave it alone. Must bear any nonsense."""
+        return None
+
     def final(self, obj: JsonObject) -> Requeue | None:
         """Look at an object that has ended."""
         metadata = without_finalizer(obj)
@@ -220,6 +237,8 @@ class PodVolumeController(abc.ABC):
                 self._gone(key, task)
             return self.final(obj) if self.is_ours(obj) else None
         if task is None and not self.is_ours(obj):
+            if phase is PodVolumePhase.NEW and self.context.lease.is_leader() and (ending := self.unclaimed(obj)):
+                return self._end(obj, ending)
             return None
         return row(obj)
 
@@ -233,7 +252,7 @@ class PodVolumeController(abc.ABC):
         context = self.context
         if not context.lease.is_leader():
             return Requeue(_NO_LEASE_SECONDS)
-        if _is_cancelled(obj):
+        if is_cancelled(obj):
             return self._end(obj, Ending(PodVolumePhase.CANCELED, "cancelled before any work began"))
         try:
             parsed = self.parse(obj)
@@ -271,7 +290,7 @@ class PodVolumeController(abc.ABC):
             return Requeue(1.0)
         if task.is_over:
             return self._over(obj, task)
-        if _is_cancelled(obj):
+        if is_cancelled(obj):
             task.interrupt(Interruption.CANCEL)
             if _phase_text(obj) != PodVolumePhase.CANCELING and context.lease.is_leader():
                 # Definitions of Velero up to 1.16 do not know this phase: then the end alone is told.
@@ -286,7 +305,7 @@ class PodVolumeController(abc.ABC):
         if not context.lease.is_leader():
             return Requeue(_NO_LEASE_SECONDS)
         memory = self._remember(obj)
-        if _is_cancelled(obj):
+        if is_cancelled(obj):
             return self._end(obj, Ending(PodVolumePhase.CANCELED, "cancelled"))
         wait = 0.0 if memory.outage is None else memory.outage.again_at - context.clock.monotonic()
         if wait > 0.0:
@@ -346,15 +365,15 @@ class PodVolumeController(abc.ABC):
             ending = self.ending(obj, task.result)
             return self._end(obj, ending, task=task)
         if isinstance(error, CancelledError):
-            if _is_cancelled(obj):
+            if is_cancelled(obj):
                 return self._end(obj, Ending(PodVolumePhase.CANCELED, "cancelled"), task=task)
             context.tasks.drop(self.kind, key)
             return Requeue(0.0)
-        if isinstance(error, LongshoreError) and not _is_cancelled(obj):
+        if isinstance(error, LongshoreError) and not is_cancelled(obj):
             rotated = isinstance(error, StoreDeniedError) and context.renew_credentials() > 0
             if error.retryable or rotated:
                 return self._retry(obj, error)
-        if _is_cancelled(obj):
+        if is_cancelled(obj):
             return self._end(obj, Ending(PodVolumePhase.CANCELED, f"cancelled; before that: {error}"), task=task)
         return self._end(obj, failed(error, doing=self._doing(obj)), task=task)
 
@@ -436,6 +455,10 @@ class PodVolumeController(abc.ABC):
         # The node stands in every object that we end, also where no work was begun: the admission policy lets us write no other.
         change = terminal_patch(obj, ending, now=self.context.clock.now())
         change["status"].setdefault("node", self.context.node)
+        if not node_of(obj):
+            # Where definitions drop the status's, the policy asks for this one.
+            metadata = change.setdefault("metadata", {})
+            metadata["annotations"] = {**metadata.get("annotations", {}), ANNOTATION_NODE: self.context.node}
         return change
 
     def _gone(self, key: str, task: Task | None) -> None:
@@ -492,7 +515,8 @@ def _phase_text(obj: JsonObject) -> str:
     return phase if isinstance(phase, str) else ""
 
 
-def _is_cancelled(obj: JsonObject) -> bool:
+def is_cancelled(obj: JsonObject) -> bool:
+    """Whether somebody has asked for its end, by cancelling or by deleting it."""
     spec = obj.get("spec")
     asked = isinstance(spec, dict) and spec.get("cancel") is True
     return asked or (obj.get("metadata") or {}).get("deletionTimestamp") is not None

@@ -14,6 +14,8 @@ What the table of :mod:`longshore.controllers.pod_volume` does not say:
 - *A `.velero` that the container cannot remove*, for it may not write the root, is removed when the container has ended; an annotation says so.
 - *The end*: items that could not be restored, or data that did not verify, make it Failed, and no done-file is written: the pod does not start over half a
   volume.
+- *Nobody's* is what names no pod, or one that is nowhere in the cluster: no agent would ever find it on its node. When it is old enough one of the agents ends
+  it, each after a time of its own, so that not all of them ask at once.
 - *setuid, devices, file capabilities* lend rights that a tenant could have planted in a volume: they are left out, and named, unless the object or the
   agent's default allows them.
 
@@ -22,8 +24,10 @@ It does not know keys, credentials or stores.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, Final, Protocol
 
@@ -31,12 +35,13 @@ from longshore.api.core import Pod
 from longshore.api.model import JsonObject
 from longshore.api.names import LABEL_RESTORE_UID
 from longshore.api.pod_volume import PodVolumePhase, PodVolumeRestore
+from longshore.api.values import Timestamp
 from longshore.controllers import restore_wait
 from longshore.controllers.claims import node_of
 from longshore.controllers.cluster import ClusterReader, resource_of
 from longshore.controllers.items import describe_lost, log_items
-from longshore.controllers.phases import Ending, done_progress
-from longshore.controllers.pod_volume import AgentContext, PodVolumeController
+from longshore.controllers.phases import Ending, done_progress, failed
+from longshore.controllers.pod_volume import AgentContext, PodVolumeController, is_cancelled
 from longshore.controllers.pod_volume_backup import RepositoryOpener, find_volume, forgetting, workers_of
 from longshore.controllers.ports import Allowance, RestoreRequest, RestoreResult, allowances
 from longshore.controllers.restore_wait import Waiting
@@ -154,6 +159,42 @@ class PodVolumeRestoreController(PodVolumeController):
         if node:
             return node == self.context.node
         return self._pod_seen(obj) is not None
+
+    def unclaimed(self, obj: JsonObject) -> Ending | None:
+        """Fail, or cancel, an old one whose pod is nowhere."""
+        metadata = obj["metadata"]
+        made = _made_at(metadata)
+        turn = hashlib.sha256(f"{self.context.node}/{metadata.get('uid')}".encode()).digest()[0] / 256
+        patience = self.context.unclaimed_seconds * (1.0 + turn)
+        age = None if made is None else (self.context.clock.now() - made).total_seconds()
+        if node_of(obj) or age is None or age < patience:
+            return None
+        cause = self._pod_missing(obj)
+        if cause is None:
+            return None
+        step = "restore again with a pod that is there"
+        ending = failed(NotFoundError(cause, step), doing=self._doing(obj))
+        if is_cancelled(obj):
+            ending = Ending(PodVolumePhase.CANCELED, "cancelled before any work began")
+        return ending
+
+    def _pod_missing(self, obj: JsonObject) -> str | None:
+        """Say why no agent can ever find the pod; None when the cluster has it."""
+        spec = obj.get("spec")
+        reference = spec.get("pod") if isinstance(spec, dict) else None
+        parts = reference if isinstance(reference, Mapping) else {}
+        namespace, name, uid = (parts.get(part) for part in ("namespace", "name", "uid"))
+        if not isinstance(namespace, str) or not isinstance(name, str) or not namespace or not name:
+            return "the pod is not named: field=spec.pod"
+        try:
+            pod = self._cluster.pod(name, namespace=namespace)
+        except UsageError as err:
+            return f"the pod is not named: field=spec.pod, error={err}"
+        if pod is None:
+            return f"the pod is not there: pod={namespace}/{name}"
+        if uid and pod.metadata.uid != uid:
+            return f"the pod is gone, another one has its name: pod={namespace}/{name}, uid={uid}"
+        return None
 
     def parse(self, obj: JsonObject) -> PodVolumeRestore:
         """Read the object."""
@@ -375,6 +416,13 @@ def allowed_by(parsed: PodVolumeRestore, *, default: frozenset[Allowance]) -> fr
 def parsed_name(obj: Any) -> str:
     """Namespace and name, for logs."""
     return f"{obj['metadata'].get('namespace')}/{obj['metadata'].get('name')}"
+
+
+def _made_at(metadata: JsonObject) -> datetime | None:
+    try:
+        return Timestamp(str(metadata.get("creationTimestamp") or "")).time
+    except LongshoreError:
+        return None
 
 
 def _annotation(obj: JsonObject, name: str) -> str | None:

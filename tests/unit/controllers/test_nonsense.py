@@ -6,9 +6,11 @@ import os
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.unit.controllers.fake_datapath import wait_for
 from tests.unit.controllers.rig import NAMESPACE, NODE, PVB, PVR, TERMINAL
 
 from longshore.kube.fake.status import StatusError
+from longshore.kube.resource import EVENTS
 
 NONSENSE = [
     None,
@@ -156,3 +158,62 @@ def test_object_of_another_node_is_left_alone(rig):
     odd = rig.backup(pod, node=NODE.upper())
     assert rig.done_backup(pod)["phase"] == "Completed"
     assert rig.status(PVB, other) == rig.status(PVB, odd) == {}
+
+
+NOBODYS_PODS = [
+    ({}, "not named"),
+    (None, "not named"),
+    (7, "not named"),
+    ({"namespace": "shop", "name": ""}, "not named"),
+    ({"namespace": "shop", "name": "../.."}, "not named"),
+    ({"namespace": "shop", "name": "nobody-0"}, "not there"),
+    ({"namespace": "nowhere", "name": "back-0"}, "not there"),
+    ({"namespace": "shop", "name": "back-0", "uid": "of-an-earlier-one"}, "another one has its name"),
+]
+
+
+@pytest.mark.parametrize(("reference", "said"), NOBODYS_PODS)
+def test_restore_into_nobody_is_told(rig, reference, said):
+    """No node has such a pod, so no agent would ever take the object on; its user would wait for it for ever."""
+    back, _target = rig.waiting_pod()
+    name = rig.restore(back, "ls0-" + "0" * 32)
+    cancelled = rig.restore(back, "ls0-" + "0" * 32, cancel=True)
+    for one in (name, cancelled):
+        rig.server.put(PVR, put_in(rig.get(PVR, one), ("spec", "pod"), reference), namespace=NAMESPACE)
+    rig.agent(unclaimed_seconds=0.0, resync_seconds=0.2)
+    status = rig.wait_phase(PVR, name)
+    assert status["phase"] == "Failed" and said in status["message"] and "restore again" in status["message"]
+    assert status["completionTimestamp"] and status["node"] == NODE
+    assert rig.get(PVR, name)["metadata"]["annotations"]["longshore.io/node"] == NODE
+    assert rig.wait_phase(PVR, cancelled)["phase"] == "Canceled"
+    assert rig.world.calls == []
+    wait_for(lambda: any(one["involvedObject"]["name"] == name for one in rig.server.objects(EVENTS)))
+
+
+def test_restore_that_may_still_be_somebodys_is_left_alone(rig):
+    back, _target = rig.waiting_pod()
+    elsewhere, _path = rig.pod("far-0", spec={"nodeName": "node-2"})
+    unscheduled, _path = rig.pod("new-0", spec={"nodeName": ""})
+    snapshot = "ls0-" + "0" * 32
+    names = [rig.restore(one, snapshot) for one in (elsewhere, unscheduled)]
+    taken = rig.restore(back, snapshot)
+    obj = put_in(rig.get(PVR, taken), ("spec", "pod"), {})
+    obj["status"] = {"phase": "InProgress"}
+    rig.server.put(PVR, obj, namespace=NAMESPACE)
+    agent = rig.agent(unclaimed_seconds=0.0, resync_seconds=0.1).wait_ready()
+    last = rig.restore(back, snapshot)
+    rig.server.put(PVR, put_in(rig.get(PVR, last), ("spec", "pod"), {}), namespace=NAMESPACE)
+    assert rig.wait_phase(PVR, last)["phase"] == "Failed"
+    agent.terminate()
+    assert [rig.status(PVR, name) for name in names] == [{}, {}] and rig.status(PVR, taken) == {"phase": "InProgress"}
+
+
+def test_young_restore_is_left_alone(rig):
+    """Its pod may be made a moment later."""
+    back, _target = rig.waiting_pod()
+    name = rig.restore(back, "ls0-" + "0" * 32)
+    rig.server.put(PVR, put_in(rig.get(PVR, name), ("spec", "pod", "name"), "later-0"), namespace=NAMESPACE)
+    agent = rig.agent(resync_seconds=0.1).wait_ready()
+    rig.wait_phase(PVR, rig.restore(back, "ls0-" + "0" * 32))
+    agent.terminate()
+    assert rig.status(PVR, name) == {}

@@ -3,12 +3,15 @@
 import threading
 import urllib.error
 import urllib.request
+from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 from tests.unit.controllers.fake_datapath import FakeDataPath, wait_for
-from tests.unit.controllers.rig import BSL, NAMESPACE, RESOURCES, TIMES
+from tests.unit.controllers.rig import BSL, NAMESPACE, PVB, RESOURCES, TIMES
 from tests.unit.controllers.test_keys import KEY_TEXT, lay_down
 
+from longshore.controllers.unclaimed import UnclaimedBackups
 from longshore.kube.client import KubeClient
 from longshore.kube.resource import EVENTS, LEASES, SECRETS
 from longshore.server import MaintenanceMode, Server, ServerSettings
@@ -260,3 +263,58 @@ def test_metrics_and_probes(rig, serve):
     assert fetch("/healthz") == "ok\n" and fetch("/readyz") == "ok\n"
     with pytest.raises(urllib.error.HTTPError, match="404"):
         fetch("/secrets")
+
+
+@pytest.mark.parametrize("node", ["node-9", "", "No Node", "../..", 7, None])
+def test_backup_that_no_agent_takes_on_is_told(rig, serve, node):
+    pod, _path = rig.pod()
+    name = rig.backup(pod)
+    found = rig.get(PVB, name)
+    found["spec"]["node"] = node
+    rig.server.put(PVB, found, namespace=NAMESPACE)
+    serve(unclaimed_seconds=0.0)
+    event = wait_for(lambda: told(rig, name))[0]
+    assert event["type"] == "Warning" and f"node={node if isinstance(node, str) else ''!r}" in event["message"]
+    assert rig.status(PVB, name) == {}
+
+
+def told(rig, name):
+    events = rig.server.objects(EVENTS)
+    return [one for one in events if one["involvedObject"]["name"] == name and one["reason"] == "NoAgent"]
+
+
+@pytest.mark.parametrize("is_leader", [True, False])
+def test_backup_that_an_agent_will_take_on_is_not_told(rig, is_leader):
+    """One is young, one is at work, one waits for its turn; those whose agent is gone or never was are told."""
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def agent_on(node, *, renewed, holder="x"):
+        spec = {"holderIdentity": holder, "renewTime": f"2025-12-31T{renewed}.000000Z"}
+        name = f"longshore-node-agent-{node}"
+        rig.server.put(LEASES, {"metadata": {"name": name}, "spec": spec}, namespace=NAMESPACE)
+
+    def backup(name, node, *, made="12:00:00", **status):
+        metadata = {"name": name, "creationTimestamp": f"2025-12-31T{made}Z"}
+        return {"metadata": metadata, "spec": {"node": node}, "status": status}
+
+    agent_on("busy", renewed="23:59:30")
+    agent_on("gone", renewed="23:00:00")
+    agent_on("stopped", renewed="23:59:30", holder="")
+    told = []
+    recorder = SimpleNamespace(record=lambda obj, type_, reason, message: told.append(obj["metadata"]["name"]))
+    lease, clock = SimpleNamespace(is_leader=lambda: is_leader), SimpleNamespace(now=lambda: now)
+    look = UnclaimedBackups(
+        rig.client, namespace=NAMESPACE, lease=lease, recorder=recorder, age_seconds=60.0, clock=clock
+    )
+    look.look(
+        [
+            backup("waits", "busy"),
+            backup("young", "nowhere", made="23:59:30"),
+            backup("at-work", "nowhere", phase="InProgress"),
+            backup("over", "nowhere", phase="Completed"),
+            backup("gone", "gone"),
+            backup("stopped", "stopped", phase="New"),
+            backup("never", "nowhere"),
+        ]
+    )
+    assert told == (["gone", "stopped", "never"] if is_leader else [])
