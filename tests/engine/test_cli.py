@@ -418,6 +418,42 @@ def test_16_no_space(empty: Commands, volume: Path, tmp_path: Path) -> None:
     assert "Traceback" not in answer.stderr
 
 
+def test_one_file_system_keeps_a_mount_point_and_leaves_what_is_mounted(made: Commands, volume: Path) -> None:
+    """A filesystem mounted in the volume, in a mount namespace of the command's own."""
+    inside = volume / "etc" / "mounted"
+    inside.mkdir()
+    unshare = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "--user", "--map-root-user"]
+    if subprocess.run([*unshare, "mount", "-t", "tmpfs", "tmpfs", inside], capture_output=True, check=False).returncode:
+        pytest.skip("this machine lets nobody mount in a namespace of their own")
+    mount = f'mount -t tmpfs tmpfs "{inside}" && echo there > "{inside}/file" && exec "$@"'
+
+    def backed_up(*flags: str) -> tuple[str, set[str]]:
+        words = [*PROGRAM, "volume", "backup", str(volume), "--volume", "v", "--json", *flags]
+        answer = subprocess.run(
+            [*unshare, "bash", "-c", mount, "bash", *words],
+            env=made.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE_SECONDS,
+        )
+        assert answer.returncode == 0, answer.stderr
+        snapshot = json.loads(answer.stdout.splitlines()[-1])["snapshot_id"]
+        rows = made.json("volume", "ls", f"{snapshot}:etc", "--recursive")
+        return snapshot, {row["path"] for row in rows if row["type"] == "row"}
+
+    outside = {"etc/a.conf", "etc/mounted"}
+    everything, alone = outside | {"etc/mounted/file"}, made.root / "alone"
+    assert backed_up()[1] == everything
+    snapshot, paths = backed_up("--one-file-system")
+    assert paths == outside
+    made.run("volume", "restore", snapshot, alone)
+    assert list((alone / "etc" / "mounted").iterdir()) == [], "the mount point is there, and empty"
+    # What was left out is no longer in the parent: without the flag it is there again.
+    assert backed_up()[1] == everything
+    assert backed_up("-x")[1] == outside
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_130_a_signal_cancels_the_backup(made: Commands, tmp_path: Path, number: int) -> None:
     source = tmp_path / "large"
