@@ -1,7 +1,8 @@
 """The dashboard as one picture: each panel at its place in the grid, with what Prometheus answered.
 
 Promises: the same text for the same answers; nothing of a panel leaves its frame: names that are too long end in …, series that the legend has no room for are
-counted. A line is broken where there was no value. A panel without data says so.
+counted. A line is broken where there was no value. A panel without data says so. What a panel asks stands in it, for who points at it and for the test that
+holds picture and dashboard together.
 
 Does not know: where answers come from.
 """
@@ -81,8 +82,10 @@ def draw(
             panel.width * _COLUMN - _GAP,
             panel.height * (_CELL + _GAP) - _GAP,
         )
+        asked = "\n".join(target.expr for target in panel.targets)
         out.append(
-            f'<rect x="{box.x:.1f}" y="{box.y:.1f}" width="{box.width:.1f}" height="{box.height:.1f}" rx="3" fill="#ffffff" stroke="{GRID}"/>'
+            f'<rect x="{box.x:.1f}" y="{box.y:.1f}" width="{box.width:.1f}" height="{box.height:.1f}" rx="3" fill="#ffffff" stroke="{GRID}">'
+            f"<title>{escape(asked)}</title></rect>"
         )
         out.append(
             text(box.x + 10, box.y + 21, fit(panel.title, box.width - 20, 13.5, bold=True), size=13.5, bold=True)

@@ -2,14 +2,17 @@
 
 import xml.etree.ElementTree as ET
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scripts.dashboard.board import Panel, Target
+from scripts.dashboard.__main__ import installed
+from scripts.dashboard.board import Panel, Target, read
 from scripts.dashboard.draw import Named, draw, fit, legend_rows, runs
 from scripts.dashboard.units import UNITS, marks, written
 
+ROOT = Path(__file__).resolve().parents[3]
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -119,3 +122,17 @@ def test_a_number_takes_the_colour_of_its_threshold():
 def test_an_empty_panel_says_so_and_names_are_escaped():
     svg = picture([panel("a"), panel("b", x=12)], {"b": [Named("<x> & y", [(1000.0, 1.0)])]})
     assert texts(svg).count("No data") == 1 and "<x> & y" in texts(svg)
+
+
+def test_picture_in_the_docs_is_of_this_dashboard():
+    """Each panel with the very expression that it asks, at its place: a panel that is added, changed or moved asks for a new picture."""
+    title, panels = read(installed()[1])
+    assert len(panels) > 10
+
+    def frames(svg):
+        rects = [one for one in ET.fromstring(svg).iter(f"{SVG}rect") if one.find(f"{SVG}title") is not None]
+        return [(one.get("x"), one.get("y"), one.get("width"), one.find(f"{SVG}title").text) for one in rects]
+
+    taken = (ROOT / "docs/pictures/dashboard.svg").read_text()
+    assert frames(taken) == frames(draw(title, "", panels, {}, start=0.0, end=1.0)), "run: make dashboard"
+    assert {panel.title for panel in panels} <= set(texts(taken)), "run: make dashboard"
