@@ -7,6 +7,7 @@ in the exit code, in what the command names, or in the tree; the oracle of `test
 import json
 import os
 import shutil
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,10 @@ pytestmark = [pytest.mark.usefixtures("rooted"), pytest.mark.timeout(1200)]
 
 READING = ("DAC_READ_SEARCH", "FOWNER")
 WRITING = ("CHOWN", "FOWNER", "DAC_OVERRIDE", "FSETID")
+LENDING = ("MKNOD", "SETFCAP")
+"""Only where the agent's policy allows devices and file capabilities."""
+# cap_net_raw, permitted and effective, as revision 2 of the attribute has it.
+FILE_CAPABILITY = bytes.fromhex("0100000200200000" + "00" * 12)
 ALICE, BOB, TEAM = 1001, 1002, 2000
 LONG_AGO_NS = 1_000_000_000 * 10**9
 
@@ -141,3 +146,39 @@ def test_restore_without_one_capability_breaks(node: Node, missing: str) -> None
         f"without {missing}: exit code {summary['exit_code']}, {[(str(one.path), one.aspect) for one in differences]}"
     )
     assert not differences or summary["exit_code"] != 0
+
+
+@pytest.fixture
+def lending(node: Node) -> Node:
+    """A volume that holds what lends rights."""
+    try:
+        os.mknod(node.volume / "device", stat.S_IFCHR | 0o600, os.makedev(1, 3))
+    except PermissionError:
+        pytest.skip("device files are made by root with MKNOD only: run with it")
+    (node.volume / "ping").write_bytes(b"x")
+    os.setxattr(node.volume / "ping", "security.capability", FILE_CAPABILITY)
+    _back_up(node)
+    (node.data / "target").mkdir()
+    return node
+
+
+def _lent(node: Node) -> tuple[bool, bool]:
+    target = node.data / "target"
+    device = (target / "device").exists() and stat.S_ISCHR((target / "device").stat().st_mode)
+    return device, "security.capability" in os.listxattr(target / "ping")
+
+
+def test_restore_with_all_brings_back_devices_and_file_capabilities(lending: Node) -> None:
+    summary = lending.longshore("volume", "restore", "latest", "/data/target", capabilities=(*WRITING, *LENDING))
+    assert summary["exit_code"] == 0, summary["said"]
+    assert _lent(lending) == (True, True)
+    assert compare(lending.volume, lending.data / "target") == []
+
+
+@pytest.mark.parametrize(("missing", "lost"), [("MKNOD", "device"), ("SETFCAP", "ping")])
+def test_restore_without_what_lends_rights_names_the_loss(lending: Node, missing: str, lost: str) -> None:
+    capabilities = tuple(one for one in (*WRITING, *LENDING) if one != missing)
+    summary = lending.longshore("volume", "restore", "latest", "/data/target", capabilities=capabilities)
+    assert summary["exit_code"] == 3, summary["said"]
+    assert lost in summary["said"]
+    assert _lent(lending) == (missing != "MKNOD", missing != "SETFCAP")

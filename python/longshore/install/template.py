@@ -20,6 +20,7 @@ __all__ = [
     "SPLICE",
     "All",
     "Choose",
+    "Contains",
     "Encoded",
     "Equals",
     "Not",
@@ -72,7 +73,7 @@ class Encoded:
 class Not:
     """The contrary."""
 
-    of: Value | Equals | All
+    of: Value | Equals | Contains | All
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +85,21 @@ class Equals:
 
 
 @dataclass(frozen=True, slots=True)
+class Contains:
+    """Whether that text is part of a setting's."""
+
+    of: Value
+    part: str
+
+
+@dataclass(frozen=True, slots=True)
 class All:
     """Whether all hold."""
 
     of: tuple[Condition, ...]
 
 
-Condition = Value | Not | Equals | All
+Condition = Value | Not | Equals | Contains | All
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +145,8 @@ def holds(test: Condition, values: Mapping[str, Any]) -> bool:
             return not holds(of, values)
         case Equals(of, to):
             return bool(_look_up(of.path, values) == to)
+        case Contains(of, part):
+            return part in str(_look_up(of.path, values))
         case All(of):
             return all(holds(one, values) for one in of)
 
@@ -216,6 +227,8 @@ def condition_text(test: Condition) -> str:
             return f"(not {condition_text(of)})"
         case Equals(of, to):
             return f"(eq {_path(of)} {json.dumps(to)})"
+        case Contains(of, part):
+            return f"(contains {json.dumps(part)} {_path(of)})"
         case All(of):
             return f"(and {' '.join(condition_text(one) for one in of)})"
 

@@ -38,6 +38,7 @@ VERSION: Final = "0.1.0"
 """Of the chart and of the image that it names; a test holds it equal to the package's."""
 
 _OURS: Final = ("app.kubernetes.io/name", "app.kubernetes.io/component")
+_ALLOWED: Final = "(setuid|devices|capabilities)"
 _CONTAINER: Final = "kubectl.kubernetes.io/default-container"
 Tree = dict[str, Any]
 Texts = dict[str, str]
@@ -85,6 +86,9 @@ class Agent(_Settings):
     restores: bool = True
     """false: an agent that only backs up. It loses the rights to write: the pods folder is mounted read-only, three capabilities go, and by Landlock the
     agent gives up writing to what is mounted below it."""
+    restore_allow: str = Field("", pattern=rf"^({_ALLOWED}(,{_ALLOWED})*)?$")
+    """What restores bring back though it lends rights: some of setuid,devices,capabilities. devices gives the agent MKNOD, capabilities gives it SETFCAP;
+    without them an annotation longshore.io/restore-allow on an object brings back neither."""
     extra_capabilities: Capabilities = []
     """More Linux capabilities, for volumes that need them."""
     kubelet_root_dir: Annotated[str, host_path(optional=False)] = "/var/lib/kubelet"

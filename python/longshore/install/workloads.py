@@ -2,7 +2,8 @@
 
 The agent runs as root, for the files are everybody's, with what root can do cut down to named capabilities: to back up it must read every file
 (DAC_READ_SEARCH) and must not move its access time (FOWNER); to restore it must write anywhere (DAC_OVERRIDE), give files away (CHOWN) and keep the
-set-group-id bit of folders (FSETID). One that only backs up gives up writing to volumes by itself. Root file system read-only, no privilege escalation,
+set-group-id bit of folders (FSETID). To bring back devices it makes them (MKNOD), file capabilities it sets them (SETFCAP): both only where
+its policy allows them. One that only backs up gives up writing to volumes by itself. Root file system read-only, no privilege escalation,
 seccomp on, memory bounded. The server is nobody's root and has no capability at all.
 
 It does not know what either does.
@@ -13,7 +14,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from longshore.install.labels import AGENT, AGENT_PODS, SERVER, SERVER_PODS, Part, metadata
-from longshore.install.template import SPLICE, Choose, Not, Splice, Text, Value, When
+from longshore.install.template import SPLICE, All, Choose, Contains, Not, Splice, Text, Value, When
 
 __all__ = ["IMAGE", "METRICS_PORT", "NOBODY", "PARTS"]
 
@@ -40,6 +41,12 @@ def _from_pod(field: str) -> dict[str, Any]:
     return {"fieldRef": {"apiVersion": "v1", "fieldPath": field}}
 
 
+_ALLOW: Final = Value("agent.restoreAllow")
+_LENDING: Final = tuple(
+    # What the engine's policy lets through, the kernel must let it do.
+    When(All((Value("agent.restores"), Contains(_ALLOW, word))), capability)
+    for word, capability in (("devices", "MKNOD"), ("capabilities", "SETFCAP"))
+)
 _PORTS: Final = [{"name": "metrics", "containerPort": METRICS_PORT, "protocol": "TCP"}]
 _PROBES: Final[dict[str, Any]] = {
     # Until the first lists are there, which takes minutes in a large cluster, nothing is judged.
@@ -102,6 +109,7 @@ _AGENT: Final[dict[str, Any]] = {
                             Text("--concurrency=%v", (Value("agent.concurrency"),)),
                             Text("--memory-limit=%v", (Value("agent.bufferMemory"),)),
                             When(Not(Value("agent.restores")), "--backup-only"),
+                            When(_ALLOW, Text("--restore-allow=%v", (_ALLOW,))),
                         ],
                         "env": [
                             {"name": "NODE_NAME", "valueFrom": _from_pod("spec.nodeName")},
@@ -129,6 +137,7 @@ _AGENT: Final[dict[str, Any]] = {
                                     When(Value("agent.restores"), "CHOWN"),
                                     When(Value("agent.restores"), "DAC_OVERRIDE"),
                                     When(Value("agent.restores"), "FSETID"),
+                                    *_LENDING,
                                     Splice(Value("agent.extraCapabilities")),
                                 ],
                             },

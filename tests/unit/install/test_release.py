@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel
 
 from longshore.cli.main import main
+from longshore.controllers.ports import allowances
 from longshore.errors import UsageError
 from longshore.install import values
 from longshore.install.access import AGENT_CLUSTER_RULES, AGENT_RULES, SERVER_RULES
@@ -85,6 +86,31 @@ def test_agent_has_no_right_too_many(restores):
     assert mounts["host-pods"]["mountPropagation"] == "HostToContainer"
     assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
     assert [one["name"] for one in pod["volumes"] if "hostPath" in one] == ["host-pods"]
+
+
+@pytest.mark.parametrize(
+    ("allow", "more"),
+    [
+        ("", set()),
+        ("setuid", set()),
+        ("devices", {"MKNOD"}),
+        ("capabilities", {"SETFCAP"}),
+        ("setuid,devices,capabilities", {"MKNOD", "SETFCAP"}),
+    ],
+)
+def test_what_restores_may_bring_back_the_kernel_lets_them(allow, more):
+    def container(**agent):
+        return made({"agent": agent})["DaemonSet", "node-agent"]["spec"]["template"]["spec"]["containers"][0]
+
+    def added(found):
+        return set(found["securityContext"]["capabilities"]["add"])
+
+    found = container(restoreAllow=allow)
+    assert added(found) - added(container()) == more
+    given = [one.partition("=")[2] for one in found["args"] if one.startswith("--restore-allow")]
+    assert given == ([allow] if allow else [])
+    assert all(allowances(one, field="f") for one in given)
+    assert not added(container(restoreAllow=allow, restores=False)) & {"MKNOD", "SETFCAP"}
 
 
 def test_server_is_nobody():

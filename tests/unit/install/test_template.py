@@ -7,6 +7,7 @@ from longshore.install.template import (
     SPLICE,
     All,
     Choose,
+    Contains,
     Encoded,
     Equals,
     Not,
@@ -38,6 +39,7 @@ def put(node):
         ({"z": 1, SPLICE: Value("a.map")}, {"z": 1, "k": "v"}),
         ({"a": Choose(Equals(Value("a.name"), "n"), 1, 2)}, {"a": 1}),
         ({"a": When(All((Value("a.on"), Value("a.off"))), 1), "b": 0}, {"b": 0}),
+        ({"a": [1, When(Contains(Value("a.name"), "n"), 2), When(Contains(Value("a.name"), "m"), 3)]}, {"a": [1, 2]}),
         ({"a": Encoded(Value("a.name"))}, {"a": "bg=="}),
     ],
 )
