@@ -3,7 +3,7 @@
     SOURCE=/some/dir CLUSTER=1 python -m scripts.demo
 
 `SOURCE` names a directory whose copy is used in place of a volume that the demo makes itself; `CLUSTER`, when not empty, asks for the real kube-apiserver
-and etcd. `DEMO_SVG` names a file that gets a picture of the terminal at the end.
+and etcd. `DEMO_SVG` names a file that gets a picture of the terminal at the end, `DEMO_DATA` a folder of its own to be used in place of demo-data/.
 
 Exit codes: 0 every byte and attribute came back; 1 something differs or failed; 2 it was asked for something impossible; 130 interrupted.
 """
@@ -33,7 +33,7 @@ def main() -> int:
     interrupt_on_sigterm()
     picture = os.environ.get("DEMO_SVG")
     screen = Screen(record=bool(picture))
-    folder = Folder(ROOT / "demo-data")
+    folder = Folder(Path(os.environ.get("DEMO_DATA") or ROOT / "demo-data"))
     source = os.environ.get("SOURCE") or None
     try:
         code = tell(screen, folder, source=Path(source) if source else None, real=bool(os.environ.get("CLUSTER")))

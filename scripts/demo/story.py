@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+import sys
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -318,7 +319,7 @@ def _without_cluster(screen: Screen, folder: Folder) -> None:
 
 def _longshore(folder: Folder, *words: str, key: Path | None = None) -> str:
     """Run a command as shown."""
-    command = [str(ROOT / ".venv" / "bin" / "longshore"), *words, *_options(folder, key)]
+    command = [str(Path(sys.executable).parent / "longshore"), *words, *_options(folder, key)]
     env = {name: value for name, value in os.environ.items() if not name.startswith("LONGSHORE_")}
     env |= {"XDG_CACHE_HOME": str(folder.path / "cache")}
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, env=env)
