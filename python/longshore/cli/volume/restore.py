@@ -73,6 +73,7 @@ def command(
     _refuse_own_folders(session, target, delete_extra=delete_extra)
     repository = session.open()
     found = repository.find(wanted, source=source)
+    # Who restores by hand answers for this machine and its repositories; what an ordinary user may not set is named.
     options = datapath.RestoreOptions(
         snapshot_id=found.id,
         path=path,
@@ -86,9 +87,6 @@ def command(
         host=host_name(),
     ).trusting()
     output = session.output
-    # Root answers for this machine and its repositories; what an ordinary user may not set is left out and named.
-    if os.geteuid() == 0:
-        options = options.trusting()
     result = run_job(
         repository.restore(options),
         output=output,
