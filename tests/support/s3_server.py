@@ -12,11 +12,13 @@ import contextlib
 import http.client
 import os
 import secrets
+import ssl
 import subprocess
 from pathlib import Path
 from typing import Any, Self
 
 from tests.support.held_folder import HeldFolder
+from tests.support.pki import Authority
 from tests.support.processes import ChildProcess, ComponentFailedError, ReservedPort
 from tests.support.tools import require_tool
 
@@ -29,7 +31,13 @@ class S3Server:
     """versitygw with its posix backend. Use as a context manager, or call `start` and `stop`."""
 
     def __init__(
-        self, folder: Path | None = None, *, access_log: Path | None = None, address: str = "127.0.0.1"
+        self,
+        folder: Path | None = None,
+        *,
+        access_log: Path | None = None,
+        address: str = "127.0.0.1",
+        authority: Authority | None = None,
+        certified: str | None = None,
     ) -> None:
         """Prepare, start nothing.
 
@@ -38,6 +46,8 @@ class S3Server:
                 filesystem must know extended attributes of users: the server keeps ETags and metadata there.
             access_log: a line for each request is written there.
             address: where it listens.
+            authority: it speaks TLS, with a certificate of this authority.
+            certified: for this name; None for the address.
         """
         self._own = HeldFolder("s3") if folder is None else None
         self.folder = folder if self._own is None else self._own.path
@@ -48,7 +58,16 @@ class S3Server:
         self._address, self._port = address, ReservedPort(address)
         self._access_log = access_log
         self._child: ChildProcess | None = None
-        self.endpoint_url = f"http://{address}:{self._port.number}"
+        self._tls: tuple[Path, Path] | None = None
+        self._trusts: Path | None = None
+        if authority is not None:
+            names = (
+                {"dns_names": [certified], "addresses": []} if certified else {"dns_names": [], "addresses": [address]}
+            )
+            self._tls = authority.issue_server("s3", **names).write(self.folder, "server")
+            self._trusts = self.folder / "authority.crt"
+            self._trusts.write_bytes(authority.certificate)
+        self.endpoint_url = f"http{'s' if self._tls else ''}://{address}:{self._port.number}"
         self.region = _REGION
         self.access_key = f"test{secrets.token_hex(8)}"
         self.secret_key = secrets.token_urlsafe(30)
@@ -88,6 +107,7 @@ class S3Server:
                 "--health=/healthz",
                 f"--iam-dir={self._accounts_dir}",
                 *([f"--access-log={self._access_log}"] if self._access_log else []),
+                *([f"--cert={self._tls[0]}", f"--key={self._tls[1]}"] if self._tls else []),
                 "--keep-alive",  # off by default, and not like any store one would back up to
                 "posix",
                 self.data_dir,
@@ -162,6 +182,7 @@ class S3Server:
             aws_access_key_id=self.access_key,
             aws_secret_access_key=self.secret_key,
             config=Config(**{"s3": {"addressing_style": "path"}, **config}),
+            verify=False if self._trusts else None,
         )
 
     def environment(self) -> dict[str, str]:
@@ -175,6 +196,11 @@ class S3Server:
 
     def _not_ready(self) -> str | None:
         connection = http.client.HTTPConnection(self._address, self._port.number, timeout=5)
+        if self._trusts:
+            # Whether its name is right is for tests to ask.
+            context = ssl.create_default_context(cafile=self._trusts)
+            context.check_hostname = False
+            connection = http.client.HTTPSConnection(self._address, self._port.number, timeout=5, context=context)
         try:
             connection.request("GET", "/healthz")
             status = connection.getresponse().status

@@ -3,6 +3,7 @@
 import dataclasses
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.unit.objectstore.http_server import Answer, Request, serving
@@ -90,12 +91,8 @@ def test_folder_arrives(tmp_path: Path) -> None:
         store_of(Place(gone, "shop"))
 
 
-@pytest.mark.parametrize(
-    ("checksum", "sent"),
-    [(None, "x-amz-checksum-crc64nvme"), ("CRC32", "x-amz-checksum-sha256"), (CHECKSUM_OFF, None)],
-)
-def test_checksum_that_goes_up(checksum: str | None, sent: str | None) -> None:
-    """A server that refuses the header can be used at all only where none is sent."""
+def puts_of(**settings: Any) -> list[Request]:
+    """What goes up for a repository in a place of these settings, to a server that then takes nothing."""
     empty = b'<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><IsTruncated>false</IsTruncated></ListBucketResult>'
 
     def answer(request: Request) -> Answer:
@@ -104,12 +101,39 @@ def test_checksum_that_goes_up(checksum: str | None, sent: str | None) -> None:
         return 403 if request.method == "PUT" else 404, {}, b""
 
     with serving(answer) as server:
-        settings = AwsSettings(**LEAST, endpoint_url=server.url, force_path_style=True, checksum_algorithm=checksum)
-        place = Place(settings, "shop", credentials=Credentials("a", "s"))
+        aws = AwsSettings(**{**LEAST, "endpoint_url": server.url, "force_path_style": True, **settings})
+        place = Place(aws, "shop", credentials=Credentials("a", "s"))
         with pytest.raises(LongshoreError):
             EngineDataPath().init(place, RootKey(RootKeyKind.SECRET, b"k" * 32), label="test")
     puts = [request for request in server.requests if request.method == "PUT"]
     assert puts
-    for put in puts:
+    return puts
+
+
+@pytest.mark.parametrize(
+    ("checksum", "sent"),
+    [(None, "x-amz-checksum-crc64nvme"), ("CRC32", "x-amz-checksum-sha256"), (CHECKSUM_OFF, None)],
+)
+def test_checksum_that_goes_up(checksum: str | None, sent: str | None) -> None:
+    """A server that refuses the header can be used at all only where none is sent."""
+    for put in puts_of(checksum_algorithm=checksum):
         found = [name for name in put.headers if name.startswith("x-amz-checksum")]
         assert found == ([] if sent is None else [sent])
+
+
+@pytest.mark.parametrize(
+    ("settings", "sent"),
+    [
+        ({}, {}),
+        ({"server_side_encryption": "AES256"}, {"x-amz-server-side-encryption": "AES256"}),
+        (
+            {"server_side_encryption": "aws:kms", "kms_key_id": "a-key"},
+            {"x-amz-server-side-encryption": "aws:kms", "x-amz-server-side-encryption-aws-kms-key-id": "a-key"},
+        ),
+    ],
+)
+def test_encryption_that_is_asked_for(settings: dict[str, str], sent: dict[str, str]) -> None:
+    """Of every object: one that is sent without would lie there as the bucket has it."""
+    for put in puts_of(**settings):
+        found = {name: value for name, value in put.headers.items() if name.startswith("x-amz-server-side-encryption")}
+        assert found == sent
