@@ -271,3 +271,15 @@ fn of_two_who_finish_one_repository_both_have_it() {
     assert_eq!(open(&base, &FIRST).unwrap().id(), first.id());
     assert!(base.head(&Key::new(format!("keys/{}", first.slot())).unwrap()).is_ok());
 }
+
+#[test]
+fn a_store_that_cannot_create_without_replacing_is_refused_and_left_empty() {
+    let store = Arc::new(MemoryStore::new());
+    let plan = |call: &Call<'_>| match call.verb == Verb::PutNew {
+        true => Effect::FailBefore(StoreErrorKind::Unsupported),
+        false => Effect::Pass,
+    };
+    let error = make(Arc::new(Fault::new(Arc::<MemoryStore>::clone(&store), plan)), &FIRST).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    assert_eq!(names(&store, ""), Vec::<String>::new());
+}
