@@ -222,7 +222,7 @@ def test_condition_and_event_follow_an_export_at_once(rig):
     try:
         name = "shop-default-kopia"
         rig.wait_phase(REPOSITORY, name, "Ready")
-        found = condition(rig, name, "RecoveryKeyMissing")
+        found = wait_for(lambda: condition(rig, name, "RecoveryKeyMissing"), what="the condition")
         assert found["status"] == "True" and "longshore repo key export" in found["message"]
         custody(rig).note_exported(custody(rig).root_entries())
         wait_for(lambda: condition(rig, name, "RecoveryKeyMissing")["status"] == "False", what="the condition ends")

@@ -141,14 +141,15 @@ def test_repository_is_made_and_ready(rig, serve, resource):
     status = rig.wait_phase(resource, name, "Ready")
     assert len(rig.world.repositories) == 1 and status["message"] == ""
     assert "lastMaintenanceTime" not in status and not status.get("recentMaintenance")
-    assert condition(rig, name, "MaintenanceDue", resource)["status"] == "False"
+    # By another controller, after it was said to be ready.
+    assert wait_for(lambda: condition(rig, name, "MaintenanceDue", resource))["status"] == "False"
 
 
 def test_key_at_risk_is_said_until_there_is_a_recovery_slot(rig, serve):
     name = repository(rig)
     serve()
     rig.wait_phase(REPOSITORY, name, "Ready")
-    found = condition(rig, name, "RecoveryKeyMissing")
+    found = wait_for(lambda: condition(rig, name, "RecoveryKeyMissing"))
     assert found["status"] == "True" and "longshore repo key add" in found["message"]
     wait_for(lambda: [one for one in rig.server.objects(EVENTS) if one["reason"] == "RecoveryKeyMissing"])
     lay_down(rig, "longshore-recovery", recovery_key=KEY_TEXT)
@@ -185,7 +186,7 @@ def test_maintenance_that_is_due_is_told_and_not_faked(rig, serve):
     rig.server.put(REPOSITORY, found, namespace=NAMESPACE)
     serve(maintenance_mode=MaintenanceMode.OFF)
     rig.wait_phase(REPOSITORY, name, "Ready")
-    due = condition(rig, name, "MaintenanceDue")
+    due = wait_for(lambda: condition(rig, name, "MaintenanceDue"))
     assert due["status"] == "True" and "2026-01-01T01:00:00Z" in due["message"]
     assert rig.status(REPOSITORY, name)["lastMaintenanceTime"] == "2026-01-01T00:00:00Z"
 
@@ -198,6 +199,43 @@ def test_nonsense_in_a_repository(rig, serve, spec):
     serve()
     status = rig.wait_phase(REPOSITORY, name, "Ready" if "maintenanceFrequency" in spec else "NotReady")
     assert status["phase"] == "Ready" or len(status["message"]) > 10
+
+
+@pytest.mark.parametrize(
+    ("spec", "status"),
+    [
+        ({"volumeNamespace": 7}, {}),
+        ({"volumeNamespace": {"a": []}}, {}),
+        ({"backupStorageLocation": None}, {}),
+        ({"backupStorageLocation": ["default"]}, {}),
+        ({"maintenanceFrequency": -5}, {}),
+        ({"maintenanceFrequency": {"hours": 1}}, {}),
+        ({"repositoryType": 3}, {}),
+        ({"repositoryConfig": "x"}, {}),
+        ({"resticIdentifier": {}}, {}),
+        ({}, "Ready"),
+        ({}, {"phase": 7, "message": []}),
+        ({}, {"conditions": "none"}),
+        ({}, {"conditions": [7, {"type": 1}]}),
+        ({}, {"lastMaintenanceTime": "yesterday", "recentMaintenance": {"a": 1}}),
+        ({}, {"recentMaintenance": [None, "x", {"startTimestamp": 1}]}),
+    ],
+)
+def test_any_nonsense_in_a_repository_harms_no_other(rig, serve, spec, status):
+    name = repository(rig, name="nonsense", **spec)
+    found = rig.get(REPOSITORY, name)
+    found["status"] = status
+    rig.server.put(REPOSITORY, found, namespace=NAMESPACE)
+    good = repository(rig, name="good", volumeNamespace="other")
+    serve()
+    rig.wait_phase(REPOSITORY, good, "Ready")
+
+    def told():
+        now = rig.get(REPOSITORY, name).get("status")
+        now = now if isinstance(now, dict) else {}
+        return now.get("phase") == "Ready" or (now.get("phase") == "NotReady" and len(now.get("message") or "") > 10)
+
+    wait_for(told, what="it is ready, or says why not")
 
 
 def test_repositories_are_made_for_backups(rig, serve):
