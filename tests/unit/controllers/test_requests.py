@@ -150,13 +150,15 @@ def test_progress_is_written_no_more_often_than_asked(rig, monkeypatch):
     wait_for(lambda: rig.world.running == 1)
     key = f"{NAMESPACE}/{name}"
     controller = agent.agent._controllers[0]
-    first = rig.get(PVB, name)
+    told = []
     for number in range(5):
-        # Each change by somebody else has the object looked at again.
-        rig.client.patch(PVB, name, {"metadata": {"labels": {"n": str(number)}}}, namespace=NAMESPACE)
+        # Each change by somebody else has the object looked at again, maybe before this call is answered.
         before = moving[0]
+        rig.client.patch(PVB, name, {"metadata": {"labels": {"n": str(number)}}}, namespace=NAMESPACE)
         wait_for(lambda before=before: moving[0] > before, what=f"{key} is looked at by {controller}")
-    assert rig.status(PVB, name).get("progress") == (first.get("status") or {}).get("progress")
+        # Written, if at all, by the time the next look begins.
+        told += [one for one in [rig.status(PVB, name).get("progress")] if one and one not in told]
+    assert len(told) <= 1, told
     rig.world.gate.set()
     assert rig.wait_phase(PVB, name)["phase"] == "Completed"
 
