@@ -32,7 +32,7 @@ def require(start: Callable[[], object]) -> None:
 _Server = TypeVar("_Server", ApiServer, S3Server)
 
 
-def _run(server: _Server) -> Iterator[_Server]:
+def running(server: _Server) -> Iterator[_Server]:
     try:
         require(server.start)
         yield server
@@ -48,25 +48,25 @@ def _sigterm_ends_servers() -> None:
 @pytest.fixture(scope="session")
 def api_server() -> Iterator[ApiServer]:
     """Run a kube-apiserver with etcd for the session."""
-    yield from _run(ApiServer())
+    yield from running(ApiServer())
 
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3Server]:
     """Run an S3 server for the session."""
-    yield from _run(S3Server())
+    yield from running(S3Server())
 
 
 @pytest.fixture
 def own_api_server() -> Iterator[ApiServer]:
     """Run a kube-apiserver with an empty etcd for one test, which may stop and restart it."""
-    yield from _run(ApiServer())
+    yield from running(ApiServer())
 
 
 @pytest.fixture
 def own_s3_server() -> Iterator[S3Server]:
     """Run an empty S3 server for one test, which may stop and restart it."""
-    yield from _run(S3Server())
+    yield from running(S3Server())
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,9 @@ import pytest
 
 from longshore import datapath
 from longshore.errors import LongshoreError
+from tests.cluster.conftest import running
 from tests.cluster.test_s3_repository import assert_restores, backup, fill
-from tests.support.components import ComponentMissingError, S3Server
+from tests.support.components import S3Server
 from tests.support.pki import Authority
 
 # The test makes its bucket without a look at the certificate.
@@ -18,12 +19,9 @@ OURS, STRANGERS = Authority("ours"), Authority("a stranger's")
 
 
 def server(certified: str | None) -> Iterator[S3Server]:
-    try:
-        with S3Server(authority=OURS, certified=certified) as made:
-            made.bucket("backups")
-            yield made
-    except ComponentMissingError as err:
-        pytest.skip(str(err))
+    for made in running(S3Server(authority=OURS, certified=certified)):
+        made.bucket("backups")
+        yield made
 
 
 @pytest.fixture(scope="module")
