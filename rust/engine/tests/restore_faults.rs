@@ -4,6 +4,7 @@
 
 mod common;
 
+use common::portrait::{Seen, look};
 use common::{backup_options, init, noise};
 use longshore_engine::ErrorKind;
 use longshore_engine::job::Job;
@@ -13,12 +14,9 @@ use longshore_engine::volume::made_up::MadeUpFs;
 use longshore_engine::volume::{Dir, Kind, Metadata, Time, VolumeErrorKind};
 use longshore_format::id::SessionId;
 use longshore_store::MemoryStore;
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-
-type Seen = BTreeMap<Vec<u8>, (Kind, u32, Time, u64, Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>)>;
 
 fn fill(root: &dyn Dir) {
     let metadata = |mode: u32, secs: i64| Metadata { mode, uid: 0, gid: 0, mtime: Time { secs, nanos: 5 }, xattrs: vec![] };
@@ -37,28 +35,6 @@ fn fill(root: &dyn Dir) {
     root.create_file(b"large").unwrap().write_at(0, &noise(9, 9 << 20)).unwrap();
     root.create_special(b"pipe", Kind::Fifo, (0, 0)).unwrap();
     root.set_metadata_self(&metadata(0o711, 3000)).unwrap();
-}
-
-fn look(dir: &dyn Dir, path: &[u8], out: &mut Seen) {
-    for name in dir.names().unwrap() {
-        let stat = dir.stat(&name).unwrap();
-        let below = [path, b"/", &name].concat();
-        let content = match stat.kind {
-            Kind::File => {
-                let mut bytes = vec![0; stat.size_bytes as usize];
-                let read = dir.open_file(&name).unwrap().read_at(0, &mut bytes).unwrap();
-                bytes.truncate(read);
-                bytes
-            }
-            Kind::Symlink => dir.read_link(&name).unwrap(),
-            _ => vec![],
-        };
-        if stat.kind == Kind::Directory {
-            look(&*dir.open_dir(&name).unwrap(), &below, out);
-        }
-        let xattrs = dir.xattrs(&name, stat.kind).unwrap();
-        out.insert(below, (stat.kind, stat.mode, stat.mtime, stat.links, content, xattrs));
-    }
 }
 
 fn seen(fs: &MadeUpFs, name: &[u8]) -> Seen {
