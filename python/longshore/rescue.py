@@ -7,7 +7,7 @@
     python rescue.py --repository DIR (--key-file F | --passphrase-file F) restore SNAPSHOT[:PATH] TARGET
     python rescue.py --repository DIR (--key-file F | --passphrase-file F) check
 
-It is written from the format's page alone (format 0) and shares no code with the engine, so that each proves the other. It needs no index: where chunks
+It is written from the format's page alone (format 0 and 1) and shares no code with the engine, so that each proves the other. It needs no index: where chunks
 lie it learns from the headers of the packs, and when a chunk lies in several places it takes the next where one is damaged. Places that a repair wrote
 down as damaged come last, and what is damaged there is told as known: it is no reason to end with 4 while all that a snapshot needs is whole elsewhere.
 
@@ -62,6 +62,7 @@ NO_REPOSITORY, WRONG_KEY, NO_SNAPSHOT, NEWER, UNREADABLE, NO_SPACE, INTERRUPTED 
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 MAGIC, PACK_END = b"LONGSHOR", b"LSPCKEND"
+FORMAT_VERSION_NEWEST: Final = 1
 ID_PREFIX: Final = "ls0-"
 ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 
@@ -499,7 +500,7 @@ def check_start(blob: bytes, kind: int, least: int, what: str) -> None:
         raise CorruptError(f"{what} does not begin as an object of a repository")
     if blob[8] != kind:
         raise CorruptError(f"{what} is of another type: found={blob[8]}, expected={kind}")
-    if blob[9] != 0:
+    if blob[9] > FORMAT_VERSION_NEWEST:
         raise NewerError(f"{what} has a format version that this program does not know: version={blob[9]}")
     if blob[10:12] != b"\0\0":
         raise CorruptError(f"{what} has bytes set that are reserved")

@@ -152,7 +152,7 @@ def test_status_counts_what_is_there(place: Place, small: Path) -> None:
     status = place.repository.status()
     packs = list((place.folder / "packs").iterdir())
     assert (status.packs, status.pack_bytes) == (len(packs), sum(pack.stat().st_size for pack in packs))
-    assert (status.id, status.format_version, status.snapshots, status.slots) == (place.repository.id, 0, 1, 1)
+    assert (status.id, status.format_version, status.snapshots, status.slots) == (place.repository.id, 1, 1, 1)
     assert status.chunks >= 4 and (status.index_damaged, status.snapshots_damaged) == (0, 0)
 
 

@@ -1,11 +1,14 @@
 """Writes a golden repository with the commands of this checkout, once for a release; what it has written is never written again.
 
-    python -m tests.golden.make tests/golden/0-0.1.0        (as root, on a filesystem with xattrs and ACLs)
+    python -m tests.golden.make tests/golden/1-0.1.0                (as root, on a filesystem with xattrs and ACLs)
+    python -m tests.golden.make tests/golden/1-0.1.0-repaired
 
 The source holds one of every kind of entry, and shapes that take each path of the format: small files that share a frame, a file of several chunks,
 one whose content needs a list chunk, holes and zeros, a directory of several pieces, hard links, names that are no text, times before the
 epoch, owners, setuid, xattrs and ACLs. Three snapshots of it are taken, with changes between them; the first is removed again. The repository
-opens with a key file and with a passphrase.
+opens with a key file and with a passphrase. Then it has lived: a prune moved what was needed into packs of its own and decided over the rest, a
+backup was interrupted and took itself back, another one was killed, and a prune waits for it with a tombstone. In one whose name ends in
+`-repaired` a pack was damaged instead, before the second backup: a repair wrote down what is lost, and the second backup stored it again.
 
 It runs the installed command, so what is recorded is what a user's repository holds. Does not know the format.
 """
@@ -15,10 +18,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from tests.golden.manifest import manifest
@@ -151,14 +156,71 @@ def set_times(root: Path) -> None:
         os.utime(folder, ns=(BASE_NS, BASE_NS + index * SECOND_NS + 999_999_999))
 
 
-def longshore(*words: str, cache: Path) -> list[dict[str, object]]:
-    """Run a command and give its JSON lines."""
+def command_of(*words: str, cache: Path) -> tuple[list[str], dict[str, str]]:
+    """Give the command line and its environment."""
     command = [str(ROOT / ".venv" / "bin" / "longshore"), *words, "--json"]
-    env = {"PATH": os.environ["PATH"], "LONGSHORE_CACHE_DIR": str(cache), "PYTHONPATH": str(ROOT / "python")}
+    return command, {"PATH": os.environ["PATH"], "LONGSHORE_CACHE_DIR": str(cache), "PYTHONPATH": str(ROOT / "python")}
+
+
+def longshore(*words: str, cache: Path, code: int = 0) -> list[dict[str, object]]:
+    """Run a command and give its JSON lines."""
+    command, env = command_of(*words, cache=cache)
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
-    if done.returncode != 0:
+    if done.returncode != code:
         raise SystemExit(f"{' '.join(command)} failed: exit_code={done.returncode}, stderr={done.stderr}")
     return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def stop_backup(source: Path, repository: Path, *opened: str, cache: Path, how: signal.Signals) -> None:
+    """Begin a backup that takes long, and stop it when its marker is there."""
+    command, env = command_of("volume", "backup", str(source), *opened, "--limit-upload", "4KiB", cache=cache)
+    before = set((repository / "sessions").glob("*"))
+    with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL) as running:
+        while not set((repository / "sessions").glob("*")) - before:
+            if running.poll() is not None:
+                raise SystemExit("the backup that was to be stopped ended by itself")
+            time.sleep(0.05)
+        time.sleep(1.0)
+        running.send_signal(how)
+
+
+def damage_largest_pack(repository: Path) -> None:
+    """Turn a byte in the middle of it, which lies in a frame."""
+    largest = max((repository / "packs").iterdir(), key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    largest.chmod(0o600)
+    largest.write_bytes(content)
+
+
+def live(source: Path, repository: Path, work: Path, *opened: str, cache: Path) -> None:
+    """What happens to a repository over the years."""
+    small = []
+    for day in range(5):
+        (source / f"day {day}").write_text(f"the news of day {day}\n")
+        taken = longshore("volume", "backup", str(source), "--volume", "days", *opened, cache=cache)[-1]
+        small.append(str(taken["snapshot_id"]))
+    pruned = longshore("repo", "prune", *opened, cache=cache)[-1]
+    if not pruned["bytes_moved"]:
+        raise SystemExit("the prune moved nothing")
+    for name in small:
+        longshore("volume", "delete", name, "--yes", *opened, cache=cache)
+    large = work / "large"
+    large.mkdir()
+    (large / "random").write_bytes(pattern(9, 60_000))
+    stop_backup(large, repository, *opened, cache=work / "second cache", how=signal.SIGINT)
+    change_source(source, to=3)
+    taken = longshore("volume", "backup", str(source), "--volume", "golden", *opened, cache=cache)[-1]
+    longshore("volume", "delete", str(taken["snapshot_id"]), "--yes", *opened, cache=cache)
+    stop_backup(large, repository, *opened, cache=work / "third cache", how=signal.SIGKILL)
+    longshore("repo", "prune", *opened, cache=cache)
+    empty = [
+        name
+        for name in ("sessions", "decisions", "tombstones", "open", "watches")
+        if not any((repository / name).iterdir())
+    ]
+    if empty:
+        raise SystemExit(f"the repository has not lived enough: empty={','.join(empty)}")
 
 
 def make(folder: Path) -> None:
@@ -173,23 +235,28 @@ def make(folder: Path) -> None:
     manifests.mkdir()
     passphrase.write_text(PASSPHRASE)
     opened = ("--repository", str(repository), "--key-file", str(key))
+    repaired = folder.name.endswith("-repaired")
     work = Path(tempfile.mkdtemp(prefix="longshore-golden-"))
     try:
         source, cache = work / "source", work / "cache"
         make_source(source)
         longshore("repo", "init", *opened, cache=cache)
         taken = []
+        removed = 2 if repaired else 0
         for state in range(3):
-            if state:
+            if state == 1 and repaired:
+                damage_largest_pack(repository)
+                longshore("repo", "repair", "--read-data", *opened, cache=cache, code=4)
+            elif state:
                 change_source(source, to=state)
             words = ("volume", "backup", str(source), "--volume", "golden", "--tag", f"state={state}", *opened)
             summary = longshore(*words, cache=cache)[-1]
             identifier = str(summary["snapshot_id"])
             taken.append(identifier)
-            if state:
+            if state != removed:
                 name = f"{identifier.removeprefix('ls0-')}.json"
                 (manifests / name).write_text(json.dumps(manifest(source), separators=(",", ":")) + "\n")
-        longshore("volume", "delete", taken[0], "--yes", *opened, cache=cache)
+        longshore("volume", "delete", taken[removed], "--yes", *opened, cache=cache)
         longshore(
             "repo",
             "key",
@@ -201,6 +268,10 @@ def make(folder: Path) -> None:
             *opened,
             cache=cache,
         )
+        if not repaired:
+            live(source, repository, work, *opened, cache=cache)
+            # Random bytes, which git need not keep: it may always be missing.
+            (repository / "reserve").unlink()
     finally:
         shutil.rmtree(work)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

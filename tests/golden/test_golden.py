@@ -1,8 +1,8 @@
 """Every golden repository gives back exactly what its manifests say: read by rescue.py, and by the engine.
 
-A folder is `<format version>-<release>/`, written once by make.py: `repository/`, a key file `key`, a `passphrase`, and for each snapshot that was not removed
-`manifests/<32 digits>.json`, made by manifest.py from the source. The versions present must be those that docs/format.md claims, so that neither a golden
-repository nor a version can vanish unnoticed.
+A folder is `<format version>-<release>/`, or `<format version>-<release>-<what befell it>/`, written once by make.py: `repository/`, a key file `key`, a
+`passphrase`, and for each snapshot that was not removed `manifests/<32 digits>.json`, made by manifest.py from the source. The versions present must be those
+that docs/format.md claims, so that neither a golden repository nor a version can vanish unnoticed; those of the newest version hold every kind of object.
 
 Who is not root cannot give files away, make devices or keep what only root may set: there the tests compare everything else, and the reader's exit code 3
 (items or attributes were not restored) is as good as 0.
@@ -68,6 +68,46 @@ def test_every_version_of_the_page_has_a_repository() -> None:
     newest = re.search(r"^Version \*\*(\d+)\*\*", (ROOT / "docs" / "format.md").read_text(), re.MULTILINE)
     assert newest is not None
     assert {int(p.name.split("-")[0]) for p in FOLDERS} == set(range(int(newest[1]) + 1))
+
+
+def test_every_kind_of_object_of_the_page_is_kept_in_the_newest_version() -> None:
+    page = (ROOT / "docs" / "format.md").read_text()
+    kinds = set(re.findall(r"^\| `([a-z]+)/<[a-z]+>", page, re.MULTILINE))
+    newest = max(int(p.name.split("-")[0]) for p in FOLDERS)
+    held = [path for p in FOLDERS if p.name.startswith(f"{newest}-") for path in (p / "repository").iterdir()]
+    assert len(kinds) == 13
+    assert {path.name for path in held if any(path.iterdir())} == kinds
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda p: p.name)
+def test_goes_on_in_its_own_version(folder: Path, tmp_path: Path) -> None:
+    """A backup, a deletion, a prune with moves, a new key and a check write nothing of another version into it, and rescue.py reads what they wrote."""
+    copy, source = tmp_path / "copy", tmp_path / "source"
+    shutil.copytree(folder, copy)
+    source.mkdir()
+    (source / "new").write_bytes(os.urandom(300_000))
+    (source / "small").write_text("a small file\n")
+    before = {path for path in (copy / "repository").rglob("*") if path.is_file()}
+    (tmp_path / "another passphrase").write_text("not a secret either\n")
+    for words in (
+        ("volume", "backup", str(source), "--volume", "golden"),
+        ("repo", "prune", "--keep-last", "1", "--fence", "all"),
+        ("repo", "key", "add", "--new-passphrase-file", str(tmp_path / "another passphrase")),
+        ("repo", "check"),
+    ):
+        done = run(LONGSHORE, *words, *opened(copy, "key"), cache=tmp_path / "cache")
+        assert done.returncode == 0, (words, done.stdout + done.stderr)
+    written = {path for path in (copy / "repository").rglob("*") if path.is_file()} - before
+    kinds = {path.relative_to(copy / "repository").parts[0] for path in written} - {"reserve"}
+    assert kinds >= {"packs", "index", "usage", "snapshots", "keys", "removed"}, kinds
+    version = int(folder.name.split("-")[0])
+    for path in written:
+        if path.name != "reserve":
+            assert path.read_bytes()[:10:9] == bytes([ord("L"), version]), path
+    target = tmp_path / "target"
+    done = run(*RESCUE, *opened(copy, "key"), "restore", "latest", str(target), cache=tmp_path / "cache")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert comparable(manifest(target)) == comparable(manifest(source))
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda p: p.name)

@@ -44,6 +44,8 @@ pub struct Config {
 /// What a configuration says without a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigClear {
+    /// The format version of the repository; proven when the configuration is opened.
+    pub version: u8,
     /// Its number.
     pub number: u32,
     /// The repository.
@@ -138,7 +140,7 @@ pub fn read_config_clear(number: u32, bytes: &[u8]) -> Result<ConfigClear> {
         reader.u16()?;
     }
     reader.finish()?;
-    Ok(ConfigClear { number, repository: clear.repository })
+    Ok(ConfigClear { version: clear.version, number, repository: clear.repository })
 }
 
 #[cfg(test)]

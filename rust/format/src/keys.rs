@@ -5,7 +5,7 @@
 mod slots;
 
 use crate::id::{ChunkId, ChunkKind, RepositoryId, UsageName};
-use crate::{FormatError, Result, seal};
+use crate::{FORMAT_VERSION, FormatError, Result, seal};
 use aws_lc_rs::aead::LessSafeKey;
 use std::fmt;
 use zeroize::{Zeroize, ZeroizeOnDrop};
@@ -15,6 +15,7 @@ pub use slots::{
     slot_info, slot_key, slot_repository,
 };
 
+/// The digit is a part of the label and says nothing of the format version.
 const CONTEXT: &str = "longshore repository 0 ";
 
 /// A repository's master key.
@@ -88,11 +89,12 @@ impl fmt::Debug for SubKey {
     }
 }
 
-/// Everything derived from one repository's master key.
+/// Everything derived from one repository's master key, and the format version that its objects are written in.
 #[derive(Clone, ZeroizeOnDrop)]
 pub struct Keys {
     #[zeroize(skip)]
     repository: RepositoryId,
+    version: u8,
     master: MasterKey,
     data_id: [u8; 32],
     tree_id: [u8; 32],
@@ -110,12 +112,13 @@ impl fmt::Debug for Keys {
 }
 
 impl Keys {
-    /// Derives all keys of a repository.
+    /// Derives all keys of a repository of the newest version.
     #[must_use]
     pub fn derive(master: &MasterKey, repository: RepositoryId) -> Self {
         let key = |label| derive(master, repository, label);
         Self {
             repository,
+            version: FORMAT_VERSION,
             master: master.clone(),
             data_id: key("chunk data"),
             tree_id: key("chunk tree"),
@@ -131,6 +134,19 @@ impl Keys {
     #[must_use]
     pub fn repository(&self) -> RepositoryId {
         self.repository
+    }
+
+    /// The same keys, for a repository whose configuration bears this version.
+    #[must_use]
+    pub fn for_version(mut self, version: u8) -> Self {
+        self.version = version;
+        self
+    }
+
+    /// The format version of what is written with them.
+    #[must_use]
+    pub fn version(&self) -> u8 {
+        self.version
     }
 
     /// The master key, to wrap it for another holder.

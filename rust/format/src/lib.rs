@@ -24,8 +24,8 @@ pub mod wire;
 pub use id::{ChunkId, ChunkKind, PackName, RepositoryId, SessionId, UsageName};
 pub use keys::{Keys, MasterKey};
 
-/// The format version that this crate writes and reads.
-pub const FORMAT_VERSION: u8 = 0;
+/// The newest format version: what a new repository has. This crate reads and writes all of them, each repository in its own.
+pub const FORMAT_VERSION: u8 = 1;
 
 /// Features by number, as docs/format.md chapter 15 reserves them. This version knows none as required.
 pub const KNOWN_FEATURES: &[u16] = &[];

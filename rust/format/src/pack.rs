@@ -9,7 +9,7 @@ use crate::envelope::{Codec, Compression};
 use crate::id::{ChunkId, ChunkKind, PackName, RepositoryId, SessionId};
 use crate::keys::Keys;
 use crate::wire::{Reader, put_uv};
-use crate::{FORMAT_VERSION, FormatError, Result, limits, seal};
+use crate::{FormatError, Result, limits, seal};
 use aws_lc_rs::aead::LessSafeKey;
 use std::collections::HashSet;
 use xxhash_rust::xxh3::xxh3_64;
@@ -86,7 +86,6 @@ impl PackKey {
         let mut aad = [0; 42];
         aad[..16].copy_from_slice(&self.repository.0);
         aad[16] = FRAME_AAD_TYPE;
-        aad[17] = FORMAT_VERSION;
         aad[18..34].copy_from_slice(&self.name.session.0);
         aad[34..38].copy_from_slice(&self.name.number.to_le_bytes());
         aad[38..].copy_from_slice(&ordinal.to_le_bytes());
@@ -161,7 +160,7 @@ impl PackWriter {
         let key = PackKey::derive(keys, name, &salt)?;
         buffer.clear();
         buffer.extend_from_slice(seal::MAGIC);
-        buffer.extend_from_slice(&[PACK_TYPE, FORMAT_VERSION, 0, 0]);
+        buffer.extend_from_slice(&[PACK_TYPE, keys.version(), 0, 0]);
         buffer.extend_from_slice(&name.number.to_le_bytes());
         buffer.extend_from_slice(&keys.repository().0);
         buffer.extend_from_slice(&salt);

@@ -58,8 +58,8 @@ pub(crate) fn open_into(
     key.open_separate_gather(Nonce::assume_unique_for_key(nonce), Aad::from(aad), body, tag, plain).map_err(|_| broken())
 }
 
-/// Reads magic, type, version and the two zero bytes.
-pub(crate) fn read_head(reader: &mut Reader<'_>, object_type: u8) -> Result<()> {
+/// Reads magic, type, version and the two zero bytes; gives the version.
+pub(crate) fn read_head(reader: &mut Reader<'_>, object_type: u8) -> Result<u8> {
     if reader.take(8)? != MAGIC {
         return Err(reader.corrupt("it does not begin as an object of longshore"));
     }
@@ -68,13 +68,13 @@ pub(crate) fn read_head(reader: &mut Reader<'_>, object_type: u8) -> Result<()> 
         return Err(reader.corrupt(format!("object has another type: type={found}, expected={object_type}")));
     }
     let version = reader.u8()?;
-    if version != FORMAT_VERSION {
+    if version > FORMAT_VERSION {
         return Err(FormatError::Newer(format!("format version is unknown: version={version}, known={FORMAT_VERSION}")));
     }
     if reader.u16()? != 0 {
         return Err(reader.corrupt("reserved bytes are not zero"));
     }
-    Ok(())
+    Ok(version)
 }
 
 /// The types of sealed objects.
@@ -172,7 +172,7 @@ pub fn seal_object(
     let sub = keys.object(object_type.key_label(), &salt, object_key);
     let mut out = Vec::with_capacity(FIXED_BYTES + clear.len() + payload.len() / 2 + 64);
     out.extend_from_slice(MAGIC);
-    out.extend_from_slice(&[object_type.number(), FORMAT_VERSION, 0, 0]);
+    out.extend_from_slice(&[object_type.number(), keys.version(), 0, 0]);
     out.extend_from_slice(&(clear.len() as u32).to_le_bytes());
     out.extend_from_slice(&keys.repository().0);
     out.extend_from_slice(&salt);
@@ -189,6 +189,8 @@ pub fn seal_object(
 /// What an object says without a key.
 #[derive(Clone, Copy, Debug)]
 pub struct Clear<'a> {
+    /// Its format version; not yet proven.
+    pub version: u8,
     /// The repository that it says it belongs to; not yet proven.
     pub repository: RepositoryId,
     /// The clear part.
@@ -203,7 +205,7 @@ pub struct Clear<'a> {
 /// Corrupt, Newer.
 pub fn read_clear(object_type: ObjectType, bytes: &[u8]) -> Result<Clear<'_>> {
     let mut reader = Reader::new(bytes, object_type.word());
-    read_head(&mut reader, object_type.number())?;
+    let version = read_head(&mut reader, object_type.number())?;
     let clear_len = reader.u32()? as usize;
     let repository = RepositoryId(reader.array()?);
     let salt = reader.array()?;
@@ -212,7 +214,7 @@ pub fn read_clear(object_type: ObjectType, bytes: &[u8]) -> Result<Clear<'_>> {
     if clear_len > 0 && object_type != ObjectType::Config {
         return Err(reader.corrupt("unexpected clear part"));
     }
-    Ok(Clear { repository, clear, salt, body_start: FIXED_BYTES + clear_len })
+    Ok(Clear { version, repository, clear, salt, body_start: FIXED_BYTES + clear_len })
 }
 
 /// Opens a sealed object and returns its payload.
@@ -282,6 +284,19 @@ mod tests {
                 assert!(open(&keys(1), object_type, "a/1", &bad).is_err(), "byte {i} does not matter");
                 assert!(open(&keys(1), object_type, "a/1", &bytes[..i]).is_err(), "cut at {i}");
             }
+        }
+    }
+    #[test]
+    fn an_object_bears_the_version_of_its_repository_and_opens_with_every_version_that_is_known() {
+        let mut codec = Codec::new().unwrap();
+        for version in 0..=FORMAT_VERSION {
+            let old = keys(1).for_version(version);
+            let mut bytes = seal_object(&old, ObjectType::Usage, "a/1", [3; 32], b"", b"payload", &mut codec).unwrap();
+            assert_eq!((bytes[9], read_clear(ObjectType::Usage, &bytes).unwrap().version), (version, version));
+            assert_eq!(open_object(&keys(1), ObjectType::Usage, "a/1", &bytes, 100, &mut codec).unwrap(), b"payload");
+            bytes[9] = FORMAT_VERSION + 1;
+            let refused = open_object(&keys(1), ObjectType::Usage, "a/1", &bytes, 100, &mut codec);
+            assert!(matches!(refused, Err(FormatError::Newer(_))), "{refused:?}");
         }
     }
 }

@@ -190,7 +190,7 @@ impl Repository {
             let (rows, damaged) = repository.snapshots()?;
             Ok(RepositoryStatus {
                 id: repository.id().to_string(),
-                format_version: longshore_format::FORMAT_VERSION,
+                format_version: repository.keys().version(),
                 created_nanos: repository.config().created_nanos,
                 packs: index.pack_sizes().len() as u64,
                 pack_bytes: index.pack_sizes().values().sum(),

@@ -61,12 +61,6 @@ def command(session: Session, *, label: str) -> int:
         ),
         "",
     ]
-    if status.format_version == 0:
-        lines += [
-            "Format version 0 is free to change: a later version of longshore may not read this repository.",
-            "Use it to try things out, beside the backups that you rely on.",
-            "",
-        ]
     lines += _keep_safe(source.key_file)
     options = f"--repository {quoted(session.repository_url)}" + (
         f" --key-file {quoted(source.key_file)}" if source.key_file else ""

@@ -126,6 +126,7 @@ impl Repository {
         let ((keys, config), slot) = opened(read, |(number, bytes, slots)| {
             let clear = read_config_clear(*number, bytes)?;
             slots.open(&*store, clear.repository, unlock, |keys| {
+                let keys = keys.for_version(clear.version);
                 let config = Config::decode(&keys, *number, bytes, &mut Codec::new()?)?;
                 Ok((keys, config))
             })

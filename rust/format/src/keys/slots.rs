@@ -6,7 +6,7 @@
 use super::{Keys, MasterKey, SubKey, derive};
 use crate::id::{ChunkId, RandomName, RepositoryId};
 use crate::wire::{Reader, put_bytes};
-use crate::{FORMAT_VERSION, FormatError, Result, seal};
+use crate::{FormatError, Result, seal};
 use std::fmt;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -145,7 +145,7 @@ pub fn encode_slot(
     let sub = stretch(unlock, &salt, cost)?;
     let mut out = Vec::with_capacity(SLOT_FIXED_BYTES + label.len() + 2);
     out.extend_from_slice(seal::MAGIC);
-    out.extend_from_slice(&[SLOT_TYPE, FORMAT_VERSION, 0, 0]);
+    out.extend_from_slice(&[SLOT_TYPE, keys.version, 0, 0]);
     out.extend_from_slice(&if passphrase { 2u32 } else { 1u32 }.to_le_bytes());
     out.extend_from_slice(&keys.repository.0);
     out.extend_from_slice(&salt);

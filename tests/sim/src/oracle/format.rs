@@ -15,6 +15,8 @@ pub type Birth = ([u8; 16], u32, u32);
 pub type Id = [u8; 32];
 
 const MAGIC: &[u8; 8] = b"LONGSHOR";
+/// Format versions, which differ in nothing else.
+const VERSIONS: [u8; 2] = [0, 1];
 
 /// Bytes that are taken from the front.
 pub struct Cursor<'a>(pub &'a [u8]);
@@ -217,7 +219,8 @@ impl Reader {
     pub fn from_slot(object_key: &str, slot: &[u8], secret: &[u8; 32]) -> Option<Self> {
         let mut cursor = Cursor(slot);
         let head = slot.get(..112)?;
-        (cursor.take(8)? == MAGIC && cursor.u8()? == 2 && cursor.u8()? == 0 && cursor.take(2)? == [0, 0]).then_some(())?;
+        (cursor.take(8)? == MAGIC && cursor.u8()? == 2 && VERSIONS.contains(&cursor.u8()?) && cursor.take(2)? == [0, 0])
+            .then_some(())?;
         (cursor.u32()? == 1).then_some(())?;
         let repository = cursor.array::<16>()?;
         let salt = cursor.array::<32>()?;
@@ -246,7 +249,8 @@ impl Reader {
     #[must_use]
     pub fn object(&self, number: u8, kind: &str, object_key: &str, bytes: &[u8]) -> Option<Vec<u8>> {
         let mut cursor = Cursor(bytes);
-        (cursor.take(8)? == MAGIC && cursor.u8()? == number && cursor.u8()? == 0 && cursor.take(2)? == [0, 0]).then_some(())?;
+        (cursor.take(8)? == MAGIC && cursor.u8()? == number && VERSIONS.contains(&cursor.u8()?) && cursor.take(2)? == [0, 0])
+            .then_some(())?;
         let clear = cursor.u32()? as usize;
         (cursor.array::<16>()? == self.repository).then_some(())?;
         let salt = cursor.array::<32>()?;
@@ -297,7 +301,8 @@ impl Reader {
     #[must_use]
     pub fn pack(&self, bytes: &[u8]) -> Option<Vec<ReadFrame>> {
         let mut cursor = Cursor(bytes);
-        (cursor.take(8)? == MAGIC && cursor.u8()? == 4 && cursor.u8()? == 0 && cursor.take(2)? == [0, 0]).then_some(())?;
+        (cursor.take(8)? == MAGIC && cursor.u8()? == 4 && VERSIONS.contains(&cursor.u8()?) && cursor.take(2)? == [0, 0])
+            .then_some(())?;
         let number = cursor.u32()?;
         (cursor.array::<16>()? == self.repository).then_some(())?;
         let salt = cursor.array::<32>()?;
