@@ -27,9 +27,10 @@ ROOT = Path(__file__).resolve().parents[2]
 NODE = "node-1"
 TERMINAL = {"Completed", "Failed", "Canceled"}
 # Kubernetes' own lease times, which the command line has, and shorter ones: with those each of twenty kills would cost 15 s of waiting.
+LEASE_SECONDS = {"default": 15, "short": 4}
 LEASES = {
     "default": "LeaseTimes()",
-    "short": "LeaseTimes(duration_seconds=4, renew_deadline_seconds=2.5, retry_period_seconds=0.3)",
+    "short": f"LeaseTimes(duration_seconds={LEASE_SECONDS['short']}, renew_deadline_seconds=2.5, retry_period_seconds=0.3)",
 }
 AGENT = """
 import signal, sys, threading

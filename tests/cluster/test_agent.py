@@ -4,9 +4,11 @@ The trees are compared by what the kernel says of them, in code that the engine 
 """
 
 import base64
+import contextlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import stat
@@ -16,6 +18,7 @@ import uuid
 import pytest
 
 from tests.cluster.node_rig import (
+    LEASE_SECONDS,
     NODE,
     RESTORE_UID,
     ROOT,
@@ -30,6 +33,16 @@ from tests.cluster.node_rig import (
     wait_for,
 )
 from tests.support.components import require_tool
+from tests.support.fault_proxy import FaultProxy
+
+
+def behind(proxy, api_server, namespace, s3_server, bucket, tmp_path):
+    """Give a cluster whose location is reached through this proxy."""
+    location = location_of(s3_server, bucket)
+    location["config"]["s3Url"] = proxy.endpoint_url
+    return contextlib.closing(
+        Cluster(api_server, namespace, tmp_path / "node", location=location, credentials=credentials_of(s3_server))
+    )
 
 
 def test_out_and_back(cluster, s3_server, bucket):
@@ -184,18 +197,72 @@ def test_killed_with_the_lease_of_the_command_line(cluster):
     assert len({key for key in keys_in_store(cluster) if "/snapshots/" in key}) == 1
 
 
-def test_stopped_in_order(cluster):
-    uid, path = cluster.pod("db-0")
-    fill(path, seed=3, megabytes=120)
-    cluster.backup("out", "db-0", uid)
-    agent = cluster.agent()
-    cluster.wait_phase("podvolumebackups", "out", "InProgress")
-    os.kill(agent.pid, signal.SIGTERM)
-    wait_for(lambda: not agent.alive, seconds=30, what="the agent ends")
-    agent.stop()
-    assert cluster.status("podvolumebackups", "out")["phase"] in {"InProgress", "Completed"}
-    cluster.agent()
-    assert cluster.wait_phase("podvolumebackups", "out")["phase"] == "Completed"
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_the_next_agent_goes_on_where_this_one_was_stopped(crds, namespace, s3_server, bucket, tmp_path, how):
+    """A third of the volume is in the store when the agent is stopped, or killed; the next one sends the rest, and says what it did not read again."""
+    with (
+        FaultProxy(s3_server.endpoint_url) as proxy,
+        behind(proxy, crds, namespace, s3_server, bucket, tmp_path) as cluster,
+    ):
+        proxy.bytes_per_second = 24 << 20
+        uid, path = cluster.pod("db-0")
+        fill(path, seed=3, megabytes=160)
+        expected = tree(path)
+        cluster.backup("out", "db-0", uid)
+        agent = cluster.agent()
+        wait_for(lambda: proxy.body_bytes["PUT"] > 64 << 20, seconds=120, what="a part is stored")
+        os.kill(agent.pid, how)
+        wait_for(lambda: not agent.alive, seconds=30, what="the agent ends")
+        agent.stop()
+        stored = proxy.body_bytes["PUT"]
+        status = cluster.status("podvolumebackups", "out")
+        assert status["phase"] == "InProgress" and stored < 130 << 20, (status, stored)
+        proxy.bytes_per_second = 0
+        cluster.agent()
+        status = cluster.wait_phase("podvolumebackups", "out")
+        assert status["phase"] == "Completed", (status, cluster.logs())
+        told = re.search(
+            r"went on from an interrupted attempt: files_resumed=(\d+), bytes_resumed=(\d+)", status["message"]
+        )
+        assert told and int(told[1]) > 0 and int(told[2]) > 24 << 20, status
+        # What was under way at the end is sent twice, and no more: four packs at most.
+        assert proxy.body_bytes["PUT"] < (160 << 20) + 4 * (16 << 20), (proxy.body_bytes["PUT"], stored)
+        assert status["progress"]["bytesDone"] == status["progress"]["totalBytes"] > 210 << 20, status
+        back, target = cluster.pod("back-0", waits=True, user=os.geteuid())
+        cluster.restore("in", "back-0", back, status["snapshotID"])
+        assert cluster.wait_phase("podvolumerestores", "in")["phase"] == "Completed" and tree(target) == expected
+
+
+def test_jobs_stop_before_the_lease_lapses(own_api_server, s3_server, bucket, tmp_path):
+    """The API server is gone in the middle of a backup: nothing is written to the store once another agent could hold the node's lease."""
+    own_api_server.kubectl("apply", "--server-side", "-f", str(ROOT / "daemonset" / "crds"))
+    own_api_server.kubectl("create", "namespace", "velero")
+    with (
+        FaultProxy(s3_server.endpoint_url) as proxy,
+        behind(proxy, own_api_server, "velero", s3_server, bucket, tmp_path) as cluster,
+    ):
+        proxy.bytes_per_second = 8 << 20
+        uid, path = cluster.pod("db-0")
+        fill(path, seed=7, megabytes=240)
+        cluster.backup("out", "db-0", uid)
+        agent = cluster.agent()
+        wait_for(lambda: proxy.body_bytes["PUT"] > 16 << 20, seconds=120, what="a part is stored")
+        own_api_server.stop_apiserver(crash=True)
+        # Renewed before the server was gone, the lease lasts no longer than this.
+        time.sleep(LEASE_SECONDS["short"])
+        asked = len(proxy.requests)
+        # As long as some packs take; undisturbed the job would have half a minute to go. What was on its way may still arrive: nothing is asked any more.
+        time.sleep(4.0)
+        assert len(proxy.requests) == asked, (proxy.requests[asked:], cluster.logs()[-5_000:])
+        stored = s3_server.client().list_objects_v2(Bucket=bucket)["Contents"]
+        assert stored and not [one["Key"] for one in stored if "/snapshots/" in one["Key"]]
+        wait_for(lambda: not agent.alive, seconds=60, what="the agent ends")
+        agent.stop()
+        proxy.bytes_per_second = 0
+        own_api_server.start_apiserver()
+        cluster.agent()
+        status = cluster.wait_phase("podvolumebackups", "out")
+        assert status["phase"] == "Completed" and "went on from an interrupted attempt" in status["message"], status
 
 
 def test_outage_of_the_store(crds, namespace, own_s3_server, tmp_path):

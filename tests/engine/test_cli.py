@@ -197,7 +197,7 @@ def test_init_writes_a_key_once_and_never_a_second(empty: Commands, tmp_path: Pa
     assert re.fullmatch(r"longshore-key-1:[0-9a-f]{64}\n", key)
     assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
     assert "safe" in answer.stdout
-    assert "version 0" in answer.stdout
+    assert "version 1" in answer.stdout
     before = empty.objects()
     empty.run("repo", "init", code=1)
     empty.run("repo", "init", "--key-file", tmp_path / "second", code=1)
@@ -394,6 +394,13 @@ def test_15_store_refuses(made: Commands, refusing: int, tmp_path: Path) -> None
     # Whether a repository is there is not known: no new key is left behind.
     made.run("repo", "init", "--repository", "s3://bucket/prefix", "--key-file", tmp_path / "new", code=15)
     assert not (tmp_path / "new").exists()
+
+
+def test_15_no_place_has_credentials(made: Commands) -> None:
+    made.variables = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_REGION": "us-east-1"}
+    answer = made.run("volume", "list", "--repository", "s3://bucket/prefix", code=15)
+    assert "no credentials were found" in answer.stderr and "AWS_ACCESS_KEY_ID" in answer.stderr
+    assert "next:" in answer.stderr
 
 
 def test_16_no_space(empty: Commands, volume: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from longshore import _native, datapath, errors, logs
 from longshore.datapath import enginelog, results
-from longshore.errors import RepositoryNotFoundError, UnsupportedError, UsageError
+from longshore.errors import RepositoryNotFoundError, StoreDeniedError, UnsupportedError, UsageError
 from tests.engine.conftest import Place
 
 CUSTOMER_KEY = base64.b64encode(bytes(range(32))).decode()
@@ -122,6 +122,9 @@ def test_the_engines_log_comes_out_with_its_fields(place: Place) -> None:
     assert ours[0]["msg"][0].isupper() and ours[0]["logger"].startswith("longshore_engine.")
 
 
+KEYS = datapath.Credentials("a", "s", None)
+
+
 @pytest.mark.parametrize(
     ("url", "settings"),
     [
@@ -129,12 +132,20 @@ def test_the_engines_log_comes_out_with_its_fields(place: Place) -> None:
         ("/a/b", datapath.FolderStore("/a/b")),
         ("file://localhost/a", datapath.FolderStore("/a")),
         ("file:///%ff", datapath.FolderStore("/\udcff")),
-        ("s3://bucket/a/b/", datapath.S3Store("bucket", "a/b")),
-        ("s3://bucket", datapath.S3Store("bucket", "")),
+        ("s3://bucket/a/b/", datapath.S3Store("bucket", "a/b", credentials=KEYS)),
+        ("s3://bucket", datapath.S3Store("bucket", "", credentials=KEYS)),
     ],
 )
 def test_urls_become_settings(url: str, settings: datapath.StoreSettings) -> None:
-    assert datapath.store_from_url(url, environ={}) == settings
+    environ = {"AWS_ACCESS_KEY_ID": KEYS.access_key, "AWS_SECRET_ACCESS_KEY": KEYS.secret_key}
+    assert datapath.store_from_url(url, environ=environ) == settings
+
+
+@pytest.mark.parametrize("missing", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+def test_a_bucket_without_credentials_names_what_is_not_set(missing: str) -> None:
+    environ = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "s", missing: ""}
+    with pytest.raises(StoreDeniedError, match=rf"store=s3://bucket, not_set=\[{missing}\]"):
+        datapath.store_from_url("s3://bucket", environ=environ)
 
 
 def test_a_buckets_environment_is_read(tmp_path) -> None:

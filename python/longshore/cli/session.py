@@ -52,6 +52,7 @@ class Session:
         """The store that the URL names; a word without a scheme is a folder.
 
         Raises:
+            StoreDeniedError: a bucket, and no credentials for it.
             UsageError: no repository is named, or the URL makes no sense.
             UnsupportedError: a store that is not served.
         """

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from longshore import _native
-from longshore.errors import UnsupportedError, UsageError
+from longshore.errors import StoreDeniedError, UnsupportedError, UsageError
 
 __all__ = ["Credentials", "FolderStore", "S3Store", "StoreSettings", "native_store", "store_from_url"]
 
@@ -86,6 +86,7 @@ def store_from_url(url: str, *, environ: Mapping[str, str], read_only: bool = Fa
         read_only: refuse every write.
 
     Raises:
+        StoreDeniedError: a bucket, and no credentials for it.
         UnsupportedError: a kind of store that this version cannot use.
         UsageError: the URL makes no sense.
     """
@@ -133,6 +134,14 @@ def _bucket(rest: str, *, environ: Mapping[str, str], read_only: bool) -> S3Stor
         raise UsageError("bucket URL names no bucket", "write s3://bucket/prefix")
     endpoint = environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL") or None
     access, secret = environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_SECRET_ACCESS_KEY")
+    if not access or not secret:
+        missing = [
+            name for name, value in (("AWS_ACCESS_KEY_ID", access), ("AWS_SECRET_ACCESS_KEY", secret)) if not value
+        ]
+        raise StoreDeniedError(
+            f"no credentials were found for the store: store=s3://{bucket}, not_set=[{', '.join(missing)}]",
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and AWS_SESSION_TOKEN where they are temporary",
+        )
     return S3Store(
         bucket,
         prefix.strip("/"),
@@ -142,9 +151,7 @@ def _bucket(rest: str, *, environ: Mapping[str, str], read_only: bool) -> S3Stor
         allow_http=endpoint is not None and endpoint.startswith("http://"),
         ca_cert_pem=_pem(environ.get("AWS_CA_BUNDLE")),
         read_only=read_only,
-        credentials=Credentials(access, secret, environ.get("AWS_SESSION_TOKEN") or None)
-        if access and secret
-        else None,
+        credentials=Credentials(access, secret, environ.get("AWS_SESSION_TOKEN") or None),
     )
 
 

@@ -4,11 +4,12 @@
 
 use longshore_engine::backup::{BackupOptions, ParentChoice, run};
 use longshore_engine::job::Job;
-use longshore_engine::packer::CompressionChoice;
+use longshore_engine::packer::{CompressionChoice, PackOptions, Packer, Sink};
 use longshore_engine::repository::Repository;
 use longshore_engine::repository::cache::Cache;
 use longshore_engine::seams::World;
 use longshore_engine::volume::LinuxFs;
+use longshore_format::ChunkKind;
 use longshore_format::keys::{Argon2Cost, Unlock};
 use longshore_format::pack::VerifyUpload;
 use longshore_store::{Key, MemoryStore, Store};
@@ -268,5 +269,46 @@ fn a_backup_ends_in_the_least_memory_however_many_threads_are_asked_for() {
         };
         let done = run(&repository, &LinuxFs, &Arc::new(Job::new()), &options).unwrap();
         assert_eq!((done.exit_code, done.counts.files), (0, 202), "{workers} workers, {upload_threads} uploads");
+    }
+}
+
+/// Words of a page in an order drawn at random: zstd makes it smaller the longer it looks.
+fn prose(seed: u32, length: usize) -> Vec<u8> {
+    let words: Vec<&str> = include_str!("../../../docs/format.md").split(' ').collect();
+    let draws = noise(seed, length);
+    let drawn = draws.chunks_exact(2).map(|pair| words[usize::from(u16::from_le_bytes([pair[0], pair[1]])) % words.len()]);
+    let mut out = drawn.flat_map(|word| [word.as_bytes(), b" "]).flatten().copied().collect::<Vec<u8>>();
+    out.truncate(length);
+    out
+}
+
+/// While a pack waits for the store, time is free, and the packer takes it to store less; where none waits, it is fast.
+#[test]
+fn the_level_of_compression_follows_the_store() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let (repository, job) = (init(&store), Arc::new(Job::new()));
+    let writer = repository.open_writer("here", vec![], &job).unwrap();
+    let pack_options = PackOptions {
+        pack_size_bytes: 600 << 10,
+        compression: CompressionChoice::Auto,
+        verify: VerifyUpload::Full,
+        upload_threads: 1,
+        dry_run: false,
+    };
+    let (sink, packs) = Sink::new(&writer, job, pack_options);
+    let (mut packer, packs) = (Packer::new(Arc::clone(&sink)).unwrap(), packs.unwrap());
+    let mut put = |seed| assert!(packer.store(ChunkKind::Data, &prose(seed, 1 << 20)).unwrap().1);
+    // Two such chunks fill a pack. The second pack is begun while the first waits, and ended when that is under way.
+    put(1);
+    put(2);
+    assert_eq!(packs.len(), 1);
+    put(3);
+    let first = packs.recv().unwrap();
+    put(4);
+    let second = packs.recv().unwrap();
+    let stored: Vec<u32> = first.frames.iter().chain(&second.frames).map(|frame| frame.stored_bytes).collect();
+    let [a, b, slow, d] = stored[..] else { panic!("{stored:?}") };
+    for fast in [a, b, d] {
+        assert!(slow < fast / 100 * 97, "{stored:?}");
     }
 }

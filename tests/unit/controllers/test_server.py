@@ -1,5 +1,6 @@
 """The server: locations are looked at, repositories are made, opened and judged, one leader does it, and nothing is claimed that did not happen."""
 
+import os
 import threading
 import urllib.error
 import urllib.request
@@ -100,6 +101,26 @@ def test_bad_location_is_unavailable_and_says_why(rig, serve, spec, said):
     serve()
     status = rig.wait_phase(BSL, "bad", "Unavailable")
     assert said in status["message"]
+    assert rig.wait_phase(BSL, "default", "Available")
+
+
+def test_location_for_which_no_place_has_credentials_is_unavailable_and_names_each_place(rig, serve, monkeypatch):
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("HOME", "/nonexistent")
+    rig.location("bad", provider="aws", objectStorage={"bucket": "bucket"}, config={"region": "us-east-1"})
+    serve()
+    message = rig.wait_phase(BSL, "bad", "Unavailable")["message"]
+    assert "no credentials were found" in message and "name it in spec.credential" in message
+    for place in (
+        "spec.credential",
+        "AWS_SHARED_CREDENTIALS_FILE",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+        "instance metadata",
+    ):
+        assert place in message, message
     assert rig.wait_phase(BSL, "default", "Available")
 
 
