@@ -142,6 +142,7 @@ class NodeAgent:
             compete_again=True,
             on_started=self._on_lease_gained,
             on_lost=self._on_lease_lost,
+            on_kept_waiting=self._tell_of_second,
             clock=clock,
         )
         cluster = ClusterReader(client, namespace=settings.namespace)
@@ -288,6 +289,17 @@ class NodeAgent:
             secret, EventType.WARNING, CONDITION_RECOVERY_KEY_MISSING, f"{KEY_AT_RISK}: repository={url}"
         )
         _log.warning("Repository's key lives in this cluster only", url=url, next_step=KEY_AT_RISK)
+
+    def _tell_of_second(self, lease: JsonObject) -> None:
+        """Say that this agent does nothing, and because of whom: somebody started two on one node."""
+        holder = (lease.get("spec") or {}).get("holderIdentity")
+        node = self.settings.node_name
+        step = "end one of the two; a DaemonSet starts one for each node"
+        _log.warning(
+            "Another agent works on this node", node=node, holder=holder, instance=self.instance, next_step=step
+        )
+        text = f"another agent works on this node, and this one does nothing meanwhile: node={node}, holder={holder}, instance={self.instance}; {step}"
+        self.events.record(lease, EventType.WARNING, "SecondAgent", text)
 
     # -- the lease -------------------------------------------------------------------------------------------------------------
 

@@ -289,6 +289,9 @@ def test_outage_of_the_store(crds, namespace, own_s3_server, tmp_path):
         own_s3_server.start()
         status = cluster.wait_phase("podvolumebackups", "out", seconds=180)
         assert status["phase"] == "Completed" and not status.get("message"), status
+        told = cluster.core.list_namespaced_event(namespace, field_selector="involvedObject.name=out").items
+        waited = [(one.type, one.count) for one in told if one.reason == "Waiting" and "store" in one.message]
+        assert waited == [("Warning", 1)], told
     finally:
         cluster.close()
 

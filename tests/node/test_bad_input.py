@@ -28,6 +28,16 @@ def pod(site):
     return found
 
 
+def check_told(site, name, says):
+    """The object's Event and the agent's log say what its status says."""
+    message = site.get("podvolumebackup", name)["status"]["message"]
+    assert says in message
+    assert site.events("PodVolumeBackup", name)["Failed"] == message[:1024]
+    lines = [json.loads(line) for line in site.agent_log().splitlines() if line.startswith("{")]
+    (told,) = [one for one in lines if one["msg"] == "Ended object" and one["key"] == f"{NAMESPACE}/{name}"]
+    assert (told["level"], told["phase"], told["reason"]) == ("warning", "Failed", message)
+
+
 def check_still_works(site, name, pod):
     status = site.backed_up(name, pod, "scratch")
     assert status["phase"] == "Completed" and status["snapshotID"], status
@@ -45,8 +55,7 @@ def check_still_works(site, name, pod):
 def test_what_is_not_there_is_named(site, pod, name, other, volume, spec, says):
     status = site.backed_up(name, {**pod, **other}, volume, **spec)
     assert status["phase"] == "Failed" and says in status["message"], status
-    assert any(says in message for message in site.events("PodVolumeBackup", name).values())
-    assert name in site.agent_log()
+    check_told(site, name, says)
     check_still_works(site, f"{name}-after", pod)
 
 
@@ -63,7 +72,7 @@ def test_location_without_its_secret(site, pod):
         restart_agent(site)
         status = site.backed_up("no-secret", pod, "scratch")
         assert status["phase"] == "Failed" and "cloud-credentials" in status["message"], status
-        assert any("cloud-credentials" in message for message in site.events("PodVolumeBackup", "no-secret").values())
+        check_told(site, "no-secret", "cloud-credentials")
     finally:
         for field in ("resourceVersion", "uid", "creationTimestamp", "managedFields"):
             secret["metadata"].pop(field, None)
@@ -83,6 +92,7 @@ def test_wrong_credentials_are_named_and_not_shown(site, pod):
         restart_agent(site)
         status = site.backed_up("wrong-keys", pod, "scratch")
         assert status["phase"] == "Failed" and status["message"], status
+        check_told(site, "wrong-keys", "check the credentials")
         told = json.dumps(status) + json.dumps(site.events("PodVolumeBackup", "wrong-keys")) + site.agent_log()
         assert "canary-of-a-secret" not in told
     finally:
@@ -154,6 +164,9 @@ def test_second_agent_on_the_node_waits(site, pod):
             seconds=60,
             what="the twin says why it does nothing",
         )
+        lease = f"longshore-node-agent-{NODE}"
+        told = site.wait(lambda: site.events("Lease", lease).get("SecondAgent"), seconds=60, what="an Event names both")
+        assert "twin" in told and "end one of the two" in told, told
         check_still_works(site, "twin-during", pod)
         assert not site.get("podvolumebackup", "twin-during")["status"]["instance"].startswith("twin")
     finally:

@@ -211,7 +211,7 @@ def test_pod_is_deleted_while_its_volume_is_read(site, figures):
         assert status["snapshotID"], status
     else:
         assert status["phase"] == "Failed" and "pod" in status["message"], status
-        assert site.events("PodVolumeBackup", name), "nobody was told"
+        assert site.events("PodVolumeBackup", name)["Failed"] == status["message"][:1024], "nobody was told"
 
 
 @pytest.mark.timeout(1200)

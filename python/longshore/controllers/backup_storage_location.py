@@ -183,7 +183,8 @@ class BackupStorageLocationController:
         )
         self._metrics.location(name, available=error is None)
         if before != phase:
-            _log.info("Location changed its phase", location=name, phase=str(phase), reason=message)
+            tell = _log.info if error is None else _log.warning
+            tell("Location changed its phase", location=name, phase=str(phase), reason=message)
             event = EventType.NORMAL if error is None else EventType.WARNING
             self._recorder.record(written, event, str(phase), message or f"the location can be used: location={name}")
 

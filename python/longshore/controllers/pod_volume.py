@@ -15,7 +15,8 @@ A handler is handed a name and reads the object afresh; each write carries the v
 restarts all come to the same: read, look up the row, act.
 
 Promises: without the node's lease nothing is claimed, begun or ended. An outcome is kept until it is written. A store or an API server that is away fails
-nobody before `outage_seconds_max`; meanwhile the message says what is awaited. Deleting an object stops its task and deletes nothing.
+nobody before `outage_seconds_max`; meanwhile the message says what is awaited, and an Event has said it once. Every end is told by the status, one Event and
+one record of the log, in the same words, a failure as a warning. Deleting an object stops its task and deletes nothing.
 
 It does not know volumes, repositories or containers: its two kinds do.
 
@@ -67,6 +68,8 @@ _POLL_SECONDS: Final = 3.0
 _FULL_SECONDS: Final = 15.0
 _NO_LEASE_SECONDS: Final = 5.0
 _RETRY_SECONDS_MAX: Final = 60.0
+REASON_WAITING: Final = "Waiting"
+REASON_FIELDS_DROPPED: Final = "FieldsDropped"
 
 
 class Lease(Protocol):
@@ -124,6 +127,8 @@ class _Outage:
     since: float
     tries: int = 0
     again_at: float = 0.0
+    told: str = ""
+    """The kind of cause of which an Event was written."""
 
 
 @dataclass(slots=True)
@@ -154,6 +159,7 @@ class PodVolumeController(abc.ABC):
         self.context: Final = context
         self._enqueue = enqueue
         self._memory: dict[str, _Memory] = {}
+        self._told_of_definitions = False
         p = PodVolumePhase
         self._rows: Final = {
             p.NEW: self._fresh,
@@ -274,6 +280,7 @@ class PodVolumeController(abc.ABC):
             )
             self._remember(claimed).claimed_here = True
             _log.info("Claimed object", kind=self.kind, key=_key(obj), instance=context.instance)
+            self._tell_of_definitions(claimed)
             context.observer.claimed(self.kind, claimed)
             return self._begin(claimed, slot)
         finally:
@@ -379,6 +386,20 @@ class PodVolumeController(abc.ABC):
 
     # -- steps -----------------------------------------------------------------------------------------------------------------
 
+    def _tell_of_definitions(self, claimed: JsonObject) -> None:
+        """Say once that what was just written did not stay: the cluster's definitions are older than this agent, or another product's."""
+        status = claimed.get("status")
+        kept = status if isinstance(status, dict) else {}
+        dropped = [name for name in ("node", "instance") if not kept.get(name)]
+        if self._told_of_definitions or not dropped:
+            return
+        self._told_of_definitions = True
+        step = "the work is done all the same; to see them apply the definitions of this version: kubectl apply --server-side -f daemonset/crds"
+        fields = ", ".join(f"status.{name}" for name in dropped)
+        _log.info("Definitions of the cluster drop fields", kind=self.kind, fields=fields, next_step=step)
+        text = f"the cluster's definition of {self.kind} drops fields: fields=[{fields}]; {step}"
+        self.context.recorder.record(claimed, EventType.NORMAL, REASON_FIELDS_DROPPED, text)
+
     def _retry(self, obj: JsonObject, error: LongshoreError) -> Requeue | None:
         """Bear an outage: say what is awaited, and when it is tried again."""
         context = self.context
@@ -395,7 +416,11 @@ class PodVolumeController(abc.ABC):
             return self._end(obj, ending, task=context.tasks.get(self.kind, _key(obj)))
         wait = min(_RETRY_SECONDS_MAX, 1.0 * 2.0 ** min(outage.tries, 10))
         outage.again_at = now + wait
-        message = bounded(f"waiting, nothing is lost yet: {error.text()}; tries={outage.tries}")
+        awaited = f"waiting, nothing is lost yet: {error.text()}"
+        message = bounded(f"{awaited}; tries={outage.tries}")
+        if outage.told != error.code:
+            outage.told = error.code
+            context.recorder.record(obj, EventType.WARNING, REASON_WAITING, bounded(awaited))
         _log.warning("Work is tried again", kind=self.kind, key=_key(obj), error=error, again_in_seconds=wait)
         if (obj.get("status") or {}).get("message") != message:
             try:
@@ -440,7 +465,8 @@ class PodVolumeController(abc.ABC):
         self._memory.pop(key, None)
         seconds = 0.0 if task is None else context.clock.monotonic() - task.began_at
         good = ending.phase is PodVolumePhase.COMPLETED
-        _log.info("Ended object", kind=self.kind, key=key, phase=str(ending.phase), reason=bounded(ending.message))
+        tell = _log.warning if ending.phase is PodVolumePhase.FAILED else _log.info
+        tell("Ended object", kind=self.kind, key=key, phase=str(ending.phase), reason=bounded(ending.message))
         context.recorder.record(
             written,
             EventType.NORMAL if good else EventType.WARNING,

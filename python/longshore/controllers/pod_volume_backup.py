@@ -7,7 +7,9 @@ What the table of :mod:`longshore.controllers.pod_volume` does not say:
   Kubernetes fills by itself are Completed without a snapshot.
 - *The work*: open or make the repository, look whether an earlier attempt at this very object had reached its commit (its tags hold the object's UID), else
   run the backup. So an agent that was killed after the commit and before the status makes no second snapshot.
-- *The end*: exit 0 Completed; exit 3 (items could not be read) Failed with `snapshotID`, for the rest is kept; files that changed meanwhile are named.
+- *The end*: exit 0 Completed; exit 3 (items could not be read) Failed with `snapshotID`, for the rest is kept; files that changed meanwhile are named. A volume
+  that goes with its pod is emptied by the kubelet once the pod has ended, and to the data path that looks like files that a program deletes; so when the pod
+  has ended by the time that the work is done the backup is Failed with `snapshotID`, for nobody can tell what the snapshot lacks.
 
 `.velero` in the volume's root is the restore-wait protocol's and never part of a snapshot.
 
@@ -68,6 +70,11 @@ TAG_OBJECT_UID: Final = "pvb-uid"
 """Tag of a snapshot: UID of the PodVolumeBackup that asked for it. A later attempt at the same object finds it by this."""
 WAIT_FOLDER: Final = b".velero"
 _WORKERS_MAX: Final = 256
+_POD_ENDED: Final = frozenset({"Succeeded", "Failed"})
+_TAKEN_AWAY: Final = (
+    "the pod ended while its volume was read, and the volume goes with the pod, so the snapshot may lack what was gone already; "
+    "back up a pod that runs"
+)
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,3}", re.ASCII)
 
 
@@ -102,6 +109,10 @@ class BackupPlan:
     location: str
     namespace: str
     uid: str
+    pod: tuple[str, str]
+    """Name and UID."""
+    goes_with_pod: bool
+    """Whether nothing of the volume stays when the pod ends."""
     path: VolumePath
     request: BackupRequest
     may_exist: bool
@@ -115,6 +126,8 @@ class BackupOutcome:
     path: str
     result: BackupResult | None = None
     found: Snapshot | None = None
+    pod_ended: bool = False
+    """Whether the volume may have been taken away while it was read."""
 
 
 class PodVolumeBackupController(PodVolumeController):
@@ -172,6 +185,8 @@ class PodVolumeBackupController(PodVolumeController):
             location=_named(spec.backup_storage_location, field="spec.backupStorageLocation"),
             namespace=found.pod.metadata.namespace,
             uid=metadata.uid,
+            pod=(found.pod.metadata.name, found.pod.metadata.uid),
+            goes_with_pod=found.claim is None,
             path=path,
             may_exist=not claimed_here,
             request=BackupRequest(
@@ -200,15 +215,28 @@ class PodVolumeBackupController(PodVolumeController):
             for snapshot in repository.snapshots():
                 if snapshot.tags.get(TAG_OBJECT_UID) == plan.uid:
                     _log.info("Found the snapshot of an earlier attempt", snapshot=snapshot.id, uid=plan.uid)
-                    return BackupOutcome(str(plan.path), found=snapshot)
+                    return BackupOutcome(str(plan.path), found=snapshot, pod_ended=self._has_ended(plan))
         result = task.run(lambda: repository.backup(plan.request))
         log_items("not captured", result.lost, count=result.items_lost, kind=self.kind, key=task.key)
-        return BackupOutcome(str(plan.path), result=result)
+        return BackupOutcome(str(plan.path), result=result, pod_ended=self._has_ended(plan))
+
+    def _has_ended(self, plan: BackupPlan) -> bool:
+        """Whether the kubelet may have begun to take the volume away: it does so when no container of a pod that ends is left."""
+        if not plan.goes_with_pod:
+            return False
+        name, uid = plan.pod
+        pod = self._cluster.pod(name, namespace=plan.namespace)
+        if pod is None or pod.metadata.uid != uid:
+            return True
+        if not pod.metadata.is_being_deleted and pod.status.phase not in _POD_ENDED:
+            return False
+        statuses = (*pod.status.container_statuses, *pod.status.init_container_statuses)
+        return all(one.state.running is None for one in statuses)
 
     def ending(self, obj: JsonObject, outcome: BackupOutcome) -> Ending:  # noqa: ARG002 - the table's shape
         """Completed, or Failed with what is kept."""
         if outcome.found is not None:
-            return _ending_of_found(outcome.path, outcome.found)
+            return _ending_of_found(outcome.path, outcome.found, pod_ended=outcome.pod_ended)
         result = outcome.result
         assert result is not None
         fields: JsonObject = {
@@ -221,15 +249,16 @@ class PodVolumeBackupController(PodVolumeController):
         changed = describe_changed(result.changed, count=result.items_changed)
         resumed = describe_resumed(files=result.files_resumed, size_bytes=result.bytes_resumed)
         changed = "; ".join(part for part in (changed, resumed) if part)
-        if result.exit_code == 0 and result.snapshot_id is not None:
+        if result.exit_code == 0 and not outcome.pod_ended and result.snapshot_id is not None:
             return Ending(PodVolumePhase.COMPLETED, changed, fields)
         if result.items_lost:
             head = "some items could not be read, the snapshot holds the rest"
             message = describe_lost(head, result.lost, count=result.items_lost)
             message += "; make them readable, or leave them out, and back up again"
         else:
-            message = "the backup is not whole and counts as failed"
-        return Ending(PodVolumePhase.FAILED, "; ".join(part for part in (message, changed) if part), fields)
+            message = "" if outcome.pod_ended else "the backup is not whole and counts as failed"
+        taken_away = _TAKEN_AWAY if outcome.pod_ended else ""
+        return Ending(PodVolumePhase.FAILED, "; ".join(part for part in (taken_away, message, changed) if part), fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,12 +358,14 @@ def _named(text: str, *, field: str) -> str:
     return text
 
 
-def _ending_of_found(path: str, snapshot: Snapshot) -> Ending:
+def _ending_of_found(path: str, snapshot: Snapshot, *, pod_ended: bool) -> Ending:
     fields: JsonObject = {
         "path": path,
         "snapshotID": snapshot.id,
         "progress": done_progress(files=snapshot.files_total, size_bytes=snapshot.bytes_total, seconds=0.0),
     }
+    if pod_ended:
+        return Ending(PodVolumePhase.FAILED, _TAKEN_AWAY, fields)
     if snapshot.items_lost:
         head = "some items could not be read, the snapshot holds the rest and names them"
         return Ending(PodVolumePhase.FAILED, describe_lost(head, (), count=snapshot.items_lost), fields)

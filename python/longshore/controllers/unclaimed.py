@@ -4,7 +4,8 @@ A PodVolumeBackup belongs to the agent of `spec.node` alone. Where that is no no
 Whether an agent runs is read from the node's Lease, which every agent holds before it claims anything. The phase is left alone: an agent that comes later does
 the work, and the server's account writes no PodVolumeBackup.
 
-Promises: it writes Events and nothing else; a look asks for the Leases of at most :data:`_NODES_MAX` nodes, and tells of at most :data:`_TOLD_MAX` objects.
+Promises: it writes Events and, once for each object, a record of the log, and nothing else; a look asks for the Leases of at most :data:`_NODES_MAX` nodes,
+and tells of at most :data:`_TOLD_MAX` objects.
 
 It does not know volumes or repositories.
 """
@@ -25,12 +26,16 @@ from longshore.kube.client import KubeClient
 from longshore.kube.clock import SYSTEM_CLOCK, Clock
 from longshore.kube.events import EventType
 from longshore.kube.resource import LEASES
+from longshore.logs import get_logger
 
 __all__ = ["REASON", "UnclaimedBackups"]
+
+_log = get_logger(__name__)
 
 REASON: Final = "NoAgent"
 _NODES_MAX: Final = 100
 _TOLD_MAX: Final = 100
+_LOGGED_MAX: Final = 10_000
 
 
 class UnclaimedBackups:
@@ -58,6 +63,7 @@ class UnclaimedBackups:
         self._recorder = recorder
         self._age_seconds = age_seconds
         self._clock = clock
+        self._logged: set[str] = set()
 
     def look(self, backups: Iterable[JsonObject]) -> None:
         """Tell of those that are old, New, and on a node without an agent.
@@ -86,6 +92,19 @@ class UnclaimedBackups:
                     "start the agent on that node, or delete this object and back up again"
                 )
                 self._recorder.record(obj, EventType.WARNING, REASON, text)
+                self._log_once(obj, node, text)
+
+    def _log_once(self, obj: JsonObject, node: str, text: str) -> None:
+        """Log of an object once, however often it is looked at."""
+        metadata = obj["metadata"]
+        uid = str(metadata.get("uid") or metadata.get("name"))
+        if uid in self._logged:
+            return
+        if len(self._logged) >= _LOGGED_MAX:
+            self._logged.clear()
+        self._logged.add(uid)
+        key = f"{metadata.get('namespace')}/{metadata.get('name')}"
+        _log.warning("No agent takes a backup on", key=key, node=node, reason=text)
 
     def _is_waiting(self, obj: JsonObject) -> bool:
         status = obj.get("status")

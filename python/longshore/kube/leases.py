@@ -80,6 +80,7 @@ class LeaseElector:
         compete_again: bool = False,
         on_started: Callable[[], None] | None = None,
         on_lost: Callable[[], None] | None = None,
+        on_kept_waiting: Callable[[JsonObject], None] | None = None,
         clock: Clock = SYSTEM_CLOCK,
         rng: random.Random | None = None,
     ) -> None:
@@ -90,6 +91,8 @@ class LeaseElector:
             identity: of this very process, never used again by a later one.
             labels: for a Lease that we create.
             compete_again: after a loss try again; otherwise a loss ends the process through `failed`.
+            on_kept_waiting: told of the Lease once for each holder that has renewed it while we waited for longer than it would have lasted. So its holder
+                lives; one that was killed, or stops, lets go sooner.
         """
         if not identity:
             raise UsageError(f"a lease needs an identity: lease={name}")
@@ -102,6 +105,7 @@ class LeaseElector:
         self._compete_again = compete_again
         self._on_started = on_started
         self._on_lost = on_lost
+        self._on_kept_waiting = on_kept_waiting
         self._clock = clock
         self._rng = random.Random() if rng is None else rng  # noqa: S311 - jitter, not a secret
         self._failed: Callable[[BaseException], None] = lambda _err: None
@@ -114,6 +118,8 @@ class LeaseElector:
         self._seen: JsonObject | None = None
         self._seen_at = 0.0
         self._waits_for: str | None = None
+        self._waits_since: float | None = None
+        """None once it was told that this holder lives."""
         self._thread: threading.Thread | None = None
         self._watchdog: threading.Thread | None = None
 
@@ -224,7 +230,7 @@ class LeaseElector:
         if self._seen is not None and not self._may_take(self._seen):
             if self._renewed_at is not None:
                 self._lose("taken by another holder")
-            self._tell_waiting(_holder(self._seen))
+            self._tell_waiting(self._seen)
             return
         # Before sending: what others may count from can only be later.
         sent_at = self._clock.monotonic()
@@ -250,11 +256,17 @@ class LeaseElector:
         self._seen, self._seen_at = written, self._clock.monotonic()
         self._gain(sent_at)
 
-    def _tell_waiting(self, holder: str | None) -> None:
-        """Say once for each holder why nothing is done here."""
+    def _tell_waiting(self, lease: JsonObject) -> None:
+        """Say once for each holder why nothing is done here, and once that it lives."""
+        holder, now = _holder(lease), self._clock.monotonic()
         if holder != self._waits_for:
-            self._waits_for = holder
+            self._waits_for, self._waits_since = holder, now
             _log.info("Waiting for lease", lease=self.name, holder=holder, identity=self.identity)
+        elif self._waits_since is not None and now > self._waits_since + self._promised(lease):
+            self._waits_since = None
+            told = self._on_kept_waiting
+            if told is not None:
+                self._call(lambda: told(lease))
 
     def _look(self) -> None:
         before = self._seen
@@ -277,8 +289,11 @@ class LeaseElector:
         holder = _holder(lease)
         if holder is None or holder == self.identity:
             return True
-        promised = (lease.get("spec") or {}).get("leaseDurationSeconds") or self._times.duration_seconds
-        return self._clock.monotonic() >= self._seen_at + promised
+        return self._clock.monotonic() >= self._seen_at + self._promised(lease)
+
+    def _promised(self, lease: JsonObject) -> int:
+        """For how many seconds after a renewal its holder may count on it."""
+        return (lease.get("spec") or {}).get("leaseDurationSeconds") or self._times.duration_seconds
 
     def _wanted(self, lease: JsonObject | None) -> JsonObject:
         now = format_micro_time(self._clock.now())

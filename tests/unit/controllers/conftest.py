@@ -1,9 +1,12 @@
 """A node with its cluster for each test."""
 
+import io
+
 import pytest
 from tests.unit.controllers.maintenance_rig import Upkeep
 from tests.unit.controllers.rig import Rig
 
+from longshore import logs
 from longshore.kube.fake import FakeApiServer
 from longshore.kube.fake.clock import ManualClock
 
@@ -16,6 +19,15 @@ def rig(tmp_path):
             yield made
         finally:
             made.close()
+
+
+@pytest.fixture
+def out():
+    """The log of this process, as agents and servers write it; :func:`tests.unit.controllers.rig.records` reads it."""
+    stream = io.StringIO()
+    logs.configure(level="info", stream=stream)
+    yield stream
+    logs.configure(level="warning", format="text")
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ once. `kill` ends one as SIGKILL would: its requests fail, its threads find noth
 
 import contextlib
 import itertools
+import json
 import threading
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from longshore.controllers.tasks import Interruption
 from longshore.kube.client import KubeClient
 from longshore.kube.fake import FakeApiServer
 from longshore.kube.leases import LeaseTimes
-from longshore.kube.resource import PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, PODS
+from longshore.kube.resource import EVENTS, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, PODS
 from longshore.node_agent import AgentSettings, NodeAgent
 
 NODE = "node-1"
@@ -168,6 +169,10 @@ class Rig:
     def done_backup(self, pod, **spec):
         return self.wait_phase(PVB, self.backup(pod, **spec))
 
+    def events(self, name, reason):
+        found = self.server.objects(EVENTS)
+        return [one for one in found if one["involvedObject"]["name"] == name and one["reason"] == reason]
+
     def snapshots(self):
         return [one for stored in self.world.repositories.values() for one in stored.snapshots]
 
@@ -177,6 +182,12 @@ class Rig:
         running = RunningAgent(self, settings)
         self._exits.callback(running.kill)
         return running
+
+
+def records(out, message, **fields):
+    """What fixture `out` has of the log: the records with this message and at least these fields."""
+    found = [json.loads(line) for line in out.getvalue().splitlines()]
+    return [one for one in found if one["msg"] == message and fields.items() <= one.items()]
 
 
 class RunningAgent:

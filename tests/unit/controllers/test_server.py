@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from tests.unit.controllers.fake_datapath import FakeDataPath, wait_for
-from tests.unit.controllers.rig import BSL, NAMESPACE, PVB, RESOURCES, TIMES
+from tests.unit.controllers.rig import BSL, NAMESPACE, PVB, RESOURCES, TIMES, records
 from tests.unit.controllers.test_keys import KEY_TEXT, lay_down
 
 from longshore.controllers.unclaimed import UnclaimedBackups
@@ -96,12 +96,16 @@ def test_good_location_is_available_and_becomes_the_default(rig, serve):
         ({"provider": "aws", "objectStorage": {"bucket": "bucket"}, "config": {"region": "x y"}}, "region"),
     ],
 )
-def test_bad_location_is_unavailable_and_says_why(rig, serve, spec, said):
+def test_bad_location_is_unavailable_and_says_why(rig, serve, out, spec, said):
     rig.location("bad", **spec)
     serve()
     status = rig.wait_phase(BSL, "bad", "Unavailable")
     assert said in status["message"]
     assert rig.wait_phase(BSL, "default", "Available")
+    (event,) = wait_for(lambda: rig.events("bad", "Unavailable"))
+    assert event["type"] == "Warning" and event["count"] == 1 and event["message"] == status["message"]
+    (record,) = records(out, "Location changed its phase", location="bad")
+    assert (record["level"], record["phase"], record["reason"]) == ("warning", "Unavailable", status["message"])
 
 
 def test_location_for_which_no_place_has_credentials_is_unavailable_and_names_each_place(rig, serve, monkeypatch):
@@ -325,21 +329,20 @@ def test_metrics_and_probes(rig, serve):
 
 
 @pytest.mark.parametrize("node", ["node-9", "", "No Node", "../..", 7, None])
-def test_backup_that_no_agent_takes_on_is_told(rig, serve, node):
+def test_backup_that_no_agent_takes_on_is_told(rig, serve, out, node):
     pod, _path = rig.pod()
     name = rig.backup(pod)
     found = rig.get(PVB, name)
     found["spec"]["node"] = node
     rig.server.put(PVB, found, namespace=NAMESPACE)
     serve(unclaimed_seconds=0.0)
-    event = wait_for(lambda: told(rig, name))[0]
+    # It is looked at again and again: the Event counts that, and the log says it once.
+    (event,) = wait_for(lambda: [one for one in rig.events(name, "NoAgent") if one["count"] > 2])
     assert event["type"] == "Warning" and f"node={node if isinstance(node, str) else ''!r}" in event["message"]
     assert rig.status(PVB, name) == {}
-
-
-def told(rig, name):
-    events = rig.server.objects(EVENTS)
-    return [one for one in events if one["involvedObject"]["name"] == name and one["reason"] == "NoAgent"]
+    (record,) = records(out, "No agent takes a backup on")
+    assert record["key"] == f"{NAMESPACE}/{name}" and record["reason"] == event["message"]
+    assert record["level"] == "warning"
 
 
 @pytest.mark.parametrize("is_leader", [True, False])

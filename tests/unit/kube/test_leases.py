@@ -124,6 +124,35 @@ def test_who_waits_says_so_once_and_for_whom(client: KubeClient, monkeypatch: py
     assert told == [("Waiting for lease", "one")] and two.errors == []
 
 
+def test_who_is_kept_waiting_tells_once_that_the_holder_lives(server: FakeApiServer, client: KubeClient) -> None:
+    seen: list[JsonObject] = []
+    one, two = Life(client, "one"), Life(client, "two", on_kept_waiting=seen.append)
+
+    def pass_time(seconds: float) -> None:
+        one.pass_time(seconds)
+        two.clock.advance(seconds)
+        one.step()
+        two.step()
+
+    one.step()
+    two.step()
+    for _ in range(3):
+        pass_time(5)
+    assert seen == [], "one that was killed at once would not have lapsed before"
+    for _ in range(9):
+        pass_time(5)
+    assert [found["spec"]["holderIdentity"] for found in seen] == ["one"] and two.errors == []
+    # One that does not live is taken over without a word.
+    found = server.get(LEASES, "agent", **PLACE)
+    assert found is not None
+    found["spec"]["holderIdentity"] = "three"
+    server.put(LEASES, found, namespace="kube-system")
+    two.step()
+    two.clock.advance(16)
+    two.step()
+    assert two.elector.is_leader() and len(seen) == 1
+
+
 def test_taking_over_counts_a_transition_and_keeps_what_others_wrote(server: FakeApiServer, client: KubeClient) -> None:
     one, two = Life(client, "one"), Life(client, "two")
     one.step()
