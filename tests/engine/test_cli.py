@@ -135,6 +135,8 @@ def test_restore_into_what_is_there(made: Commands, volume: Path, tmp_path: Path
     (target / "mine").write_text("mine")
     dry = made.json("volume", "restore", "latest", target, "--dry-run", "--delete")[-1]
     assert dry["dry_run"]
+    assert "is not told" in made.run("volume", "restore", "latest", target, "--dry-run", "--delete").stderr
+    assert "is not told" not in made.run("volume", "restore", "latest", target, "--dry-run").stderr
     assert sorted(os.listdir(target)) == ["etc", "mine"]
     assert (target / "etc" / "a.conf").read_text() == "other"
     made.run("volume", "restore", "latest", target)

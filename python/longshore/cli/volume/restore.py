@@ -28,7 +28,9 @@ __all__ = ["command"]
 @click.argument("target", type=click.Path(), metavar="TARGET")
 @click.option("--delete", "delete_extra", is_flag=True, help="Remove from TARGET what the snapshot does not have.")
 @click.option("--source", metavar="NAME", help="With latest: the volume whose latest snapshot is meant.")
-@click.option("--dry-run", "-n", is_flag=True, help="Read the trees and count; write nothing.")
+@click.option(
+    "--dry-run", "-n", is_flag=True, help="Read the trees and count; write nothing, and do not look at TARGET."
+)
 @click.option("--keep-damaged", is_flag=True, help="Keep what can be read of damaged files, as NAME.longshore-damaged.")
 @click.option(
     "--workers",
@@ -87,6 +89,8 @@ def command(
         host=host_name(),
     ).trusting()
     output = session.output
+    if dry_run and delete_extra:
+        output.note("a dry run does not look at the target: what --delete would remove is not told")
     result = run_job(
         repository.restore(options),
         output=output,
