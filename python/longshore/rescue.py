@@ -366,6 +366,10 @@ class Folder:
                 "see that this user may read it and that its disk or mount answers",
             ) from None
 
+    def close(self) -> None:
+        """Give it back."""
+        os.close(self.fd)
+
     def names(self, first: str) -> list[str]:
         """Names below a first-level key, ascending; a missing folder holds none."""
         try:
@@ -2613,13 +2617,13 @@ def folder_path(value: str) -> str:
 
 def run(options: argparse.Namespace, out: Output) -> int:
     """Run a command; failures come as RescueError."""
-    folder = Folder(folder_path(options.repository))
-    repository = Repository(folder, read_secret(options.key_file, options.passphrase_file), out)
-    if options.command == "list":
-        return command_list(repository, out)
-    if options.command == "check":
-        return command_check(repository, out)
-    return command_restore(repository, out, options.snapshot, options.target, options.source)
+    with contextlib.closing(Folder(folder_path(options.repository))) as folder:
+        repository = Repository(folder, read_secret(options.key_file, options.passphrase_file), out)
+        if options.command == "list":
+            return command_list(repository, out)
+        if options.command == "check":
+            return command_check(repository, out)
+        return command_restore(repository, out, options.snapshot, options.target, options.source)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -67,8 +67,6 @@ pub(crate) fn run(
 pub struct Tried {
     /// Crash states.
     pub states: u64,
-    /// Most bytes that a crash left and nobody needs.
-    pub garbage_bytes_max: u64,
     /// Commits that a store kept in part, against its promise: prune names each and refuses, and deleting it cures all.
     pub torn_commits: u64,
 }
@@ -160,14 +158,23 @@ pub fn play(scene: &Scene, operation: Operation, seed: u64) -> Result<Tried, Str
     let states = states(&ran, &mut draw);
     for (number, state) in (0..).zip(states) {
         let ran = once(&scene.sea, seed, Some(state), job);
-        let old = scene.sea.oracle(|ledger| ledger.garbage());
-        let left = ran.sea.oracle(|ledger| ledger.garbage());
-        let new = left.iter().filter(|key| !old.contains(key) && !scene.sea.has(key));
-        tried.garbage_bytes_max = tried.garbage_bytes_max.max(new.map(|key| ran.sea.size_bytes(key)).sum());
+        if !matches!(operation, Operation::Prune | Operation::Delete) {
+            only_sent(scene, &ran.sea).map_err(|why| format!("{operation:?}, {state:?}: {why}"))?;
+        }
         after(scene, &ran.sea, number, &mut tried).map_err(|why| format!("{operation:?}, {state:?}: {why}"))?;
         tried.states += 1;
     }
     Ok(tried)
+}
+
+/// That a job which frees nothing left no garbage but what it sent itself.
+fn only_sent(scene: &Scene, left: &Sea) -> Result<(), String> {
+    let old = scene.sea.oracle(|ledger| ledger.garbage());
+    let left = left.oracle(|ledger| ledger.garbage());
+    match left.iter().find(|key| !old.contains(key) && scene.sea.has(key)) {
+        Some(key) => Err(format!("what was there before it is needed by nobody any more: {key}")),
+        None => Ok(()),
+    }
 }
 
 /// What holds after a crash: nothing was violated, and everything comes right with nothing done by hand.

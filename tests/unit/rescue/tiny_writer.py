@@ -117,7 +117,7 @@ class Writer:
         x = blake3(salt + key.encode(), key=self.k("object " + kind)).digest(length=64)
         head = (
             b"LONGSHOR"
-            + bytes([TYPE[kind], 0, 0, 0])
+            + bytes([TYPE[kind], 1, 0, 0])
             + struct.pack("<I", len(clear))
             + self.rid
             + salt
@@ -141,7 +141,7 @@ class Writer:
         name = name or os.urandom(16).hex()
         salt = os.urandom(32)
         head = (
-            b"LONGSHOR\x02\x00\x00\x00"
+            b"LONGSHOR\x02\x01\x00\x00"
             + struct.pack("<I", kind)
             + self.rid
             + salt
@@ -210,7 +210,7 @@ class Writer:
         """Write a pack; `header` is put for the header's envelope, `rows` for its rows, `count` for the trailer's number of frames."""
         key = self.pack_key(pack.session, pack.number, pack.salt)
         body = (
-            b"LONGSHOR\x04\x00\x00\x00"
+            b"LONGSHOR\x04\x01\x00\x00"
             + struct.pack("<I", pack.number)
             + self.rid
             + pack.salt
