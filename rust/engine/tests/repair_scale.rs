@@ -1,4 +1,4 @@
-//! A million chunks and forty snapshots checked, verified, repaired after damage and pruned, in bounded memory. A process of its own:
+//! A million chunks and forty snapshots checked, verified, checked and repaired after damage and pruned, in bounded memory. A process of its own:
 //! what it measures is its own peak.
 
 #![expect(clippy::unwrap_used, reason = "a test makes its own files and may fail loudly")]
@@ -171,6 +171,12 @@ fn a_million_chunks_and_forty_snapshots_are_checked_repaired_and_pruned_within_t
         store.delete(&Key::new(index_key(segment)).unwrap()).unwrap();
     }
     store.delete(&Key::new(usage_key(tables[11])).unwrap()).unwrap();
+    let hurt = check::run(&repository, &Arc::new(Job::new()), &how).unwrap();
+    assert_eq!((hurt.exit_code, hurt.items_hurt), (4, u64::from(2 * SNAPSHOTS)), "{:?}", hurt.findings);
+    // All chunks once, and for each snapshot the two files that are hurt.
+    let all = u64::from(PACKS * FRAMES * CHUNKS);
+    assert!((all..all + all / 5).contains(&hurt.lookups), "{} look-ups", hurt.lookups);
+    within("a check of what is damaged");
     let report = repair::run(&repository, &Arc::new(Job::new()), &RepairOptions::default()).unwrap();
     assert_eq!(
         (report.exit_code, report.snapshots, report.snapshots_touched),

@@ -71,8 +71,10 @@ pub struct CheckReport {
     pub bytes_resumed: u64,
     /// When the first of the interrupted runs began, in nanoseconds since 1970; 0 when this one went on from none.
     pub begun_nanos: i64,
-    /// Distinct tree chunks walked.
+    /// Tree chunks walked: those below which all is well once, others once for each snapshot and path that they hurt.
     pub trees: u64,
+    /// Look-ups of chunks that trees name, and of the trees.
+    pub lookups: u64,
     /// How long it took.
     pub seconds: f64,
     /// 0, or 4 when there are errors.
@@ -106,6 +108,14 @@ impl Notes {
             if report.hurt.len() < HURT_NAMED_MAX {
                 report.hurt.push(HurtItem { snapshot: snapshot.to_owned(), path, message });
             }
+        });
+    }
+
+    /// Takes back whom damage hurts: it is asked anew.
+    pub(crate) fn forget_hurt(&self) {
+        self.with(|report| {
+            report.hurt.clear();
+            report.items_hurt = 0;
         });
     }
 

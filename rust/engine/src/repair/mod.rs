@@ -17,6 +17,7 @@ mod report;
 mod salvage;
 mod trees;
 
+use crate::check::walk::Sound;
 use crate::check::{self, CheckOptions, Depth, Notes, Severity, packs};
 use crate::error::{Error, Result};
 use crate::job::{Job, Stage};
@@ -37,7 +38,7 @@ use longshore_format::snapshot::public_id;
 use longshore_format::usage::{Usage, usage_key};
 use longshore_store::Put;
 pub use report::RepairReport;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -317,28 +318,31 @@ impl Repairing<'_> {
         loop {
             rounds += 1;
             record.lost = lost(found, &record.damaged);
-            let (mut rotten, before) = (Vec::new(), told.len());
+            told.clear();
+            self.notes.forget_hurt();
+            let mut rotten = BTreeMap::new();
             let touched: Vec<(&SnapshotRow, &Usage, bool)> = found
                 .rows
                 .iter()
                 .zip(&found.tables)
                 .map(|(row, (own, unreadable))| (row, own, unreadable.is_empty()))
-                .filter(|(row, own, has_tables)| !told.contains_key(&row.session) && (!has_tables || own.meets(&record.lost)))
+                .filter(|(_, own, has_tables)| !has_tables || own.meets(&record.lost))
                 .collect();
             let tables = common_tables(&touched);
-            let mut common = trees::Common { tables: &tables, plain: HashSet::new() };
+            let mut common = trees::Common { tables: &tables, sound: Sound::default() };
             for (row, own, has_tables) in touched {
                 self.job.check()?;
                 self.job.at(row.id().as_bytes());
-                let mut walked = trees::walk(&reader, row, own, has_tables, &found.seen.good, &mut common, &self.notes)?;
-                rotten.append(&mut walked.rotten);
-                told.insert(row.session, walked);
+                let mut asked = trees::look(&reader, row, own, has_tables, &found.seen.good, &mut common, &self.notes)?;
+                rotten.append(&mut asked.rotten);
+                told.insert(row.session, asked);
             }
-            for place in &rotten {
-                found.seen.good.remove(place.birth);
-                record.damaged.entry(place.pack).or_default().insert(place.birth);
+            for ((pack, _), birth) in &rotten {
+                found.seen.good.remove(*birth);
+                record.damaged.entry(*pack).or_default().insert(*birth);
             }
-            if told.len() == before || rotten.is_empty() || rounds >= ROUNDS {
+            // What was asked before these were known to be damaged may have been answered out of them.
+            if rotten.is_empty() || rounds >= ROUNDS {
                 break;
             }
         }

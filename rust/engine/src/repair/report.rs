@@ -54,6 +54,8 @@ pub struct RepairReport {
     pub tables_rebuilt: u64,
     /// Frames that lie nowhere whole.
     pub frames_lost: u64,
+    /// Look-ups of chunks that trees name, and of the trees.
+    pub lookups: u64,
     /// Chunks that snapshots need and that lie nowhere: a backup whose source still has them stores them again.
     pub chunks_missing: u64,
     /// Whether a record was written, or would be.
@@ -79,7 +81,7 @@ impl RepairReport {
         (self.errors, self.warnings, self.items_hurt) = (checked.errors, checked.warnings, checked.items_hurt);
         (self.packs, self.pack_bytes, self.bytes_read) = (checked.packs, checked.pack_bytes, checked.bytes_read);
         (self.packs_resumed, self.bytes_resumed) = (checked.packs_resumed, checked.bytes_resumed);
-        self.begun_nanos = checked.begun_nanos;
+        (self.begun_nanos, self.lookups) = (checked.begun_nanos, checked.lookups);
         (self.findings, self.hurt) = (checked.findings, checked.hurt);
         (self.dry_run, self.seconds) = (dry_run, seconds);
     }

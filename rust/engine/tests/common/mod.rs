@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 pub mod counted;
+pub mod made;
 pub mod portrait;
 pub mod pruned;
 pub mod watched;
