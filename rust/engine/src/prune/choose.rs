@@ -2,7 +2,8 @@
 //!
 //! A function of its inputs. Promises that for every needed frame a pack stays that is listed, holds it, and is neither in a
 //! tombstone nor chosen. Reads no pack and no store; what it was told of moved frames is proven by its caller from headers.
-//! Memory: a row a pack, two bits a needed frame, and a list for frames that lie in several packs.
+//! Memory: a row a pack, two bits a needed frame, and 12 bytes for each place of a frame that lies in several packs, 16 while packs are
+//! chosen: after a repack that is two places for each frame that was moved.
 
 use crate::repository::index::Index;
 use longshore_format::id::{ChunkKind, PackName};
@@ -35,12 +36,12 @@ impl Row {
 }
 
 /// Where needed frames lie.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Places {
     /// By name.
     pub rows: Vec<Row>,
-    /// Needed frames that lie in several packs, by row.
-    shared: BTreeMap<BirthName, Vec<u32>>,
+    /// Needed frames that lie in several packs.
+    shared: Shared,
     /// Needed frames that are damaged in a pack and lie elsewhere, too, by row.
     spoilt: HashMap<u32, Vec<BirthName>>,
     found: Usage,
@@ -51,7 +52,74 @@ pub(super) struct Places {
 pub(super) struct Choice {
     pub packs: BTreeSet<PackName>,
     /// Packs that stay in place of chosen ones, and the frames that they must hold.
-    pub proofs: BTreeMap<PackName, Vec<BirthName>>,
+    pub proofs: BTreeMap<PackName, Usage>,
+}
+
+/// The places of frames that lie in several packs.
+#[derive(Debug, Default)]
+struct Shared {
+    /// Their birth packs, ascending.
+    births: Vec<PackName>,
+    /// Of each place its birth pack's number there, its ordinal, its pack's row; ascending.
+    places: Vec<[u32; 3]>,
+}
+
+impl Shared {
+    /// Those that `add` gives, of frames of a set; `places`: how many there are.
+    fn of(frames: &Usage, places: usize, add: impl FnOnce(&mut dyn FnMut(BirthName, usize))) -> Self {
+        let mut shared = Self { births: frames.packs().collect(), places: Vec::with_capacity(places) };
+        let Self { births, places } = &mut shared;
+        add(&mut |birth, row| {
+            if let Ok(number) = births.binary_search(&birth.pack) {
+                places.push([number as u32, birth.ordinal, row as u32]);
+            }
+        });
+        places.sort_unstable();
+        shared
+    }
+
+    /// The rows of the packs in which a frame lies; none when that is one or none.
+    fn rows(&self, birth: &BirthName) -> impl Iterator<Item = usize> {
+        let number = self.births.binary_search(&birth.pack).map_or(u32::MAX, |number| number as u32);
+        let from = self.places.partition_point(|place| (place[0], place[1]) < (number, birth.ordinal));
+        self.places[from..].iter().take_while(move |place| place[..2] == [number, birth.ordinal]).map(|place| place[2] as usize)
+    }
+
+    /// Of each frame its places.
+    fn by_frame(&self) -> impl Iterator<Item = &[[u32; 3]]> {
+        self.places.chunk_by(|a, b| a[..2] == b[..2])
+    }
+
+    /// The places by row, and where those of each row begin.
+    fn by_row(&self, rows: usize) -> ByRow {
+        let mut ends = vec![0; rows + 1];
+        self.places.iter().for_each(|place| ends[place[2] as usize + 1] += 1);
+        for row in 0..rows {
+            ends[row + 1] += ends[row];
+        }
+        let (mut next, mut places) = (ends.clone(), vec![0; self.places.len()]);
+        for (at, place) in self.places.iter().enumerate() {
+            let place_of_row = &mut next[place[2] as usize];
+            places[*place_of_row as usize] = at as u32;
+            *place_of_row += 1;
+        }
+        ByRow { ends, places }
+    }
+}
+
+struct ByRow {
+    ends: Vec<u32>,
+    places: Vec<u32>,
+}
+
+impl ByRow {
+    fn frames<'a>(&'a self, row: usize, shared: &'a Shared) -> impl Iterator<Item = BirthName> + 'a {
+        let own = &self.places[self.ends[row] as usize..self.ends[row + 1] as usize];
+        own.iter().map(|at| {
+            let [number, ordinal, _] = shared.places[*at as usize];
+            BirthName { pack: shared.births[number as usize], ordinal }
+        })
+    }
 }
 
 impl Places {
@@ -79,14 +147,15 @@ impl Places {
             })
             .collect();
         rows.sort_unstable_by_key(|row| row.name);
-        let (mut found, mut twice) = (Usage::new(), Usage::new());
-        each_frame(index, &mut rows, distrusted, damaged, |row, birth, stored_bytes, is_needed_here| {
+        let (mut found, mut twice, mut copies) = (Usage::new(), Usage::new(), 0);
+        each_frame(index, &mut rows, distrusted, damaged, |_, row, birth, stored_bytes, is_needed_here| {
             row.frames_bytes += stored_bytes;
             if is_needed_here && needed.contains(birth) {
                 row.live_bytes += stored_bytes;
                 row.live_frames += 1;
                 if found.contains(birth) {
                     twice.insert(birth);
+                    copies += 1;
                 }
                 found.insert(birth);
             }
@@ -105,18 +174,19 @@ impl Places {
                 }
             }
         }
-        let mut shared: BTreeMap<BirthName, Vec<u32>> = BTreeMap::new();
+        let mut shared = Shared::default();
         if !twice.is_empty() {
-            let names: Vec<PackName> = rows.iter().map(|row| row.name).collect();
             for row in &mut rows {
                 row.known = false;
             }
-            each_frame(index, &mut rows, distrusted, damaged, |row, birth, _, is_needed_here| {
-                if is_needed_here && twice.contains(birth) {
-                    row.shared_frames += 1;
-                    let at = names.binary_search(&row.name).unwrap_or_default();
-                    shared.entry(birth).or_default().push(at as u32);
-                }
+            let places = copies + twice.len() as usize;
+            shared = Shared::of(&twice, places, |add| {
+                each_frame(index, &mut rows, distrusted, damaged, |at, row, birth, _, is_needed_here| {
+                    if is_needed_here && twice.contains(birth) {
+                        row.shared_frames += 1;
+                        add(birth, at);
+                    }
+                });
             });
         }
         Self { rows, shared, spoilt, found }
@@ -136,35 +206,24 @@ impl Places {
             let row = &self.rows[*at as usize];
             (row.live_bytes.saturating_mul(1000) / row.frames_bytes.max(1), row.size_bytes, row.name)
         });
-        let mut by_row: HashMap<u32, Vec<BirthName>> = HashMap::new();
-        for (birth, holders) in &self.shared {
-            for at in holders {
-                by_row.entry(*at).or_default().push(*birth);
-            }
-        }
-        for (at, frames) in &self.spoilt {
-            by_row.entry(*at).or_default().extend(frames);
-        }
+        let by_row = self.shared.by_row(self.rows.len());
         let mut choice = Choice::default();
         for at in order {
             let row = &self.rows[at as usize];
             if row.live_frames > row.shared_frames {
                 continue;
             }
-            let stays = |birth: &BirthName| {
-                let holders = self.shared.get(birth).map_or(&[][..], Vec::as_slice);
-                let other = holders
-                    .iter()
-                    .map(|h| self.rows[*h as usize].name)
-                    .find(|name| *name != row.name && !off.contains(name) && !choice.packs.contains(name));
-                other.map(|name| (name, *birth))
+            let stays = |birth: BirthName| {
+                let mut holders = self.shared.rows(&birth).map(|holder| self.rows[holder].name);
+                let other = holders.find(|name| *name != row.name && !off.contains(name) && !choice.packs.contains(name));
+                other.map(|name| (name, birth))
             };
-            let frames = by_row.get(&at).map_or(&[][..], Vec::as_slice);
-            let proofs: Option<Vec<_>> = frames.iter().map(stays).collect();
+            let spoilt = self.spoilt.get(&at).into_iter().flatten().copied();
+            let proofs: Option<Vec<_>> = by_row.frames(at as usize, &self.shared).chain(spoilt).map(stays).collect();
             if let Some(proofs) = proofs {
                 choice.packs.insert(row.name);
                 for (pack, birth) in proofs {
-                    choice.proofs.entry(pack).or_default().push(birth);
+                    choice.proofs.entry(pack).or_default().insert(birth);
                 }
             }
         }
@@ -175,16 +234,14 @@ impl Places {
     /// Packs among those that go with needed frames that lie in no known pack that stays.
     pub(super) fn lost_without(&self, goes: impl Fn(&PackName) -> bool) -> Vec<PackName> {
         let mut lost = Vec::new();
-        let mut by_row: HashMap<u32, u32> = HashMap::new();
-        for holders in self.shared.values() {
-            if holders.iter().any(|h| !goes(&self.rows[*h as usize].name)) {
-                for h in holders {
-                    *by_row.entry(*h).or_default() += 1;
-                }
+        let mut stays = vec![0; self.rows.len()];
+        for places in self.shared.by_frame() {
+            if places.iter().any(|place| !goes(&self.rows[place[2] as usize].name)) {
+                places.iter().for_each(|place| stays[place[2] as usize] += 1);
             }
         }
         for (at, row) in self.rows.iter().enumerate() {
-            if goes(&row.name) && row.live_frames > by_row.get(&(at as u32)).copied().unwrap_or(0) {
+            if goes(&row.name) && row.live_frames > stays[at] {
                 lost.push(row.name);
             }
         }
@@ -199,19 +256,18 @@ impl Places {
         off: &HashSet<PackName>,
         leaving: &BTreeSet<PackName>,
     ) -> bool {
-        self.shared.get(birth).is_some_and(|holders| {
-            holders.iter().map(|h| self.rows[*h as usize].name).any(|n| n != *from && !off.contains(&n) && !leaving.contains(&n))
-        })
+        let mut holders = self.shared.rows(birth).map(|holder| self.rows[holder].name);
+        holders.any(|name| name != *from && !off.contains(&name) && !leaving.contains(&name))
     }
 }
 
-/// Calls `visit` with each frame of each listed pack once, from the first segment that lists the pack with its size.
+/// Calls `visit` with each frame of each listed pack and its row once, from the first segment that lists the pack with its size.
 fn each_frame(
     index: &Index,
     rows: &mut [Row],
     distrusted: &HashSet<PackName>,
     damaged: &HashMap<PackName, Usage>,
-    mut visit: impl FnMut(&mut Row, BirthName, u64, bool),
+    mut visit: impl FnMut(usize, &mut Row, BirthName, u64, bool),
 ) {
     let mut taken: HashMap<PackName, usize> = HashMap::new();
     for (number, segment) in index.segments().iter().enumerate() {
@@ -233,7 +289,7 @@ fn each_frame(
             let is_own = frame.birth.pack == frame.pack;
             let is_whole = !damaged.get(&frame.pack).is_some_and(|frames| frames.contains(frame.birth));
             let is_held = is_whole && (is_own || !distrusted.contains(&frame.pack));
-            visit(&mut rows[at], frame.birth, u64::from(frame.stored_bytes), is_held);
+            visit(at, &mut rows[at], frame.birth, u64::from(frame.stored_bytes), is_held);
         }
     }
 }

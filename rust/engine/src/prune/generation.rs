@@ -3,6 +3,7 @@
 //! Promises the order of docs/format.md chapter 12: who has looked may delete only what the one decision of the generation names,
 //! and a tombstone goes only when that is gone. What was torn or lost on the way ends in an empty decision, which deletes nothing.
 
+use super::choose::Places;
 use super::report::Why;
 use super::{Prune, Rule, Sight, look};
 use crate::error::{Error, Result};
@@ -194,6 +195,8 @@ impl Prune<'_> {
     }
 
     fn fresh(&mut self, sight: &mut Sight) -> Result<Sight> {
+        // The last one goes first, for the room that it takes.
+        sight.places = Places::default();
         let fresh = self.sight(Some(std::mem::take(&mut sight.look)))?;
         self.refuse_missing(&fresh)?;
         Ok(fresh)
@@ -318,7 +321,7 @@ impl Prune<'_> {
         let look = self.look(None)?;
         let sizes = self.list_packs()?;
         let (needed, damaged) = (&look.counted_frames, look.repairs.damaged());
-        let find = |prune: &Self| super::choose::Places::find(&prune.index, &sizes, needed, &prune.distrusted, &damaged);
+        let find = |prune: &Self| Places::find(&prune.index, &sizes, needed, &prune.distrusted, &damaged);
         let places = find(self);
         let mut lost = places.lost_without(|pack| packs.contains(pack));
         if !lost.is_empty() || !look.not_lost(places.missing(needed)).is_empty() {
@@ -366,18 +369,14 @@ impl Prune<'_> {
     }
 
     /// Whether the headers of packs name the frames that are relied on to lie there; those that do not are distrusted from now on.
-    pub(super) fn prove(
-        &mut self,
-        proofs: &BTreeMap<PackName, Vec<longshore_format::pack::BirthName>>,
-        sizes: &HashMap<PackName, u64>,
-    ) -> Result<bool> {
+    pub(super) fn prove(&mut self, proofs: &BTreeMap<PackName, Usage>, sizes: &HashMap<PackName, u64>) -> Result<bool> {
         if !self.keeps(Rule::HeaderProof) {
             return Ok(true);
         }
         let mut good = true;
         for (pack, frames) in proofs {
             self.job.check()?;
-            if self.proven.get(pack).is_some_and(|known| frames.iter().all(|frame| known.contains(*frame))) {
+            if self.proven.get(pack).is_some_and(|known| frames.frames().all(|frame| known.contains(frame))) {
                 continue;
             }
             let size = sizes.get(pack).copied().unwrap_or(0);
@@ -389,7 +388,7 @@ impl Prune<'_> {
                 }
                 Err(error) => return Err(error),
             }
-            if !frames.iter().all(|frame| held.contains(*frame)) {
+            if !frames.frames().all(|frame| held.contains(frame)) {
                 self.distrusted.insert(*pack);
                 good = false;
             }

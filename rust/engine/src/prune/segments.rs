@@ -1,7 +1,8 @@
 //! The index as a prune leaves it: without packs that are gone, without segments that cannot be read, without very many small ones.
 //!
 //! Promises that a segment goes only after everything it says of packs that stay was written elsewhere. The index is a hint: whatever
-//! is lost here costs requests and never data, so a full store makes this room do nothing. Memory: one segment being built.
+//! is lost here costs requests and never data, so a full store makes this room do nothing. Memory: one segment being built, and one that
+//! is read again for its chunks.
 
 use super::{Prune, Sight};
 use crate::error::{ErrorKind, Result};
@@ -65,8 +66,7 @@ impl Prune<'_> {
         self.put(&index_key(name), bytes)?;
         self.report.segments_written += 1;
         let segment = self.repository.keep_segment(name, payload)?;
-        self.index.add_stored_segment(name, segment);
-        Ok(())
+        self.index.add_stored_segment(name, segment)
     }
 
     /// Step 5: segments without `doomed` packs and those that are gone; then the ones they replace are deleted.
@@ -92,9 +92,10 @@ impl Prune<'_> {
             self.index.named_segments().into_iter().filter(|(name, _)| !self.replaced.contains(name)).collect();
         let is_stale =
             |segment: &Segment<SegmentBytes>| segment.packs().any(|row| row.size_bytes != 0 && !stays(&row.name, row.size_bytes));
-        let small = stored.iter().filter(|(_, s)| s.len() < SMALL_CHUNKS).count();
-        let (old, kept): (Vec<_>, Vec<_>) =
-            stored.into_iter().partition(|(_, s)| is_stale(s) || small >= SMALL_SEGMENTS && s.len() < SMALL_CHUNKS);
+        let is_small = |name: RandomName, segment: &Segment<SegmentBytes>| self.index.chunks_of(name, segment) < SMALL_CHUNKS;
+        let small = stored.iter().filter(|(name, s)| is_small(*name, s)).count();
+        let (mut old, kept): (Vec<_>, Vec<_>) =
+            stored.into_iter().partition(|(name, s)| is_stale(s) || small >= SMALL_SEGMENTS && is_small(*name, s));
         if old.is_empty() && damaged.is_empty() && self.unstored.is_empty() {
             return Ok(());
         }
@@ -103,19 +104,39 @@ impl Prune<'_> {
             kept.iter().flat_map(|(_, s)| s.packs()).filter(|row| row.size_bytes != 0).map(|row| row.name).collect();
         let held = self.index.unnamed_segments();
         let mut builder = SegmentBuilder::new();
-        for segment in old.iter().map(|(_, segment)| segment).chain(&held) {
+        let (mut gone, mut unreadable) = (Vec::new(), Vec::new());
+        for at in 0..old.len() + held.len() {
             self.job.check()?;
+            let segment = match old.get(at) {
+                None => Arc::clone(&held[at - old.len()]),
+                Some(named) => match self.repository.whole_segment(&self.index, named, &mut self.codec) {
+                    Ok(Some(segment)) => segment,
+                    Ok(None) => {
+                        gone.push(named.0);
+                        continue;
+                    }
+                    // It could be read when this prune began. It stays, and the next one makes it anew from headers.
+                    Err(error) if is_damage(&error) => {
+                        tracing::warn!(segment = %named.0, error = %error, "Cannot read an index segment again, leaving it");
+                        unreadable.push(named.0);
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                },
+            };
             let keep: BTreeSet<PackName> = segment
                 .packs()
                 .filter(|row| row.size_bytes != 0 && stays(&row.name, row.size_bytes) && !written.contains(&row.name))
                 .map(|row| row.name)
                 .collect();
-            builder.add_segment(segment, |pack| keep.contains(pack));
+            builder.add_segment(&segment, |pack| keep.contains(pack));
             written.extend(keep);
             if builder.chunks() >= CHUNKS_MAX {
                 self.put_segment(std::mem::take(&mut builder))?;
             }
         }
+        old.retain(|(name, _)| !gone.contains(name) && !unreadable.contains(name));
+        self.replaced.extend(gone);
         self.put_segment(builder)?;
         self.unstored.clear();
         for name in old.iter().map(|(name, _)| *name).chain(damaged) {

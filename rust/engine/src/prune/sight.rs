@@ -10,6 +10,7 @@ use super::generation::Generation;
 use super::look::{self, Look, refuse};
 use super::rules::Rule;
 use crate::error::{Error, Result};
+use crate::repository::index::Hold;
 use crate::repository::list;
 use longshore_format::id::PackName;
 use std::collections::{HashMap, HashSet};
@@ -48,9 +49,19 @@ impl Prune<'_> {
         Ok(Sight { look, sizes, places, generations, spent })
     }
 
+    /// The same once more, after what was seen has changed; the last one goes first, for the room that it takes.
+    pub(super) fn sight_again(&mut self, last: Sight) -> Result<Sight> {
+        let Sight { look, places, .. } = last;
+        drop(places);
+        self.sight(Some(look))
+    }
+
     /// Chunks that a repair missed and somebody has stored again belong to the snapshots that miss them, wherever they lie now.
     fn shelter_what_came_again(&mut self, look: &mut Look, sizes: &HashMap<PackName, u64>) -> Result<()> {
         if look.repairs.want_chunks() {
+            if !self.index.knows_chunks() {
+                self.index = self.repository.load_segments(self.job, Hold::All)?;
+            }
             self.index_unlisted(sizes)?;
             look.needed.merge(&look.repairs.found_again(&self.index));
         }

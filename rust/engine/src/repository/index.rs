@@ -2,8 +2,11 @@
 //!
 //! An index is a hint. [`Index::find`] returns only frames whose pack was listed and is in no tombstone when the index was loaded
 //! (for who writes: and in no decision either), or was uploaded by this session since. A segment that cannot be read is replaced by the headers of the packs that no other
-//! segment lists. Memory: segments are mapped from the cache when there is one; without, they are held, 44 bytes a chunk.
+//! segment lists. Memory: segments are mapped from the cache when there is one; without, they are held, 44 bytes a chunk and 32 a frame, of
+//! which a prune, that asks for no chunk, holds the frames alone.
 
+pub(crate) use super::held::{Hold, SegmentBytes};
+use super::held::{SUM_BYTES, without_chunks};
 use super::{Repository, list, opened};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::Job;
@@ -13,30 +16,8 @@ use longshore_format::id::{ChunkId, PackName, RandomName, SessionId, UsageName};
 use longshore_format::index::{self, FramePlace, Segment, SegmentBuilder, index_key};
 use longshore_format::limits;
 use longshore_format::usage::Usage;
-use longshore_kernels::map::Map;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, RwLock};
-
-const SUM_BYTES: usize = 32;
-
-/// Bytes of a segment, mapped or held.
-#[derive(Debug)]
-pub(crate) enum SegmentBytes {
-    Mapped(Map),
-    Held(Vec<u8>),
-}
-
-impl AsRef<[u8]> for SegmentBytes {
-    fn as_ref(&self) -> &[u8] {
-        match self {
-            Self::Mapped(map) => {
-                let all = map.as_ref();
-                &all[..all.len().saturating_sub(SUM_BYTES)]
-            }
-            Self::Held(bytes) => bytes,
-        }
-    }
-}
 
 /// Where a chunk lies, complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +36,9 @@ pub struct Index {
     segments: RwLock<Vec<Arc<Segment<SegmentBytes>>>>,
     /// Their names, of those that are in the store.
     names: HashMap<usize, RandomName>,
+    hold: Hold,
+    /// How many chunks segments have that are held without them.
+    chunks: HashMap<RandomName, usize>,
     usable: RwLock<HashSet<PackName>>,
     sizes: HashMap<PackName, u64>,
     /// Places of which a repair said that what lies there is damaged: read as a last resort, relied on by nobody.
@@ -113,10 +97,10 @@ impl Repository {
     }
 
     /// Segments alone: a prune lists packs and reads tombstones itself, in its own order.
-    pub(crate) fn load_segments(&self, job: &Job) -> Result<Index> {
+    pub(crate) fn load_segments(&self, job: &Job, hold: Hold) -> Result<Index> {
         let mut codec = Codec::new()?;
         for _ in 0..20 {
-            if let Some(index) = self.read_segments(job, &mut codec)? {
+            if let Some(index) = self.read_segments(job, hold, &mut codec)? {
                 return Ok(index);
             }
         }
@@ -136,7 +120,7 @@ impl Repository {
     fn try_load_index(&self, job: &Job, unlisted: Unlisted, purpose: For) -> Result<Option<Index>> {
         let mut codec = Codec::new()?;
         let (dead, mut dead_tables, unknown_dead) = self.tombstoned(&mut codec)?;
-        let Some(mut index) = self.read_segments(job, &mut codec)? else { return Ok(None) };
+        let Some(mut index) = self.read_segments(job, Hold::All, &mut codec)? else { return Ok(None) };
         // Of a record that cannot be read nothing is known: what it said is found again by whoever repairs.
         index.damaged_places = self.repairs(&mut codec)?.damaged();
         let mut sizes = HashMap::new();
@@ -169,16 +153,14 @@ impl Repository {
     }
 
     /// None: a segment vanished between listing and reading.
-    fn read_segments(&self, job: &Job, codec: &mut Codec) -> Result<Option<Index>> {
+    fn read_segments(&self, job: &Job, hold: Hold, codec: &mut Codec) -> Result<Option<Index>> {
         let names = self.segment_names()?;
-        let (mut segments, mut stored, mut damaged) = (Vec::with_capacity(names.len()), Vec::new(), Vec::new());
+        let hold = if self.cache.has_folder() { Hold::All } else { hold };
+        let (mut index, mut damaged) = (Index { hold, ..Index::default() }, Vec::new());
         for name in &names {
             job.check()?;
             match self.load_segment(*name, codec) {
-                Ok(Some(segment)) => {
-                    segments.push(Arc::new(segment));
-                    stored.push(*name);
-                }
+                Ok(Some(segment)) => index.add_stored_segment(*name, segment)?,
                 Ok(None) => return Ok(None),
                 Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::WrongKey) => {
                     tracing::warn!(segment = %name, error = %error, "Cannot read an index segment, reading pack headers instead");
@@ -193,13 +175,21 @@ impl Repository {
                 self.cache.delete(key.as_str());
             }
         }
-        Ok(Some(Index {
-            segments: RwLock::new(segments),
-            names: stored.into_iter().enumerate().collect(),
-            damaged,
-            listed: names,
-            ..Index::default()
-        }))
+        (index.damaged, index.listed) = (damaged, names);
+        Ok(Some(index))
+    }
+
+    /// A segment of an index, with its chunks. None: it is gone, so another prune has written elsewhere what it said.
+    pub(crate) fn whole_segment(
+        &self,
+        index: &Index,
+        (name, segment): &(RandomName, Arc<Segment<SegmentBytes>>),
+        codec: &mut Codec,
+    ) -> Result<Option<Arc<Segment<SegmentBytes>>>> {
+        match index.knows_chunks() {
+            true => Ok(Some(Arc::clone(segment))),
+            false => Ok(self.load_segment(*name, codec)?.map(Arc::new)),
+        }
     }
 
     /// Names of the segments that there are now.
@@ -365,10 +355,25 @@ impl Index {
         packs
     }
 
-    /// Adds a segment that was put into the store.
-    pub(crate) fn add_stored_segment(&mut self, name: RandomName, segment: Segment<SegmentBytes>) {
+    /// How many chunks a segment has in the store.
+    pub(crate) fn chunks_of(&self, name: RandomName, segment: &Segment<SegmentBytes>) -> usize {
+        self.chunks.get(&name).copied().unwrap_or_else(|| segment.len())
+    }
+
+    /// Whether chunks are found by their ids.
+    pub(crate) fn knows_chunks(&self) -> bool {
+        self.hold == Hold::All
+    }
+
+    /// Adds a segment that is in the store.
+    pub(crate) fn add_stored_segment(&mut self, name: RandomName, mut segment: Segment<SegmentBytes>) -> Result<()> {
+        if self.hold == Hold::Frames {
+            self.chunks.insert(name, segment.len());
+            segment = without_chunks(&segment)?;
+        }
         self.names.insert(self.segments().len(), name);
         self.add_segment(segment);
+        Ok(())
     }
 
     /// Says that a pack of this session is in the store.

@@ -8,6 +8,7 @@ pub mod cache;
 pub mod cursor;
 mod eviction;
 mod header;
+mod held;
 pub mod index;
 mod init;
 pub mod reader;

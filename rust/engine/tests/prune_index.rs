@@ -1,0 +1,78 @@
+//! A prune without a cache holds no chunks of the index: it reads a segment once more when it writes it anew. What becomes of one that
+//! cannot be read then, or is gone.
+
+#![expect(clippy::unwrap_used, reason = "a test makes its own files and may fail loudly")]
+
+mod common;
+
+use common::pruned::{back_up_alone, names, orphans, prune, small_packs, whole};
+use common::{init, noise, open, write};
+use longshore_engine::ErrorKind;
+use longshore_store::layers::{Call, Effect, Fault, Verb};
+use longshore_store::{MemoryStore, StoreErrorKind};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+
+/// Three snapshots, of which the first was deleted: there is something to free, and a segment that says so.
+fn stage() -> (tempfile::TempDir, Arc<MemoryStore>) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(MemoryStore::new());
+    let repository = init(Arc::<MemoryStore>::clone(&store));
+    let mut snapshots = Vec::new();
+    for turn in 0..3 {
+        (0..6).for_each(|n| write(&folder.path().join(format!("f{n}")), &noise(10 * turn + n, 40_000)));
+        snapshots.push(back_up_alone(&repository, folder.path()).unwrap().snapshot.unwrap());
+    }
+    repository.remove_snapshot(snapshots[0], "test").unwrap();
+    (folder, store)
+}
+
+/// The next prune cleans up, every snapshot is whole, and the index knows all chunks.
+fn is_well(folder: &tempfile::TempDir, store: &Arc<MemoryStore>) {
+    let repository = open(Arc::<MemoryStore>::clone(store)).unwrap();
+    (0..2).for_each(|_| drop(prune(&repository, &small_packs()).unwrap()));
+    assert_eq!(whole(store).unwrap().len(), 2);
+    assert_eq!(orphans(store), Vec::<String>::new());
+    assert_eq!(back_up_alone(&repository, folder.path()).unwrap().counts.bytes_stored, 0);
+}
+
+#[test]
+fn a_segment_that_is_gone_or_rots_before_it_is_read_again_is_left_to_the_next_prune() {
+    for effect in [Effect::Flip { bit: 999 }, Effect::FailBefore(StoreErrorKind::NotFound)] {
+        let (folder, store) = stage();
+        let before = names(&*store, "index/");
+        let (reads, again): (Mutex<HashMap<String, u64>>, Arc<AtomicU64>) = Default::default();
+        let count = Arc::clone(&again);
+        let plan = move |call: &Call<'_>| {
+            if call.verb != Verb::Get || !call.key.starts_with("index/") {
+                return Effect::Pass;
+            }
+            let mut reads = reads.lock().unwrap();
+            let nth = reads.entry(call.key.to_owned()).and_modify(|n| *n += 1).or_insert(0);
+            count.fetch_add(u64::from(*nth > 0), SeqCst);
+            if *nth > 0 { effect } else { Effect::Pass }
+        };
+        let faulty = open(Arc::new(Fault::new(Arc::clone(&store), plan))).unwrap();
+        let report = prune(&faulty, &small_packs()).unwrap();
+        assert!(report.packs_deleted > 0 && again.load(SeqCst) > 0, "{report:?}");
+        let after = names(&*store, "index/");
+        assert!(before.iter().all(|name| after.contains(name)), "{effect:?}: {before:?}, {after:?}");
+        is_well(&folder, &store);
+    }
+}
+
+#[test]
+fn a_store_that_does_not_give_a_segment_again_ends_the_prune() {
+    let (folder, store) = stage();
+    let reads: Mutex<HashMap<String, u64>> = Mutex::default();
+    let plan = move |call: &Call<'_>| {
+        let mut reads = reads.lock().unwrap();
+        let nth = reads.entry(call.key.to_owned()).and_modify(|n| *n += 1).or_insert(0);
+        let is_again = call.verb == Verb::Get && call.key.starts_with("index/") && *nth > 0;
+        if is_again { Effect::FailBefore(StoreErrorKind::Unavailable) } else { Effect::Pass }
+    };
+    let faulty = open(Arc::new(Fault::new(Arc::clone(&store), plan))).unwrap();
+    assert_eq!(prune(&faulty, &small_packs()).unwrap_err().kind(), ErrorKind::StoreUnavailable);
+    is_well(&folder, &store);
+}
