@@ -109,7 +109,7 @@ def test_directory(follow, shell, home, tmp_path):
     assert (photos / "2024/docs/read.md").read_bytes() == (home / "docs-restored/read.md").read_bytes()
     assert not (home / "docs-restored" / "x.tmp").exists() and (photos / "2024" / "docs" / "x.tmp").exists()
     assert not (home / "photos-restored/mine").exists()
-    walk.go("longshore repo key export")
+    walk.go("longshore repo key export…")
     assert missing(walk.thing("", "5. See that it is whole"), killed_check(shell, home, tmp_path)) == []
     walk.go("python3 -m venv ~/rescue")
     assert missing(walk.thing("", "8. When it was killed"), killed_backup(shell, home, tmp_path)) == []
@@ -201,7 +201,7 @@ def test_damaged_repository(follow, shell, tmp_path):
             "longshore repo repair --read-data": (4, "it ends with exit code 4 when anything is"),
         },
     )
-    walk.go("longshore repo check")
+    walk.go("longshore repo check --read-data")
     for number, words in enumerate(("repo init", f"volume backup {volume}", f"volume backup {volume}")):
         (volume / f"file-{number}").write_bytes(random.Random(number).randbytes(1 << 20))
         made = shell.run(f"longshore {words}")

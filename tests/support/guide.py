@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Self
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE_SECONDS = 240
+PATIENCE_SECONDS = 150
 RUNS = ("sh", "console")
 
 _FENCE = re.compile(r"^```(\w*) *$")
@@ -64,6 +64,12 @@ class Command:
     @property
     def where(self) -> str:
         return f"{self.block.page}:{self.line}"
+
+
+def in_sentences(page: str, program: str) -> list[str]:
+    """List the commands of a program that stand in the midst of a page's sentences."""
+    prose = re.sub(r"^```.*?^```", "", (ROOT / page).read_text(), flags=re.MULTILINE | re.DOTALL)
+    return re.findall(rf"`({program} [^`]+)`", prose)
 
 
 @dataclass(frozen=True)
@@ -298,8 +304,12 @@ class Walk:
         return text
 
     def go(self, until: str | None = None) -> None:
-        """Run what is left, up to the command that begins with `until`, which is not run."""
-        while self._todo and not (until and self._todo[0].text.startswith(until)):
+        """Run what is left, up to the command of that name, which is not run; `…` at its end stands for the rest of it."""
+
+        def stops(one: Command) -> bool:
+            return bool(until) and (one.name == until or (until[-1] == "…" and one.name.startswith(until[:-1])))
+
+        while self._todo and not stops(self._todo[0]):
             self._step(self._todo.pop(0))
         assert not until or self._todo, f"no such command: page={self.page}, command={until}"
 

@@ -1,6 +1,7 @@
 """Which commands of the guides no test runs, and why; and which test goes through which page. One table each, for all of them.
 
-`tests/unit/house/test_guides.py` holds both against the pages: a command that is neither run nor named here fails there, as does an entry that fits no command.
+`tests/unit/house/test_guides.py` holds both against the pages: a command that is neither run nor named here fails there, as does an entry that fits no
+command.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,9 +26,27 @@ NOT_RUN: Mapping[str, Mapping[str, str]] = {
         "make lint": _BUILD,
         "make test (2)": _BUILD,
     },
+    "docs/guide/cluster.md": {
+        "kubectl -n shop exec database-0 -- cat /data/began": "goes through a kubelet; the test reads that file itself"
+    },
+    "docs/guide/image.md": {
+        "make image": "tests/image runs it",
+        'skopeo copy oci-archive:target/image/longshore-0.1.0-amd64.oci.tar docker://"$IMAGE"': "needs a registry",
+        "ctr -n k8s.io images import target/image/longshore-0.1.0-amd64.oci.tar": "tests/node does it, with containerd",
+    },
     "docs/guide/directory.md": {"~/rescue/bin/pip install zstandard blake3 xxhash cryptography": _NO_REGISTRY},
 }
 """By page and name of the command: the reason."""
+
+NOT_RUN_IN_SENTENCES: Mapping[str, str] = {
+    "kubectl -n velero get jobs -l velero.io/repo-name=<repository>": "has a blank to fill in",
+    "kubectl -n velero logs job/<name>": "goes through a kubelet",
+    "kubectl -n velero logs NODE-AGENT-POD": "goes through a kubelet",
+    "kubectl -n NAMESPACE describe pod POD": "has blanks to fill in",
+    "kubectl exec": "is no whole command",
+    "kubectl -n velero describe": "is no whole command",
+}
+"""Commands of kubectl in the midst of a sentence that `test_install` does not run: the reason."""
 
 
 @dataclass(frozen=True)
@@ -63,5 +82,17 @@ _ENGINE, _CLUSTER = "tests/engine/test_guides.py", "tests/cluster/test_guides.py
 WAYS: Mapping[str, Way] = {
     "directory": Way("docs/guide/directory.md", test=_ENGINE),
     "directory in README": Way("README.md", ("Use it", "If Longshore is gone"), ("sh",), _ENGINE),
+    "cluster": Way("docs/guide/cluster.md", test=_CLUSTER),
+    "install": Way(
+        "docs/guide/install.md",
+        ("Before", "The command", "First backup, and back", "Update", "Remove"),
+        test=_CLUSTER,
+    ),
+    "install by Helm": Way("docs/guide/install.md", ("Helm", "Update with Helm", "Remove"), test=_CLUSTER),
+    "install by kustomize": Way("docs/guide/install.md", ("kustomize",), test=_CLUSTER),
+    "seccomp profile": Way("docs/guide/permissions.md", test=_CLUSTER),
+    "velero": Way("docs/guide/velero.md", test=_CLUSTER),
+    "maintenance": Way("docs/guide/maintenance.md", test=_CLUSTER),
+    "cluster in README": Way("README.md", ("Use it",), ("console",), _CLUSTER),
     "damaged": Way("docs/guide/damaged.md", test=_ENGINE),
 }

@@ -104,6 +104,16 @@ class ChildProcess:
         """Whether it still runs."""
         return self._popen.returncode is None and os.waitid(os.P_PID, self.pid, _HAS_ENDED) is None
 
+    @property
+    def exit_code(self) -> int | None:
+        """With what it ended, by a signal as a negative number; None while it runs."""
+        if self._popen.returncode is not None:
+            return self._popen.returncode
+        ended = os.waitid(os.P_PID, self.pid, _HAS_ENDED)
+        if ended is None:
+            return None
+        return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+
     def check_alive(self) -> None:
         """Do nothing while it runs.
 

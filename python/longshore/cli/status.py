@@ -130,9 +130,11 @@ def _show(output: Output, survey: object, *, with_volumes: bool) -> int:
     if with_volumes:
         output.line()
         unsafe = sum(counts[name] for name in ("failing", "stale", "never"))
-        said = "everything is safe" if survey.is_safe else f"NOT everything is safe: {human.plural(unsafe, 'volume')}"
         faults = sum(not part.ok for part in survey.parts)
-        output.line(said + (f", and {human.plural(faults, 'part')} of the installation" if faults else ""))
+        wrong = [human.plural(unsafe, "volume")] if unsafe else []
+        wrong += [f"{human.plural(faults, 'part')} of the installation"] if faults else []
+        wrong += ["what could not be looked at"] if survey.blind else []
+        output.line("everything is safe" if survey.is_safe else f"NOT everything is safe: {', and '.join(wrong)}")
         if survey.scratch:
             output.note(f"not listed: {human.plural(survey.scratch, 'emptyDir volume')} that nobody backs up")
     output.summary(
