@@ -19,8 +19,15 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = Path(__file__).with_name("measured")
-# What decides how fast our side is. benches/ is not among it: a better way to measure is shown by its own commit.
-SUBJECT_PATHS = ("rust", "python/longshore", "Cargo.toml", "Cargo.lock", "requirements.txt")
+# What decides how fast our side is: the data path and the command that drives it. Tests, controllers and benches/ are not among it; a better way to
+# measure is shown by its own commit.
+SUBJECT_PATHS = (
+    *(f"rust/{crate}/src" for crate in ("engine", "format", "store", "kernels", "python")),
+    *(f"python/longshore/{room}" for room in ("cli", "datapath", "logs", "errors.py", "__init__.py")),
+    "Cargo.toml",
+    "Cargo.lock",
+    "requirements.txt",
+)
 
 
 @dataclass(frozen=True, slots=True)

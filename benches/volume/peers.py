@@ -218,7 +218,8 @@ class Contender:
             case "longshore":
                 return self._run("volume", "restore", "latest", str(target))
             case "restic":
-                more = ["--overwrite", "if-changed"] if target.exists() else []
+                # Believes size and time of what is there; as it comes it compares content, as Longshore does.
+                more = ["--overwrite", "if-changed"] if target.exists() and self.tuned else []
                 return self._run("restore", "latest", "--target", str(target), *more)
             case "kopia":
                 more = ["--parallel=16"] if self.tuned else []
