@@ -1,10 +1,12 @@
 """Volumes into repositories: what is captured, what is read, what is left out, what is named as lost."""
 
 import os
+import stat
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,67 @@ def test_an_unchanged_volume_is_not_read_again(place: Place, volume: Path) -> No
     assert sum(name.startswith("packs/") for name in place.objects()) == sum(
         name.startswith("packs/") and str(first.snapshot_id).removeprefix("ls0-") in name for name in place.objects()
     ), "a second backup of the same stored packs"
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_other_owners_and_modes_cost_no_content(place: Place, volume: Path, tmp_path: Path, cached: bool) -> None:
+    """`chown -R` and `chmod -R` give every file another inode change time, and none another content."""
+    if cached:
+        place = replace(place, repository=datapath.open(place.store, place.key, cache_dir=tmp_path / "cache"))
+    first = place.backup(volume)
+    for folder, folders, files in os.walk(os.fsencode(volume)):
+        for path in (os.path.join(folder, name) for name in folders + files):
+            info = os.lstat(path)
+            if os.geteuid() == 0:
+                os.lchown(path, info.st_uid + 1, info.st_gid + 1)
+            if not stat.S_ISLNK(info.st_mode):
+                os.chmod(path, stat.S_IMODE(info.st_mode) ^ 0o010)
+    second = place.backup(volume)
+    assert second.parent_id == first.snapshot_id
+    assert (second.bytes_read, second.files_new, second.files_changed) == (0, 0, 0)
+    assert second.files_unchanged == first.files_total
+    rescued = place.rescue("restore", str(second.snapshot_id), str(tmp_path / "out"))
+    try:
+        assert rescued.returncode == 0, rescued.stdout + rescued.stderr
+        assert_same(volume, tmp_path / "out")
+    finally:
+        remove_tree(tmp_path / "out")
+
+
+def test_a_file_of_a_tebibyte_costs_what_is_in_it(place: Place, tmp_path: Path) -> None:
+    """Almost all of it is holes: nothing of them is read, stored, or written by a restore."""
+    source, size_bytes = tmp_path / "source", 1 << 40
+    source.mkdir()
+    parts = {0: b"begin" * 1000, 1 << 39: os.urandom(300_000), size_bytes - 3: b"end"}
+    with (source / "sparse").open("wb") as file:
+        file.truncate(size_bytes)
+        for offset, content in parts.items():
+            file.seek(offset)
+            file.write(content)
+    result = place.backup(source)
+    assert (result.exit_code, result.bytes_total) == (0, size_bytes)
+    assert result.bytes_read < 4 << 20 and result.bytes_stored < 1 << 20
+    place.restore(tmp_path / "restored")
+    rescued = place.rescue("restore", "latest", str(tmp_path / "rescued"))
+    assert rescued.returncode == 0, rescued.stdout + rescued.stderr
+    for target in (tmp_path / "restored", tmp_path / "rescued"):
+        found = os.stat(target / "sparse")
+        assert (found.st_size, found.st_mtime_ns) == (size_bytes, (source / "sparse").stat().st_mtime_ns)
+        assert found.st_blocks * 512 < 4 << 20
+        with (target / "sparse").open("rb", buffering=0) as file:
+            for offset, content in parts.items():
+                assert os.pread(file.fileno(), len(content), offset) == content
+            # What lies between is zeros, wherever any is kept.
+            at = 0
+            while at < size_bytes:
+                at = os.lseek(file.fileno(), at, os.SEEK_DATA)
+                until = os.lseek(file.fileno(), at, os.SEEK_HOLE)
+                kept = bytearray(os.pread(file.fileno(), until - at, at))
+                for offset, content in parts.items():
+                    if at <= offset < until:
+                        kept[offset - at : offset - at + len(content)] = bytes(len(content))
+                assert not any(kept), at
+                at = until
 
 
 def test_only_what_changed_is_read_and_stored(place: Place, small: Path, tmp_path: Path) -> None:
