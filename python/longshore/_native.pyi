@@ -11,6 +11,7 @@ __all__ = [
     "SNAPSHOT_ID_PREFIX",
     "BackupResult",
     "CheckResult",
+    "Counts",
     "Entry",
     "Job",
     "Key",
@@ -25,6 +26,7 @@ __all__ = [
     "Snapshot",
     "Store",
     "__version__",
+    "counts",
     "error_classes",
     "exists",
     "init",
@@ -48,6 +50,20 @@ def set_log_level(level: str) -> None:
 
 def take_log_records() -> tuple[list[_LogRecord], int]:
     """Hand over what was logged since the last call (level, logger, message, fields), and how many records were dropped."""
+
+@final
+class Counts:
+    """What this process has asked of stores and looked for in its caches, since it began."""
+
+    @property
+    def store_requests(self) -> list[tuple[str, int]]: ...
+    @property
+    def store_errors(self) -> list[tuple[str, int]]: ...
+    @property
+    def cache_lookups(self) -> list[tuple[str, int, int]]: ...
+
+def counts() -> Counts:
+    """Give the sums as they are now: requests by verb, failures by kind, hits and misses by what copies are of."""
 
 @final
 class Store:

@@ -28,6 +28,7 @@ from prometheus_client import CollectorRegistry
 from longshore.api.repository import CONDITION_RECOVERY_KEY_MISSING
 from longshore.controllers.claims import lease_name
 from longshore.controllers.cluster import ClusterReader
+from longshore.controllers.datapath_metrics import DataPathMetrics
 from longshore.controllers.job_metrics import JobMetrics
 from longshore.controllers.pod_volume import AgentContext, PodVolumeController
 from longshore.controllers.pod_volume_backup import PodVolumeBackupController
@@ -234,6 +235,7 @@ class NodeAgent:
             self.manager.add_informer(informer)
         self.registry.register(ManagerMetrics(self.manager))
         node = settings.node_name
+        self.registry.register(DataPathMetrics(datapath.counts, labels={"node": node}))
         self.registry.register(JobMetrics(self.tasks, node=node, cache_dir=settings.cache_dir, clock=clock))
         self.registry.register(
             VolumeMetrics(

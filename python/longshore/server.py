@@ -27,6 +27,7 @@ from longshore.api.repository import BackupRepository, ResticRepository
 from longshore.controllers.backup_repository import BackupRepositoryController, ensure_repositories
 from longshore.controllers.backup_storage_location import BackupStorageLocationController
 from longshore.controllers.cluster import ClusterReader, resource_of
+from longshore.controllers.datapath_metrics import DataPathMetrics
 from longshore.controllers.maintenance.controller import MaintenanceController
 from longshore.controllers.maintenance.jobs import JobRunner
 from longshore.controllers.maintenance.local import LocalRunner
@@ -200,6 +201,7 @@ class Server:
             self.manager.add_informer(one)
         self.registry.register(ManagerMetrics(self.manager))
         self.registry.register(VolumeMetrics(backups.list))
+        self.registry.register(DataPathMetrics(datapath.counts))
 
     def run(self) -> None:
         """Run until stopped.

@@ -51,6 +51,10 @@ class EngineDataPath:
         self._cache_dir = cache_dir
         self._cache_limit_bytes = cache_limit_bytes
 
+    def counts(self) -> datapath.Counts:
+        """See :class:`longshore.controllers.ports.DataPath`."""
+        return datapath.counts()
+
     def exists(self, place: Place) -> bool:
         """See :class:`longshore.controllers.ports.DataPath`."""
         return datapath.exists(store_of(place))

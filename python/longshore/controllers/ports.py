@@ -21,7 +21,7 @@ from longshore.objectstore.credentials import Credentials
 from longshore.objectstore.settings import StoreSettings
 
 if TYPE_CHECKING:
-    from longshore.datapath import CheckResult, PruneResult, RepositoryStatus
+    from longshore.datapath import CheckResult, Counts, PruneResult, RepositoryStatus
 
 __all__ = [
     "Allowance",
@@ -462,6 +462,10 @@ class Repository(Protocol):
 
 class DataPath(Protocol):
     """Repositories at places."""
+
+    def counts(self) -> Counts:
+        """What this process has asked of stores and caches since it began."""
+        ...
 
     def exists(self, place: Place) -> bool:
         """Whether a repository lies there; needs no key."""

@@ -7,9 +7,10 @@ ended by Ctrl-C; every error is a class of :mod:`longshore.errors` with a next s
 :mod:`longshore.logs` whenever a call of this room returns, so a running job wants to be polled.
 
 It does not know Kubernetes, storage locations or the command line. Rooms: `stores`, `keys`, `options` (what goes in), `results` (what comes out), `jobs`,
-`repository`, `retention` (which snapshots a policy keeps), `machine` (how much of this machine is ours), `enginelog`.
+`repository`, `retention` (which snapshots a policy keeps), `machine` (how much of this machine is ours), `counts`, `enginelog`.
 """
 
+from longshore.datapath.counts import Counts, Lookups, counts
 from longshore.datapath.enginelog import set_log_level
 from longshore.datapath.jobs import Job
 from longshore.datapath.keys import Key
@@ -41,6 +42,7 @@ __all__ = [
     "BackupOptions",
     "BackupResult",
     "CheckResult",
+    "Counts",
     "Credentials",
     "Entry",
     "EntryPage",
@@ -53,6 +55,7 @@ __all__ = [
     "KeptPacks",
     "Key",
     "KeySlot",
+    "Lookups",
     "LostItem",
     "PackFate",
     "Policy",
@@ -70,6 +73,7 @@ __all__ = [
     "SnapshotList",
     "StoreSettings",
     "Verdict",
+    "counts",
     "exists",
     "init",
     "judge",

@@ -49,6 +49,12 @@ _FAILING: Final = (
     'label_replace(max by (name) (longshore_repository_last_verification_failed), "what", "verification", "", "")'
 )
 _SPEED: Final = "clamp_min(deriv(longshore_job_bytes_done[$__rate_interval]), 0)"
+_REQUESTS: Final = "sum by (verb) (rate(longshore_store_requests_total[$__rate_interval]))"
+_ERRORS: Final = 'sum by (kind) (increase(longshore_store_errors_total{kind!="not_found"}[1h]))'
+_HITS: Final = (
+    'sum by (what) (increase(longshore_cache_lookups_total{result="hit"}[6h])) / '
+    "sum by (what) (increase(longshore_cache_lookups_total[6h]) > 0)"
+)
 _ENDED: Final = "sum by (kind, phase) (increase(longshore_pod_volume_operations_total[1h]))"
 _NO_JOB: Final = f"{EMPTY_WHILE}no job runs."
 _PANELS: Final = (
@@ -72,6 +78,15 @@ _PANELS: Final = (
     _Panel("Running jobs: bytes a second", "timeseries", "binBps", _SPEED, 8, "{{name}}", says=_NO_JOB),
     _Panel("Running jobs: share done", "timeseries", "percentunit", "longshore_job_bytes_done / longshore_job_bytes_total", 8, "{{name}}", says=_NO_JOB),
     _Panel("Local cache, by node", "timeseries", "bytes", "longshore_cache_bytes", 8, "{{node}}"),
+    _Panel("Requests to stores a second, by verb", "timeseries", "none", _REQUESTS, 8, "{{verb}}"),
+    _Panel(
+        "Errors of stores within an hour, by kind", "timeseries", "none", _ERRORS, 8, "{{kind}}",
+        says="Tried again or not. unavailable is ridden out for a quarter of an hour; any other kind fails what asked.",
+    ),
+    _Panel(
+        "Share of looks that the local cache answered", "timeseries", "percentunit", _HITS, 8, "{{what}}",
+        says=f"Over six hours: index, records of snapshots, decisions of prunes, what the last backup saw of a volume. {EMPTY_WHILE}nothing was looked for.",
+    ),
     _Panel("Jobs at work, by node", "timeseries", "none", "longshore_jobs_running", 8, "{{node}}"),
     _Panel("Objects that wait for a place, by node", "timeseries", "none", "longshore_jobs_waiting", 8, "{{node}}"),
     _Panel("Waiting, by queue", "timeseries", "none", "sum by (name) (workqueue_depth)", 8, "{{name}}"),

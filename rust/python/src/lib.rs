@@ -5,6 +5,7 @@
 //! never call into Python; every error is a class of `longshore.errors`; nothing prints a secret. Knows no policy: defaults, and what
 //! a user sees, belong to `longshore.datapath`, its only user. `python/longshore/_native.pyi` is its face, kept equal by stubtest.
 
+mod counts;
 mod errors;
 mod job;
 mod key;
@@ -23,6 +24,7 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     m.add("FORMAT_VERSION", longshore_format::FORMAT_VERSION)?;
     m.add("SNAPSHOT_ID_PREFIX", longshore_format::id::SNAPSHOT_ID_PREFIX)?;
+    counts::register(m)?;
     errors::register(m)?;
     logs::register(m)?;
     store::register(m)?;

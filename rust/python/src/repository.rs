@@ -38,7 +38,7 @@ pub struct Repository {
 type Listed = (Vec<Snapshot>, Vec<(String, String)>);
 
 fn cache(folder: Option<PathBuf>, limit_bytes: Option<u64>) -> Cache {
-    let cache = folder.map_or_else(Cache::none, Cache::at);
+    let cache = folder.map_or_else(Cache::none, Cache::at).counting(crate::counts::of_caches());
     match limit_bytes {
         Some(bytes) => cache.with_limit(bytes),
         None => cache,

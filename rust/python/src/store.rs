@@ -3,11 +3,12 @@
 //! A folder is made only when a repository is. Reading-only is a layer and not a promise. A job has a retry layer of its own, so that
 //! cancelling it also ends its waiting for a store that does not answer; other calls give up after half a minute.
 
+use crate::counts::of_stores;
 use crate::errors::{raise, usage};
 use longshore_engine::seams::World;
 use longshore_engine::{Error, ErrorKind};
 use longshore_store::cloud::{Checksum, CredentialsCell, Encryption, S3Settings, S3Store};
-use longshore_store::layers::{Limit, Rate, ReadOnly, Retry, RetrySettings, Throttle};
+use longshore_store::layers::{Count, Limit, Rate, ReadOnly, Retry, RetrySettings, Throttle};
 use longshore_store::{LocalSettings, LocalStore, Store as _, StoreErrorKind};
 use pyo3::prelude::*;
 use std::path::PathBuf;
@@ -67,7 +68,7 @@ impl Store {
                         .with_next_step("check the address, or make one with: longshore repo init"),
                         _ => error.into(),
                     })?;
-                    protect(folder, *read_only)
+                    protect(Count::new(folder, of_stores()), *read_only)
                 }
                 Place::Bucket { client, .. } => Arc::clone(client),
             };
@@ -216,7 +217,7 @@ impl Store {
             ..S3Settings::default()
         };
         let store = py.detach(|| S3Store::open(settings)).map_err(|error| raise(py, &error.into()))?;
-        let client = protect(Limit::adaptive(store, S3_REQUESTS_FIRST, S3_REQUESTS_MAX), read_only);
+        let client = protect(Limit::adaptive(Count::new(store, of_stores()), S3_REQUESTS_FIRST, S3_REQUESTS_MAX), read_only);
         Ok(Self(Arc::new(Place::Bucket { client, credentials: cell })))
     }
 

@@ -31,6 +31,45 @@ pub enum StoreErrorKind {
     Io,
 }
 
+impl StoreErrorKind {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 10] = [
+        Self::NotFound,
+        Self::Unavailable,
+        Self::Denied,
+        Self::NoSpace,
+        Self::Truncated,
+        Self::TooLarge,
+        Self::InvalidKey,
+        Self::Unsupported,
+        Self::InvalidSettings,
+        Self::Io,
+    ];
+
+    /// Its place in [`StoreErrorKind::ALL`].
+    #[must_use]
+    pub const fn number(self) -> usize {
+        self as usize
+    }
+
+    /// Its name in metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NotFound => "not_found",
+            Self::Unavailable => "unavailable",
+            Self::Denied => "denied",
+            Self::NoSpace => "no_space",
+            Self::Truncated => "truncated",
+            Self::TooLarge => "too_large",
+            Self::InvalidKey => "invalid_key",
+            Self::Unsupported => "unsupported",
+            Self::InvalidSettings => "invalid_settings",
+            Self::Io => "io",
+        }
+    }
+}
+
 /// An error of a store.
 #[derive(Debug)]
 pub struct StoreError {

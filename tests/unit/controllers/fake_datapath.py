@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field
 
 from longshore.controllers.ports import BackupRequest, Place, RestoreRequest, RootKey
-from longshore.datapath import CheckResult, PruneResult, RepositoryStatus
+from longshore.datapath import CheckResult, Counts, PruneResult, RepositoryStatus
 from longshore.errors import (
     AlreadyExistsError,
     CancelledError,
@@ -346,6 +346,9 @@ class FakeDataPath:
 
     def __init__(self, world):
         self.world = world
+
+    def counts(self):
+        return Counts(store_requests={}, store_errors={}, cache_lookups={})
 
     def exists(self, place: Place):
         self.world.check()

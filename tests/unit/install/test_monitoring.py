@@ -8,9 +8,11 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from scripts.dashboard.board import metric_names, read
 
+from longshore.controllers.datapath_metrics import DataPathMetrics
 from longshore.controllers.job_metrics import JobMetrics
 from longshore.controllers.tasks import Tasks
 from longshore.controllers.volume_metrics import VolumeMetrics
+from longshore.datapath import Counts, Lookups
 from longshore.install.dashboard import QUERIES, dashboard
 from longshore.install.release import objects
 from longshore.install.values import merged
@@ -43,6 +45,9 @@ def backup(phase, *, hours_ago, name, claim="uid-1"):
     }
 
 
+NOTHING = Counts(store_requests={"get": 0}, store_errors={"unavailable": 0}, cache_lookups={"index": Lookups(0, 0)})
+
+
 @pytest.fixture
 def served():
     registry = CollectorRegistry()
@@ -59,6 +64,7 @@ def served():
     phases = ("Completed", "Failed", "InProgress", "")
     found = [backup(phase, hours_ago=9 - at, name=f"b{at}") for at, phase in enumerate(phases)]
     registry.register(VolumeMetrics(lambda: found))
+    registry.register(DataPathMetrics(lambda: NOTHING, labels={"node": "n"}))
     registry.register(JobMetrics(Tasks(concurrency=1), node="n", cache_dir=Path("/nowhere")))
     return generate_latest(registry).decode()
 
@@ -90,8 +96,9 @@ def test_counters_begin_at_nought(served):
     counters = [
         line.split()[2] for line in served.splitlines() if line.startswith("# TYPE") and line.endswith("counter")
     ]
-    mine = [name for name in counters if name.startswith(("longshore_volume_", "longshore_pod_volume_"))]
-    assert len(mine) == 4
+    rooms = ("longshore_volume_", "longshore_pod_volume_", "longshore_store_", "longshore_cache_")
+    mine = [name for name in counters if name.startswith(rooms)]
+    assert len(mine) == 7
     for name in mine:
         values = {line.rpartition(" ")[2] for line in served.splitlines() if line.startswith(f"{name}{{")}
         assert values == {"0.0"}, name

@@ -24,6 +24,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::job::{Job, Stage};
 use crate::journal::Journal;
 use crate::packer::{CompressionChoice, PackOptions, Sink};
+use crate::repository::lookups::Kept;
 use crate::repository::reader::ChunkReader;
 use crate::repository::session::{Aborted, Commit, Fate, Writer};
 use crate::repository::snapshots::SnapshotRow;
@@ -317,6 +318,10 @@ fn remember(
         let map = repository.cache.map(&format!("stat/{}", stat_cache_name(repository, options)))?;
         StatCache::open(map, &repository.keys, &row.snapshot.root).map(Arc::new)
     });
+    if parent.is_some() {
+        // A first backup has nothing to look for.
+        repository.cache.note(Kept::Volume, cache.is_some());
+    }
     let recorder = if options.dry_run { None } else { repository.cache.draft(&repository.world.name().to_string()) };
     let trust = Arc::clone(trust);
     Remembered {

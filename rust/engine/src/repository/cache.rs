@@ -8,6 +8,7 @@
 //! decisions name.
 
 use super::eviction;
+use super::lookups::{Kept, Lookups};
 use super::spent::Spent;
 use crate::system::{Draft, Log, Named, touch, written_nanos};
 use longshore_format::id::{RepositoryId, SessionId};
@@ -35,6 +36,7 @@ pub struct Cache {
     records: Option<Mutex<HashMap<SessionId, Arc<SnapshotObject>>>>,
     /// What decisions named that were read.
     spent: Mutex<Arc<Spent>>,
+    lookups: Arc<Lookups>,
 }
 
 /// Most records of snapshots that are remembered in memory.
@@ -64,6 +66,17 @@ impl Cache {
         Self { records: Some(Mutex::default()), ..Self::default() }
     }
 
+    /// The same, counting into these.
+    #[must_use]
+    pub fn counting(self, lookups: Arc<Lookups>) -> Self {
+        Self { lookups, ..self }
+    }
+
+    /// Counts whether something that was looked for was had without the store.
+    pub(crate) fn note(&self, kept: Kept, hit: bool) {
+        self.lookups.note(kept, hit);
+    }
+
     /// The same with another limit for all repositories together.
     #[must_use]
     pub fn with_limit(self, limit_bytes: u64) -> Self {
@@ -72,7 +85,8 @@ impl Cache {
 
     pub(crate) fn for_repository(&self, repository: RepositoryId) -> Self {
         let records = || self.records.as_ref().map(|_| Mutex::default());
-        let Some(base) = &self.base else { return Self { records: records(), ..Self::none() } };
+        let lookups = || Arc::clone(&self.lookups);
+        let Some(base) = &self.base else { return Self { records: records(), lookups: lookups(), ..Self::none() } };
         let folder = base.join(repository.to_string());
         match LocalStore::open(&folder, LocalSettings { create: true, ..LocalSettings::default() }) {
             Ok(store) => {
@@ -93,6 +107,7 @@ impl Cache {
                     folder: Some(folder),
                     records: records(),
                     spent: Mutex::default(),
+                    lookups: lookups(),
                 };
                 // What was kept under a larger limit, or by several processes at once.
                 let _ = cache.fits();
@@ -100,7 +115,7 @@ impl Cache {
             }
             Err(error) => {
                 tracing::warn!(error = %error, "Cannot use the cache folder");
-                Self { base: self.base.clone(), records: records(), ..Self::default() }
+                Self { base: self.base.clone(), records: records(), lookups: lookups(), ..Self::default() }
             }
         }
     }

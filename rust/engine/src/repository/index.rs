@@ -7,6 +7,7 @@
 
 pub(crate) use super::held::{Hold, SegmentBytes};
 use super::held::{SUM_BYTES, without_chunks};
+use super::lookups::Kept;
 use super::{Repository, list, opened};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::Job;
@@ -244,9 +245,13 @@ impl Repository {
             if let Some((body, sum)) = map.as_ref().split_last_chunk::<SUM_BYTES>()
                 && *sum == self.keys.cache_sum(&name.0, body)
             {
+                self.cache.note(Kept::Index, true);
                 return Ok(Some(Segment::new(SegmentBytes::Mapped(map))?));
             }
             self.cache.delete(&cache_key);
+        }
+        if !self.asks_store {
+            self.cache.note(Kept::Index, false);
         }
         let read = || self.get(index_key(name), limits::INDEX_BYTES_MAX);
         let payload = opened(read, |read| match read {

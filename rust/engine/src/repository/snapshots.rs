@@ -4,6 +4,7 @@
 //! a listing faster and never wrong: what is listed is asked of the store each time. Removals are kept for ever, so who wants one
 //! snapshot asks for its removal alone, and the listing of all of them is left to who wants all snapshots.
 
+use super::lookups::Kept;
 use super::{PAGE, Repository, key, list, opened};
 use crate::error::{Error, ErrorKind, Result};
 use bytes::Bytes;
@@ -77,6 +78,7 @@ impl Repository {
         if !self.asks_store
             && let Some(object) = self.cache.record(session)
         {
+            self.cache.note(Kept::Snapshots, true);
             return Ok(Some(object));
         }
         let object = self.read_snapshot_object(session, codec)?.map(Arc::new);
@@ -92,7 +94,11 @@ impl Repository {
             && let Some(bytes) = self.cache.get(&text)
             && let Ok(object) = SnapshotObject::decode(&self.keys, session, &bytes, codec)
         {
+            self.cache.note(Kept::Snapshots, true);
             return Ok(Some(object));
+        }
+        if !self.asks_store {
+            self.cache.note(Kept::Snapshots, false);
         }
         opened(
             || self.get(text.clone(), limits::RECORD_BYTES_MAX),

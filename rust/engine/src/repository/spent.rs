@@ -5,6 +5,7 @@
 //! sealed ones in the cache's folder. Memory: 8 bytes a pack that was ever deleted, 16 a usage table. Knows nothing of who asks.
 
 use super::cursor::is_damage;
+use super::lookups::Kept;
 use super::{Repository, list, opened};
 use crate::error::Result;
 use crate::job::Job;
@@ -84,10 +85,12 @@ impl Repository {
         let text = Role::Decision.key(name);
         if let Some(copy) = self.cache.get(&text) {
             if let Ok(doomed) = Doomed::decode(&self.keys, Role::Decision, name, &copy, codec) {
+                self.cache.note(Kept::Decisions, true);
                 return Ok(doomed);
             }
             self.cache.delete(&text);
         }
+        self.cache.note(Kept::Decisions, false);
         let read = || self.get(text.clone(), limits::RECORD_BYTES_MAX);
         let (doomed, bytes) = opened(read, |read| match read {
             // Gone between listing and reading, which nobody does: it names nothing that is there.
