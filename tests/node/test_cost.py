@@ -1,0 +1,118 @@
+"""What agent and helper take on a node: the most memory that the agent's container has had while it backed up many files and a large one, and how soon the
+helper that holds a restored pod looks for the first time. Judged is only what is promised: nobody was ended for want of memory.
+"""
+
+import json
+import os
+import re
+import statistics
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.node import tenant
+from tests.node.room import CGROUP
+from tests.node.site import NAMESPACE
+
+_PLACE = "cost"
+_FILES, _LARGE_BYTES, _BLOCK_BYTES = 50_000, 1 << 30, 8 << 20
+_STARTS = 40
+# In a container of the image, as the runtime runs it: from the request for a process until what it says after its first look has come. What the runtime and
+# the kubelet take to make a container is not in it.
+_START = """
+import json, os, subprocess, sys, time
+took = []
+for _ in range(int(sys.argv[1])):
+    began = time.monotonic()
+    helper = subprocess.Popen(["/velero-restore-helper", "first-look"], stdout=subprocess.PIPE, env={"LONGSHORE_RESTORES_ROOT": "/scratch/restores"})
+    said = helper.stdout.readline()
+    took.append(time.monotonic() - began)
+    helper.terminate()
+    helper.wait()
+    time.sleep(0.05)
+print(json.dumps([took, said.decode()]))
+"""
+
+
+@pytest.fixture(scope="module")
+def pod(site):
+    """A tenant's pod with an empty volume, and in it a folder in which the helper waits for one volume for ever."""
+    site.namespace(_PLACE, level="restricted")
+    made = tenant.simple_pod("plain", _PLACE)
+    made["spec"]["containers"][0] = tenant.container(mounts={"scratch": "/scratch"})
+    site.apply(made)
+    found = site.ready("plain", _PLACE)
+    root = site.volume(found, "empty-dir", "scratch")
+    for folder in (root / "restores", root / "restores" / "data"):
+        folder.mkdir()
+        os.chown(folder, tenant.USER, tenant.USER)
+    return found
+
+
+def test_helper_starts_in_milliseconds(site, pod, figures):
+    words = ["exec", "-n", _PLACE, pod["name"], "--", "/usr/bin/python3.11", "-Ic", _START, str(_STARTS)]
+    took, said = json.loads(site.kubectl(*words))
+    assert len(took) == _STARTS and "Waiting for volumes to be restored: done=0, total=1" in said, said
+    figures.note(
+        "restore-wait helper, from process start to its first look",
+        f"{statistics.median(took) * 1000:.1f} ms, the slowest of {_STARTS}: {max(took) * 1000:.1f} ms",
+    )
+
+
+def memory_group(container):
+    """The folder of a container's memory cgroup, and what its files are called in this version of cgroups."""
+    room = os.environ[CGROUP].strip("/")
+    for base, names in (
+        ("/sys/fs/cgroup/memory", ("memory.max_usage_in_bytes", "memory.limit_in_bytes", "memory.failcnt")),
+        ("/sys/fs/cgroup", ("memory.peak", "memory.max", "memory.events")),
+    ):
+        for folder in Path(base, room).glob(f"**/*{container}*"):
+            if (folder / names[0]).exists():
+                return folder, names
+    raise AssertionError(f"the container has no memory cgroup: container={container}")
+
+
+def counted(text):
+    """The times that the limit was met: the whole of one file in version 1, a line of one in version 2."""
+    return int(text) if text.strip().isdecimal() else int(re.search(r"^max (\d+)$", text, re.MULTILINE)[1])
+
+
+def fill(root):
+    for number in range(_FILES):
+        folder = root / f"d{number // 500}"
+        if number % 500 == 0:
+            folder.mkdir()
+        (folder / f"f{number}").write_bytes(os.urandom(number % 2048))
+    with open(root / "large", "wb") as file:
+        file.writelines(os.urandom(_BLOCK_BYTES) for _ in range(_LARGE_BYTES // _BLOCK_BYTES))
+
+
+def test_agent_stays_below_its_memory_limit(site, pod, figures):
+    fill(site.volume(pod, "empty-dir", "scratch"))
+    # A new container, of which nothing is known but this backup.
+    site.kubectl("delete", "pod", site.agent()["name"], "-n", NAMESPACE, "--wait=true")
+    agent = site.agent()
+    found = site.get("pod", agent["name"])
+    (container,), (status,) = found["spec"]["containers"], found["status"]["containerStatuses"]
+    assert container["resources"]["limits"]["memory"] == "512Mi"
+    group, (peak, limit, failures) = memory_group(status["containerID"].partition("//")[2])
+    assert int((group / limit).read_text()) == 512 << 20
+    started = time.monotonic()
+    site.backup("cost", pod, "scratch")
+    done = site.ended("podvolumebackup", "cost", seconds=300)
+    took = time.monotonic() - started
+    assert done["phase"] == "Completed" and done["progress"]["totalBytes"] > _LARGE_BYTES, done
+    assert done["progress"]["totalFiles"] >= _FILES, done
+    (process, *_) = (int(one) for one in (group / "cgroup.procs").read_text().split())
+    resident = int(re.search(r"^VmHWM:\s+(\d+) kB$", Path(f"/proc/{process}/status").read_text(), re.MULTILINE)[1])
+    most, met = int((group / peak).read_text()), counted((group / failures).read_text())
+    what = f"backup of {_FILES:,} small files and one of 1 GiB"
+    figures.seconds(what, took)
+    figures.note(
+        f"{what}: peak of the agent's container, limit 512 MiB",
+        f"{most / (1 << 20):.0f} MiB with page cache, the limit met {met} times; {resident / 1024:.0f} MiB resident",
+    )
+    after = site.get("pod", agent["name"])["status"]["containerStatuses"][0]
+    assert after["restartCount"] == 0 and after["containerID"] == status["containerID"], after
+    assert resident << 10 < 512 << 20
