@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// Payload at which an open frame of files' data is closed: 1 MiB stores 1.6 % less than half of it, and one small file still costs
 /// little to read.
-const FRAME_BYTES: usize = 1 << 20;
+pub(crate) const FRAME_BYTES: usize = 1 << 20;
 /// The same for trees, of which a listing or the restore of one file reads single ones.
 const TREE_FRAME_BYTES: usize = 512 << 10;
 /// Chunks this long are tested by a sample; below it the test costs more than it saves.

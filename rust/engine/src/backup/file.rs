@@ -4,8 +4,9 @@
 //! and marked. Small files come in batches of one directory; a large one is read and cut by one thread, which hands its chunks to
 //! others that are free to hash, compress and seal them: its cuts are the same whoever takes part.
 //!
-//! What was read goes into the journal: small files with their batch, a large one every [`PART_BYTES`]. Of a large file that an
-//! interrupted run had begun and that is as it was, only those stretches are read whose chunks did not reach the store, and what comes behind.
+//! What was read goes into the journal: small files with their batch, a large one every [`PART_BYTES`]. Of a file that an interrupted
+//! run had begun and that is as it was, only those stretches are read whose chunks did not reach the store, and what comes behind. So the end
+//! of many a file, which waits in an open frame for others, does not make all of each be read again.
 //! Of a file with a hint that can be relied on, only those chunks of the parent are read that the hint touches.
 //!
 //! Over 500 lines because all ways to a file's items (anew, from a journal, from a hint) share one reading of a stretch.
@@ -17,7 +18,7 @@ use super::pieces::fold_content;
 use super::tree::{DirNode, settle};
 use crate::chunker::{Cutter, ZERO_BLOCK_BYTES, is_zero, pages};
 use crate::error::Result;
-use crate::journal::{FilesRecord, ITEMS_MAX, Partial};
+use crate::journal::{FilesRecord, ITEMS_MAX, Partial, push_span};
 use crate::repository::cursor::is_damage;
 use crate::volume::{ReadFile, Stat, VolumeError, VolumeErrorKind};
 use longshore_format::config::Cut;
@@ -29,6 +30,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 const READ_BYTES: usize = 2 << 20;
+/// The longest chunk of the usual cut.
+pub(super) const CHUNK_BYTES_MAX: usize = 1 << 20;
+/// What a worker reads into, for that cut.
+pub(super) const BUFFER_BYTES: usize = READ_BYTES + CHUNK_BYTES_MAX;
 /// Runs of a file beyond this are shared among threads.
 const SHARE_FROM_BYTES: u64 = 4 << 20;
 const ATTEMPTS: usize = 3;
@@ -53,6 +58,8 @@ pub(crate) struct FileJob {
     pub stat: Stat,
     /// The same file in the parent, when there is one.
     pub previous: Option<Box<Entry>>,
+    /// A small file as an interrupted run read it, when some of that did not reach the store.
+    pub begun: Option<Box<Partial>>,
 }
 
 /// Buffers and cutter of one thread.
@@ -98,12 +105,13 @@ pub(crate) fn read_batch(worker: &mut Worker, batch: FileBatch) -> Result<()> {
             journal.note_files(record);
         }
     };
-    for job in files {
+    for mut job in files {
         worker.packer.sink().check()?;
         if is_large(&job.stat) {
             note(&mut record);
         }
-        let entry = read_one(worker, &node, &job, &mut record)?;
+        let begun = job.begun.take();
+        let entry = read_one(worker, &node, &job, begun, &mut record)?;
         settle(worker, &node, job.slot, entry, false)?;
     }
     note(&mut record);
@@ -115,9 +123,15 @@ fn is_large(stat: &Stat) -> bool {
     stat.size_bytes > SHARE_FROM_BYTES
 }
 
-fn read_one(worker: &mut Worker, node: &DirNode, job: &FileJob, record: &mut Option<FilesRecord>) -> Result<Option<Entry>> {
+fn read_one(
+    worker: &mut Worker,
+    node: &DirNode,
+    job: &FileJob,
+    begun: Option<Box<Partial>>,
+    record: &mut Option<FilesRecord>,
+) -> Result<Option<Entry>> {
     let path = node.path_of(&job.name);
-    let outcome = capture(worker, node, job, &path)?;
+    let outcome = capture(worker, node, job, &path, begun)?;
     let shared = Arc::clone(&worker.shared);
     let (notes, progress) = (&shared.notes, &shared.job);
     progress.files_done.fetch_add(1, Relaxed);
@@ -167,14 +181,15 @@ fn lost(error: &VolumeError) -> Outcome {
     }
 }
 
-fn capture(worker: &mut Worker, node: &DirNode, job: &FileJob, path: &[u8]) -> Result<Outcome> {
+fn capture(worker: &mut Worker, node: &DirNode, job: &FileJob, path: &[u8], begun: Option<Box<Partial>>) -> Result<Outcome> {
     let file = match node.dir.open_file(&job.name) {
         Ok(file) => file,
         Err(error) => return Ok(lost(&error)),
     };
     let mut attempt = 0;
     let interrupted = worker.shared.journal.as_ref().and_then(|journal| journal.before());
-    let mut begun = interrupted.filter(|_| is_large(&job.stat)).and_then(|run| run.partial(path));
+    let large = || interrupted.filter(|_| is_large(&job.stat))?.partial(path);
+    let mut begun = begun.map(|begun| *begun).or_else(large);
     loop {
         attempt += 1;
         let before = match file.stat() {
@@ -240,15 +255,32 @@ struct Reading<'a> {
     items: Vec<Item>,
     /// Chunks that others take on.
     pieces: Arc<Pieces>,
-    /// Items and bytes that the journal has.
-    noted: (usize, u64),
+    noted: Noted,
     /// How far the file was read when it was told last.
     noted_at: u64,
 }
 
+/// What the journal has of a file.
+#[derive(Clone, Copy, Debug, Default)]
+struct Noted {
+    /// Items.
+    items: usize,
+    /// Of the one that follows, zeros that may still grow.
+    grown_bytes: u64,
+    /// All bytes.
+    bytes: u64,
+}
+
+impl Noted {
+    fn all(items: &[Item], bytes: u64) -> Self {
+        let growing = items.last().filter(|last| last.id().is_none()).map(Item::span);
+        Self { items: items.len() - usize::from(growing.is_some()), grown_bytes: growing.unwrap_or(0), bytes }
+    }
+}
+
 impl Reading<'_> {
     /// Tells the journal what is known by now; without waiting for those who still work on a chunk of it.
-    fn note(&mut self, worker: &mut Worker, at: u64, ends: bool) -> Result<()> {
+    fn note(&mut self, worker: &mut Worker, at: u64) -> Result<()> {
         self.noted_at = at;
         let Some(journal) = worker.shared.journal.clone().filter(|_| is_large(self.stat)) else { return Ok(()) };
         for (place, found) in worker.known(&self.pieces)? {
@@ -256,14 +288,17 @@ impl Reading<'_> {
                 *id = found;
             }
         }
-        let rest = &self.items[self.noted.0..];
-        let waits = |item: &Item| item.id() == Some(NOT_YET_KNOWN);
-        let known = &rest[..rest.iter().position(waits).unwrap_or(rest.len())];
-        // A hole or zeros at the end may still grow.
-        let count = if ends { known.len() } else { known.iter().rposition(|i| i.id().is_some()).map_or(0, |last| last + 1) };
-        if count > 0 {
-            journal.note_part(self.path, self.stat, worker.files.paged, self.noted.1, &known[..count]);
-            self.noted = (self.noted.0 + count, self.noted.1 + known[..count].iter().map(Item::span).sum::<u64>());
+        let known = self.items.iter().skip(self.noted.items).take_while(|item| item.id() != Some(NOT_YET_KNOWN));
+        let mut stretch: Vec<Item> = known.copied().collect();
+        let until = self.noted.items + stretch.len();
+        if let Some(Item::Hole { span } | Item::Zeros { span }) = stretch.first_mut() {
+            *span -= self.noted.grown_bytes;
+        }
+        stretch.retain(|item| item.span() > 0);
+        if !stretch.is_empty() {
+            journal.note_part(self.path, self.stat, worker.files.paged, self.noted.bytes, &stretch);
+            let bytes = self.noted.bytes + stretch.iter().map(Item::span).sum::<u64>();
+            self.noted = Noted::all(&self.items[..until], bytes);
         }
         Ok(())
     }
@@ -293,13 +328,13 @@ fn read_content(
         return Ok(Ok(Read { items: Vec::new(), left_unread: None }));
     }
     let mut left_unread = None;
-    let mut reading = Reading { path, stat, items: Vec::new(), pieces: Arc::default(), noted: (0, 0), noted_at: 0 };
+    let mut reading = Reading { path, stat, items: Vec::new(), pieces: Arc::default(), noted: Noted::default(), noted_at: 0 };
     let mut at = 0u64;
     match begun.map_or(Ok(Ok(None)), |partial| go_on(worker, file, path, partial))? {
         Ok(Some(partial)) => {
             worker.files.paged = partial.paged;
             at = partial.bytes;
-            (reading.noted, reading.noted_at) = ((partial.items.len(), at), at);
+            (reading.noted, reading.noted_at) = (Noted::all(&partial.items, at), at);
             reading.items = partial.items;
         }
         Ok(None) if hint.is_some() => {}
@@ -324,7 +359,7 @@ fn read_content(
             *id = found;
         }
     }
-    reading.note(worker, at, true)?;
+    reading.note(worker, at)?;
     Ok(Ok(Read { items: reading.items, left_unread }))
 }
 
@@ -517,6 +552,8 @@ fn go_on(
                     worker.packer.write(ChunkKind::Data, *id, &buffer)?;
                 }
             }
+        } else if matches!(item, Item::Zeros { .. }) {
+            kept += span;
         }
         at += span;
     }
@@ -524,16 +561,6 @@ fn go_on(
     shared.notes.bytes_resumed.fetch_add(kept, Relaxed);
     shared.notes.files_resumed.fetch_add(u64::from(read == 0 && at == size_bytes), Relaxed);
     Ok(Ok(Some(partial)))
-}
-
-/// Adds an item, joining it with a last one of the same kind that has no chunk.
-fn push_span(items: &mut Vec<Item>, item: Item) {
-    match (items.last_mut(), item) {
-        (Some(Item::Hole { span }), Item::Hole { span: more }) | (Some(Item::Zeros { span }), Item::Zeros { span: more }) => {
-            *span += more
-        }
-        _ => items.push(item),
-    }
 }
 
 /// Reads and cuts the bytes from `start` to `end`; returns how far the file went.
@@ -621,7 +648,7 @@ fn read_run_into(
         head += length;
         at += length as u64;
         if at - reading.noted_at >= PART_BYTES {
-            reading.note(worker, at, false)?;
+            reading.note(worker, at)?;
         }
     }
 }

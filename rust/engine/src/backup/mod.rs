@@ -41,6 +41,7 @@ use longshore_format::snapshot::{Counts, LostItem, Snapshot};
 use longshore_format::usage::Usage;
 use notes::Notes;
 use shares::Shares;
+pub use shares::Underway;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};

@@ -5,6 +5,10 @@
 //! no order of events can lock up. Where the shares would become too small there are fewer workers and uploads instead. Promises
 //! that the sum stays within the budget. Does not count threads' stacks and what the program had taken before.
 
+use super::BackupOptions;
+use super::file::{BUFFER_BYTES, CHUNK_BYTES_MAX};
+use crate::packer::FRAME_BYTES;
+
 /// Whatever is asked for, this is the least that a backup runs in.
 pub(crate) const BUDGET_BYTES_MIN: usize = 64 << 20;
 /// Buffers and contexts of one worker: 3 MiB to read into, up to three chunks handed on, three open frames, contexts of zstd, and
@@ -17,6 +21,42 @@ const SESSION_BYTES: usize = 12 << 20;
 /// Smaller packs are a burden on the store, larger ones on who reads a part of one.
 const PACK_BYTES_MIN: usize = 4 << 20;
 const PACK_BYTES_MAX: usize = 64 << 20;
+
+/// What a backup may have read that no store has yet. A run that goes on from one that was killed reads so much again at most: counted as it
+/// is stored, so that of data which shrinks to a half it is twice as much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Underway {
+    /// How long a pack gets: it is closed by the frame that fills it.
+    pub pack_bytes: u64,
+    /// Packs at once: one that each worker makes, one that each upload thread sends, and one that waits.
+    pub packs: u64,
+    /// What all workers together have in buffers, in open frames and on its way from one to another.
+    pub hands_bytes: u64,
+}
+
+impl Underway {
+    fn of(shares: Shares) -> Self {
+        Self {
+            pack_bytes: (shares.pack_size_bytes + FRAME_BYTES) as u64,
+            packs: (busy(shares.workers) + waiting(shares.workers, shares.upload_threads)) as u64,
+            hands_bytes: (busy(shares.workers) * (BUFFER_BYTES + FRAME_BYTES) + shares.workers * CHUNK_BYTES_MAX) as u64,
+        }
+    }
+
+    /// All of it.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.pack_bytes * self.packs + self.hands_bytes
+    }
+}
+
+impl BackupOptions {
+    /// What it may have underway, as its memory is shared out.
+    #[must_use]
+    pub fn underway(&self) -> Underway {
+        Underway::of(Shares::of(self.memory_budget_bytes, self.workers, self.upload_threads))
+    }
+}
 
 /// The shares of one backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +76,7 @@ impl Shares {
         let left = budget - reader_bytes - SESSION_BYTES;
         // Packs beside those that workers have open: one for each upload and one that waits for them.
         let fits = |workers: usize, uploads: usize| {
-            let busy = workers.max(1);
-            let waiting = if workers == 0 { 0 } else { uploads + 1 };
+            let (busy, waiting) = (busy(workers), waiting(workers, uploads));
             left.saturating_sub(busy * (WORKER_BYTES + TREES_BYTES)) / (busy + waiting)
         };
         let (mut workers, mut uploads) = (workers, if workers == 0 { 0 } else { upload_threads.max(1) });
@@ -47,6 +86,16 @@ impl Shares {
         let pack_size_bytes = fits(workers, uploads).clamp(PACK_BYTES_MIN, PACK_BYTES_MAX);
         Self { workers, upload_threads: uploads, pack_size_bytes, reader_bytes }
     }
+}
+
+/// Threads that make packs.
+fn busy(workers: usize) -> usize {
+    workers.max(1)
+}
+
+/// Packs that are sent or wait for that.
+fn waiting(workers: usize, uploads: usize) -> usize {
+    if workers == 0 { 0 } else { uploads + 1 }
 }
 
 #[cfg(test)]
@@ -70,6 +119,21 @@ mod tests {
                     assert!(workers == 0 || shares.upload_threads > 0);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn what_is_underway_is_what_the_memory_was_shared_out_for() {
+        let underway = |workers, uploads, mib: usize| Underway::of(Shares::of(mib << 20, workers, uploads));
+        // Asked for two and two, and there is room for one and one.
+        let small = underway(2, 2, 64);
+        assert_eq!((small.packs, small.hands_bytes, (small.pack_bytes * 10) >> 20), (3, 5 << 20, 96));
+        assert_eq!((underway(2, 2, 128).packs, underway(2, 2, 128).hands_bytes), (5, 10 << 20));
+        assert_eq!((underway(0, 5, 64).packs, underway(0, 5, 64).hands_bytes), (1, 4 << 20));
+        for (workers, uploads, mib) in [(2, 2, 64), (0, 0, 64), (2, 2, 128), (8, 4, 512), (8, 16, 4096)] {
+            let all = underway(workers, uploads, mib);
+            // A frame a pack and one a worker are beyond the share of packs, in that of workers.
+            assert!(all.bytes() <= (mib << 20) as u64, "{all:?}");
         }
     }
 

@@ -16,7 +16,7 @@ use super::proof::Proof;
 use super::tree::{DirNode, HUGE_ENTRIES, Known, Place, Settled, close_quiet, entry_of, join};
 use super::{BackupOptions, Notes};
 use crate::error::{Error, ErrorKind, Result};
-use crate::journal::{Interrupted, ReadFiles, Recorded};
+use crate::journal::{Interrupted, Partial, ReadFiles, Recorded};
 use crate::repository::cursor::{EntryCursor, Step};
 use crate::repository::reader::ChunkReader;
 use crate::repository::snapshots::SnapshotRow;
@@ -504,7 +504,8 @@ impl Walk<'_> {
             let same = *before == entry.entry;
             return self.put(level, slot, Some(entry), same);
         }
-        if let Some(entry) = self.resumed(level, &name, path, &stat)? {
+        let mut begun = None;
+        if let Some(entry) = self.resumed(level, &name, path, &stat, &mut begun)? {
             let notes = self.notes();
             notes.files.fetch_add(1, Relaxed);
             notes.bytes.fetch_add(stat.size_bytes, Relaxed);
@@ -516,15 +517,23 @@ impl Walk<'_> {
             return self.put(level, slot, Some(Settled::new(entry)), false);
         }
         level.batch_bytes += stat.size_bytes;
-        level.batch.push(FileJob { slot, name, stat, previous: previous.map(Box::new) });
+        level.batch.push(FileJob { slot, name, stat, previous: previous.map(Box::new), begun });
         if level.batch.len() >= BATCH_FILES || level.batch_bytes >= BATCH_BYTES {
             self.send_batch(level)?;
         }
         Ok(())
     }
 
-    /// The entry of a file that an interrupted run had read, when it is as it was then and all of it is in the repository.
-    fn resumed(&self, level: &mut Level, name: &[u8], path: &[u8], stat: &Stat) -> Result<Option<Entry>> {
+    /// The entry of a file that an interrupted run had read, when it is as it was then and all of it is in the repository. Where a part
+    /// is missing, `begun` says what it consists of.
+    fn resumed(
+        &self,
+        level: &mut Level,
+        name: &[u8],
+        path: &[u8],
+        stat: &Stat,
+        begun: &mut Option<Box<Partial>>,
+    ) -> Result<Option<Entry>> {
         let Some(run) = self.interrupted else { return Ok(None) };
         let Some(Recorded { entry: before, started_nanos }) = level.resumed.take(run, name) else { return Ok(None) };
         let xattrs = match self.test.of_interrupted(started_nanos).judge(&before, stat, false) {
@@ -537,7 +546,8 @@ impl Walk<'_> {
         };
         let Node::File { content, .. } = &before.node else { return Ok(None) };
         if !self.crew.rely_on(content)? {
-            tracing::debug!(path = %String::from_utf8_lossy(path), "The interrupted run had not stored all of a file, reading it again");
+            tracing::debug!(path = %String::from_utf8_lossy(path), "The interrupted run had not stored all of a file, reading the rest");
+            *begun = Partial::of_file(before, started_nanos).map(Box::new);
             return Ok(None);
         }
         Ok(Some(entry_of(name, stat, xattrs, false, before.node)))

@@ -23,7 +23,7 @@ use longshore_format::tree::{Entry, Item};
 use longshore_format::wire::{put_bytes, put_uv};
 use records::{Records, SALT_BYTES};
 use resume::read;
-pub(crate) use resume::{Interrupted, Partial, ReadFiles, Recorded};
+pub(crate) use resume::{Interrupted, Partial, ReadFiles, Recorded, push_span};
 
 const MAGIC: &[u8; 8] = b"LSJRNL01";
 const KIND_SESSION: u8 = 1;
@@ -102,7 +102,7 @@ impl Journal {
         self.records.append(&body);
     }
 
-    /// Notes a stretch of a large file, from `from_bytes` on. A stretch from 0 begins the file anew.
+    /// Notes a stretch of a large file, from `from_bytes` on: it may begin in the middle of zeros. A stretch from 0 begins the file anew.
     pub fn note_part(&self, path: &[u8], stat: &Stat, paged: bool, from_bytes: u64, items: &[Item]) {
         let mut body = vec![KIND_PART];
         put_bytes(&mut body, path);

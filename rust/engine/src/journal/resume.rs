@@ -73,7 +73,7 @@ fn files_of<'a>(body: &'a [u8], path: &[u8]) -> Option<Entries<'a>> {
     is_its.then(|| Entries::new(fields.rest(), b""))
 }
 
-/// A large file as far as it was read.
+/// A file as far as it was read.
 #[derive(Debug)]
 pub(crate) struct Partial {
     /// What `statx` said of it; neither name nor content.
@@ -86,6 +86,17 @@ pub(crate) struct Partial {
     pub bytes: u64,
     /// When the run began that read its beginning.
     pub started_nanos: i64,
+}
+
+impl Partial {
+    /// A small file, which was read to its end.
+    pub fn of_file(mut entry: Entry, started_nanos: i64) -> Option<Self> {
+        let Node::File { content, .. } = &mut entry.node else { return None };
+        let items = std::mem::take(content);
+        let is_flat = items.iter().all(|item| matches!(item, Item::Data { .. } | Item::Hole { .. } | Item::Zeros { .. }));
+        let bytes = items.iter().map(Item::span).sum();
+        is_flat.then_some(Self { facts: entry, paged: false, items, bytes, started_nanos })
+    }
 }
 
 /// Reads all records up to the first that is torn.
@@ -146,13 +157,23 @@ impl Interrupted {
             match &mut found {
                 _ if from == 0 => found = Some(next),
                 Some(partial) if from == partial.bytes && partial.facts == next.facts && partial.paged == next.paged => {
-                    partial.items.extend(next.items);
+                    next.items.into_iter().for_each(|item| push_span(&mut partial.items, item));
                     partial.bytes += next.bytes;
                 }
                 _ => {}
             }
         }
         found
+    }
+}
+
+/// Adds an item, joining it with a last one of the same kind that has no chunk.
+pub(crate) fn push_span(items: &mut Vec<Item>, item: Item) {
+    match (items.last_mut(), item) {
+        (Some(Item::Hole { span }), Item::Hole { span: more }) | (Some(Item::Zeros { span }), Item::Zeros { span: more }) => {
+            *span += more
+        }
+        _ => items.push(item),
     }
 }
 

@@ -154,7 +154,7 @@ pub fn open(place: &Place, manner: Manner) -> Result<Repository> {
 }
 
 /// How a directory is backed up: small packs come of little memory.
-fn backup_options(volume: PathBuf, source: &str, manner: Manner) -> BackupOptions {
+pub(super) fn backup_options(volume: PathBuf, source: &str, manner: Manner) -> BackupOptions {
     BackupOptions {
         path: volume,
         source: source.to_owned(),

@@ -1,10 +1,12 @@
 //! The row of resumed runs: a backup or a restore is killed when it has moved so many bytes, up to three times, and then let go.
 //!
 //! What all its runs together read from the volume, or wrote to it, beyond what an undisturbed run does, was moved again: by the
-//! kernel's count, and the engine's own count of its last run must agree with that. The result must be that of the undisturbed run: the root directory
-//! of the snapshot, chunk for chunk, or the directory that was restored.
+//! kernel's count, and the engine's own count of its last run must agree with that. For each kill it is at most 5 % of the volume, or one
+//! pack for each that may be underway at once, and what workers have in their hands: the engine says how much that is in so much memory,
+//! on so many threads. The result must be that of the undisturbed run: the root directory of the snapshot, chunk for chunk, or the
+//! directory that was restored.
 
-use super::jobs::{Manner, Task, Told, run};
+use super::jobs::{Manner, Task, Told, backup_options, run};
 use super::kill::victim;
 use super::ledger::{ledger, objects};
 use super::place::{Place, Sight, copy, fill, scratch};
@@ -19,16 +21,12 @@ use tempfile::TempDir;
 const MIB: u64 = 1 << 20;
 /// Threads of a run.
 const WORKERS: usize = 2;
-/// Packs of a backup in 64 MiB of memory on two threads.
-const PACK_BYTES: u64 = 4 * MIB;
-/// Of those that may be in memory at once: each thread that reads has one, each that sends, and one waits.
-const PACKS: u64 = 2 * WORKERS as u64 + 1;
 /// Files of 1 MiB, beside two large ones and small ones.
 const FILES: u64 = 48;
 const LARGE_BYTES: usize = 56 << 20;
-/// Of each thread, what it has read into its buffer of 3 MiB and not yet put into a pack; and what a run reads beside the volume: the
-/// program, the journal, listings. Of 23 kills one moved 24.5 MiB again, the others less than 22.
-const BESIDE_BYTES: u64 = (2 + 3 * WORKERS as u64) * MIB;
+/// What a process reads or writes beside the volume differs from run to run by less than twice what an undisturbed one does, and this: its
+/// few lines of output.
+const LINES_BYTES: u64 = 64 << 10;
 
 /// What trials share: a volume, a repository that has nothing in it, one that has the volume, and how undisturbed runs went.
 #[derive(Debug)]
@@ -150,7 +148,11 @@ impl Resumes {
         };
         let what = if restores { "restore" } else { "backup" };
         found.again_bytes = all_bytes.saturating_sub(once_bytes);
-        let allowed = found.kills * ((volume / 20).max(PACK_BYTES * PACKS) + BESIDE_BYTES);
+        // A restore has less underway: of each thread a file or a segment of one.
+        let underway = backup_options(self.volume.clone(), "a", Manner { workers: WORKERS, ..Manner::QUIET }).underway();
+        let beside = once_bytes.saturating_sub(volume) + LINES_BYTES;
+        let figure = (volume / 20).max(underway.pack_bytes * underway.packs) + underway.hands_bytes;
+        let allowed = found.kills * (figure + beside);
         if found.again_bytes > allowed {
             let again = found.again_bytes;
             return Err(format!(
@@ -158,7 +160,7 @@ impl Resumes {
                 found.kills
             ));
         }
-        if found.kills > 0 && told.moved_bytes.abs_diff(last_bytes) > 2 * BESIDE_BYTES {
+        if found.kills > 0 && told.moved_bytes.abs_diff(last_bytes) > 2 * beside {
             return Err(format!("a {what} says that it moved {} bytes, and the kernel {last_bytes}", told.moved_bytes));
         }
         if !restores {
