@@ -200,12 +200,13 @@ class Cluster:
         )
         self.create("podvolumerestores", body)
 
-    def agent(self, *argv, lease="short"):
+    def agent(self, *argv, lease="short", environment=None):
         number = next(self.agents)
         environment = {
             "PYTHONPATH": str(ROOT / "python"),
             "HOME": str(self.folder),
             "AWS_EC2_METADATA_DISABLED": "true",
+            **(environment or {}),
         }
         words = argv or (
             "-c",

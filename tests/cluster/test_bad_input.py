@@ -5,7 +5,9 @@ tests/unit/controllers/test_told.py.
 
 import base64
 import json
+import platform
 import shutil
+import subprocess
 import sys
 
 import pytest
@@ -48,9 +50,9 @@ def site(api_server, installed, s3_server, bucket, tmp_path):  # noqa: F811 - th
         account.close()
 
 
-def start_agent(site):
+def start_agent(site, **environment):
     words = [site.accounts["node-agent"].kubeconfig, site.namespace, site.pods_root, site.cache]
-    return site.agent("-c", AGENT.replace("LEASE_TIMES", LEASES["short"]), *words)
+    return site.agent("-c", AGENT.replace("LEASE_TIMES", LEASES["short"]), *words, environment=environment)
 
 
 def start_server(site):
@@ -202,6 +204,24 @@ def test_second_agent_on_the_node_is_told(site, pod):
     site.running[0].stop()
     site.backup("third", "db-0", pod)
     assert check_told(site, "third", phase="Completed")["instance"] == record["instance"]
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the program that moves a clock is for x86-64")
+@pytest.mark.parametrize("offset_seconds", [3600, -3600], ids=["ahead", "behind"])
+def test_clock_that_is_off_is_told(site, pod, tmp_path, offset_seconds):
+    """The store refuses what is signed an hour off. The agent names the clock, and with a right one the next backup succeeds."""
+    library = tmp_path / "moved.so"
+    source = ROOT / "tests" / "node" / "moved_clock.c"
+    subprocess.run(["cc", "-Os", "-shared", "-fPIC", "-o", library, source], check=True)
+    off = start_agent(site, LD_PRELOAD=str(library), CLOCK_OFFSET_SECONDS=str(offset_seconds))
+    site.backup("off", "db-0", pod)
+    check_told(site, "off", phase="Failed", says="clock of this machine")
+    (record,) = records(site, "Clocks of this machine and of the API server are apart, set this machine's")
+    assert record["level"] == "warning" and abs(record["ahead_seconds"] - offset_seconds) < 60
+    off.stop()
+    start_agent(site)
+    site.backup("right", "db-0", pod)
+    assert check_told(site, "right", phase="Completed")["snapshotID"]
 
 
 def test_pod_that_is_deleted_while_its_volume_is_read(site):
