@@ -7,6 +7,7 @@ Does not know what a command should do beyond what its page says: other tests of
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -251,6 +252,12 @@ def test_install_by_helm(new_site, choices):
     walk = follow("install by Helm", site, skip={"longshore uninstall": "", WITH_DEFINITIONS: ""})
     walk.go("export IMAGE=registry.example.com/longshore:0.1.1 (2)")
     assert agent_image(site) == IMAGES[0]
+    notes = walk.ran["helm install longshore daemonset/chart --namespace velero \\"].out.partition("NOTES:")[2]
+    told = re.findall(r"^  (\S.*)$", notes, re.MULTILINE)
+    assert len(told) > 4
+    for one in told:
+        done = site.shell.run(one)
+        assert done.code == 0, (one, str(done))
     follow("install", site, ["First backup, and back"], skip={"longshore status": ""}).finish()
     back_up_and_restore(site)
     walk.go("longshore repo key export…")
