@@ -51,7 +51,7 @@ pub enum CompressionChoice {
 /// Settings of a writing job.
 #[derive(Clone, Copy, Debug)]
 pub struct PackOptions {
-    /// Size at which a pack of data is closed.
+    /// How long a pack of data may get.
     pub pack_size_bytes: usize,
     /// How to compress.
     pub compression: CompressionChoice,
@@ -413,8 +413,9 @@ impl Packer {
         }
         let Some(writer) = self.packs[which].as_mut() else { return Err(Error::internal("no pack is open")) };
         writer.push(kind, payload, chunks, compression, &mut self.codec)?;
-        let data = self.sink.options.pack_size_bytes;
-        let limit = if which == 0 { data } else { data.min(TREE_PACK_BYTES) };
+        // A pack of data is closed when one more frame might not fit: its size is what memory was shared out for.
+        let size = self.sink.options.pack_size_bytes;
+        let limit = if which == 0 { size.saturating_sub(FRAME_BYTES) } else { size.min(TREE_PACK_BYTES) };
         if writer.stored_bytes() >= limit { self.close_pack(which) } else { Ok(()) }
     }
 

@@ -26,7 +26,7 @@ const PACK_BYTES_MAX: usize = 64 << 20;
 /// is stored, so that of data which shrinks to a half it is twice as much.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Underway {
-    /// How long a pack gets: it is closed by the frame that fills it.
+    /// How long a pack gets.
     pub pack_bytes: u64,
     /// Packs at once: one that each worker makes, one that each upload thread sends, and one that waits.
     pub packs: u64,
@@ -37,7 +37,7 @@ pub struct Underway {
 impl Underway {
     fn of(shares: Shares) -> Self {
         Self {
-            pack_bytes: (shares.pack_size_bytes + FRAME_BYTES) as u64,
+            pack_bytes: shares.pack_size_bytes as u64,
             packs: (busy(shares.workers) + waiting(shares.workers, shares.upload_threads)) as u64,
             hands_bytes: (busy(shares.workers) * (BUFFER_BYTES + FRAME_BYTES) + shares.workers * CHUNK_BYTES_MAX) as u64,
         }
@@ -127,12 +127,11 @@ mod tests {
         let underway = |workers, uploads, mib: usize| Underway::of(Shares::of(mib << 20, workers, uploads));
         // Asked for two and two, and there is room for one and one.
         let small = underway(2, 2, 64);
-        assert_eq!((small.packs, small.hands_bytes, (small.pack_bytes * 10) >> 20), (3, 5 << 20, 96));
+        assert_eq!((small.packs, small.hands_bytes, (small.pack_bytes * 10) >> 20), (3, 5 << 20, 86));
         assert_eq!((underway(2, 2, 128).packs, underway(2, 2, 128).hands_bytes), (5, 10 << 20));
         assert_eq!((underway(0, 5, 64).packs, underway(0, 5, 64).hands_bytes), (1, 4 << 20));
         for (workers, uploads, mib) in [(2, 2, 64), (0, 0, 64), (2, 2, 128), (8, 4, 512), (8, 16, 4096)] {
             let all = underway(workers, uploads, mib);
-            // A frame a pack and one a worker are beyond the share of packs, in that of workers.
             assert!(all.bytes() <= (mib << 20) as u64, "{all:?}");
         }
     }

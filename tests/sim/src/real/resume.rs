@@ -1,7 +1,7 @@
 //! The row of resumed runs: a backup or a restore is killed when it has moved so many bytes, up to three times, and then let go.
 //!
-//! What all its runs together read from the volume, or wrote to it, beyond what an undisturbed run does, was moved again: by the
-//! kernel's count, and the engine's own count of its last run must agree with that. For each kill it is at most 5 % of the volume, or one
+//! What all its runs together read from the volume, or wrote to it, beyond its length, was moved again: by the kernel's count, and the
+//! engine's own count of its last run must agree with that. For each kill it is at most 5 % of the volume, or one
 //! pack for each that may be underway at once, and what workers have in their hands: the engine says how much that is in so much memory,
 //! on so many threads. The result must be that of the undisturbed run: the root directory of the snapshot, chunk for chunk, or the
 //! directory that was restored.
@@ -147,7 +147,8 @@ impl Resumes {
             true => (all.written_bytes, undisturbed.written_bytes, last.io.written_bytes),
         };
         let what = if restores { "restore" } else { "backup" };
-        found.again_bytes = all_bytes.saturating_sub(once_bytes);
+        // Of the run that ended it is known what of it was the volume's.
+        found.again_bytes = (all_bytes - last_bytes + told.moved_bytes).saturating_sub(volume);
         // A restore has less underway: of each thread a file or a segment of one.
         let underway = backup_options(self.volume.clone(), "a", Manner { workers: WORKERS, ..Manner::QUIET }).underway();
         let beside = once_bytes.saturating_sub(volume) + LINES_BYTES;
