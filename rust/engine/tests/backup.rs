@@ -4,7 +4,7 @@
 
 use longshore_engine::backup::{BackupOptions, ParentChoice, run};
 use longshore_engine::job::Job;
-use longshore_engine::packer::{CompressionChoice, FRAME_BYTES, PackOptions, Packer, Sink};
+use longshore_engine::packer::{CompressionChoice, PackOptions, Packer, Sink};
 use longshore_engine::repository::Repository;
 use longshore_engine::repository::cache::Cache;
 use longshore_engine::seams::World;
@@ -289,7 +289,8 @@ fn the_level_of_compression_follows_the_store() {
     let (repository, job) = (init(&store), Arc::new(Job::new()));
     let writer = repository.open_writer("here", vec![], &job).unwrap();
     let pack_options = PackOptions {
-        pack_size_bytes: FRAME_BYTES + (600 << 10),
+        // A frame of 1 MiB more than at which it is closed.
+        pack_size_bytes: 1624 << 10,
         compression: CompressionChoice::Auto,
         verify: VerifyUpload::Full,
         upload_threads: 1,
