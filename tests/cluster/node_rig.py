@@ -243,11 +243,15 @@ def credentials_of(s3):
     return f"[default]\naws_access_key_id = {s3.access_key}\naws_secret_access_key = {s3.secret_key}\n"
 
 
-def keys_in_store(cluster):
-    location = cluster.get("backupstoragelocations", "default")["spec"]
+def _keys_of_store(cluster):
     secret = cluster.core.read_namespaced_secret("cloud", cluster.namespace)
     lines = base64.b64decode(secret.data["keys"]).decode().splitlines()
-    access, key = (line.partition(" = ")[2] for line in lines[1:3])
+    return (line.partition(" = ")[2] for line in lines[1:3])
+
+
+def keys_in_store(cluster):
+    location = cluster.get("backupstoragelocations", "default")["spec"]
+    access, key = _keys_of_store(cluster)
     s3 = boto3.client(
         "s3",
         endpoint_url=location["config"]["s3Url"],
@@ -259,15 +263,48 @@ def keys_in_store(cluster):
     return [one["Key"] for page in pages for one in page.get("Contents", ())]
 
 
-def longshore(cluster, *words):
-    """Run the command on a cluster, as its administrator; gives the process."""
+def visible_snapshots(cluster, *, endpoint_url=None):
+    """Snapshots as `longshore volume list` shows them with the cluster's key, oldest first: their tags, and `snapshotID`.
+
+    What attempts that were ended left behind lies under `snapshots/` too and is not among them. `endpoint_url` is the store's own where the location names a
+    proxy that would be in the way.
+    """
+    location = cluster.get("backupstoragelocations", "default")["spec"]
+    access, key = _keys_of_store(cluster)
+    held = cluster.core.read_namespaced_secret("longshore-repo-credentials", cluster.namespace)
+    key_path = cluster.folder / "root.key"
+    key_path.touch(mode=0o600)
+    key_path.write_bytes(base64.b64decode(held.data["repository-key"]))
+    storage = location["objectStorage"]
+    url = f"s3://{storage['bucket']}/{storage['prefix']}/plugins/longshore/{cluster.namespace}"
+    environment = {
+        "AWS_ENDPOINT_URL": endpoint_url or location["config"]["s3Url"],
+        "AWS_ACCESS_KEY_ID": access,
+        "AWS_SECRET_ACCESS_KEY": key,
+        "AWS_REGION": location["config"]["region"],
+    }
+    words = ("volume", "list", "--repository", url, "--key-file", key_path, "--json")
+    told = run_command(*words, folder=cluster.folder, environment=environment)
+    assert told.returncode == 0, told
+    rows = [row for row in map(json.loads, told.stdout.splitlines()) if row["type"] == "row"]
+    return [{**dict(row["tags"]), "snapshotID": row["snapshot_id"]} for row in rows]
+
+
+def run_command(*words, folder, environment=None):
+    """Run the command, with a home in this folder; gives the process."""
     main = "import sys; from longshore.cli.main import main; sys.exit(main())"
-    where = ["--kubeconfig", str(cluster.api_server.kubeconfig), "--namespace", cluster.namespace]
     environment = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(ROOT / "python"),
-        "HOME": str(cluster.folder),
+        "HOME": str(folder),
         "AWS_EC2_METADATA_DISABLED": "true",
+        **(environment or {}),
     }
-    command = [sys.executable, "-c", main, *map(str, words), *where]
+    command = [sys.executable, "-c", main, *map(str, words)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+def longshore(cluster, *words):
+    """Run the command on a cluster, as its administrator; gives the process."""
+    where = ["--kubeconfig", str(cluster.api_server.kubeconfig), "--namespace", cluster.namespace]
+    return run_command(*words, *where, folder=cluster.folder)

@@ -2,12 +2,16 @@
 
 import base64
 import gc
+import json
+import os
 import threading
 import weakref
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from tests.unit.controllers.fake_datapath import FakeDataPath, wait_for
 from tests.unit.controllers.rig import BSL, NAMESPACE, PVB, PVR
+from tests.unit.objectstore.http_server import serving
 
 from longshore.controllers.cluster import ClusterReader
 from longshore.controllers.ports import RootKeyKind
@@ -17,16 +21,27 @@ from longshore.errors import DeniedError, NotFoundError, StoreUnavailableError, 
 from longshore.kube.client import KubeClient
 from longshore.kube.clock import SYSTEM_CLOCK
 from longshore.kube.fake import Answer, DropConnection
+from longshore.kube.fake.clock import ManualClock
 from longshore.kube.resource import EVENTS, SECRETS
 
 KEY_TEXT = "longshore-key-1:" + "ab" * 32
 
 
-def repositories(rig, client=None):
+def repositories(rig, client=None, *, clock=SYSTEM_CLOCK):
     client = client or rig.client
     cluster = ClusterReader(client, namespace=NAMESPACE)
     keys = RepositoryKeys(client, namespace=NAMESPACE, cluster=cluster)
-    return Repositories(FakeDataPath(rig.world), cluster=cluster, keys=keys)
+    return Repositories(FakeDataPath(rig.world), cluster=cluster, keys=keys, clock=clock)
+
+
+def bucket_location(rig, **spec):
+    body = {
+        "provider": "aws",
+        "objectStorage": {"bucket": "bucket"},
+        "config": {"region": "us-east-1", "s3Url": "http://127.0.0.1:1"},
+        **spec,
+    }
+    rig.server.put(BSL, {"metadata": {"name": "s3"}, "spec": body}, namespace=NAMESPACE)
 
 
 def lay_down(rig, name=SECRET_ROOT, **entries):
@@ -199,19 +214,7 @@ def test_keys_do_not_show():
 def test_rotated_credentials_reach_an_open_repository(rig):
     file = "[default]\naws_access_key_id = {}\naws_secret_access_key = {}\n"
     lay_down(rig, "cloud", keys=file.format("first", "s1"))
-    rig.server.put(
-        BSL,
-        {
-            "metadata": {"name": "s3"},
-            "spec": {
-                "provider": "aws",
-                "objectStorage": {"bucket": "bucket"},
-                "config": {"region": "us-east-1", "s3Url": "http://127.0.0.1:1"},
-                "credential": {"name": "cloud", "key": "keys"},
-            },
-        },
-        namespace=NAMESPACE,
-    )
+    bucket_location(rig, credential={"name": "cloud", "key": "keys"})
     opener = repositories(rig)
     repository = opener.writable(location="s3", namespace="shop")
     assert repository.credentials.access_key == "first" and opener.renew_now() == 0
@@ -230,6 +233,61 @@ def test_rotated_credentials_reach_an_open_repository(rig):
         opener.forget(location="s3", namespace="shop")
         gc.collect()
     assert len(opener._old) <= 1
+
+
+class Lender:
+    """A service that lends keys for an hour: the n-th from the beginning of the test's n-th hour less one."""
+
+    def __init__(self, place, begins):
+        self.place, self.begins, self.lent = place, begins, 0
+
+    def __call__(self, request):
+        if self.place == "instance metadata" and request.path == "/latest/api/token":
+            return 200, {}, b"token"
+        if self.place == "instance metadata" and request.path.endswith("/security-credentials/"):
+            return 200, {}, b"role"
+        self.lent += 1
+        ends = (self.begins + timedelta(hours=self.lent)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        keys = {"AccessKeyId": f"key-{self.lent}", "SecretAccessKey": "s", "Expiration": ends}
+        if self.place == "instance metadata":
+            keys |= {"Code": "Success", "Token": "session"}
+            return 200, {"Content-Type": "application/json"}, json.dumps(keys).encode()
+        keys["SessionToken"] = "session"
+        told = "".join(f"<{name}>{value}</{name}>" for name, value in keys.items())
+        action = "AssumeRoleWithWebIdentity"
+        body = f"<{action}Response><{action}Result><Credentials>{told}</Credentials></{action}Result></{action}Response>"
+        return 200, {"Content-Type": "text/xml"}, body.encode()
+
+
+@pytest.mark.parametrize("place", ["web identity", "instance metadata"])
+def test_credentials_that_end_are_renewed_shortly_before(rig, monkeypatch, tmp_path, place):
+    """Not before, for whoever lends them counts how often; and then at once, for a job that runs needs them."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "token").write_text("token")
+    # botocore compares with the true time, which goes on by little meanwhile.
+    clock = ManualClock(start=datetime.now(UTC).replace(microsecond=0))
+    lender = Lender(place, clock.now())
+    bucket_location(rig)
+    with serving(lender) as service:
+        if place == "web identity":
+            monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
+            monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/backup")
+            monkeypatch.setenv("AWS_ENDPOINT_URL_STS", service.url)
+        else:
+            monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", service.url)
+        opener = repositories(rig, clock=clock)
+        repository = opener.writable(location="s3", namespace="shop")
+        assert repository.credentials.access_key == "key-1" and repository.credentials.expires_at is not None
+        for hour in (1, 2):
+            assert opener.renew_now() == 0 and lender.lent == hour
+            clock.advance(55 * 60 - 1)
+            assert opener.renew_now() == 0 and lender.lent == hour, "five minutes and a second are left"
+            clock.advance(1)
+            assert opener.renew_now() == 1 and lender.lent == hour + 1
+            assert repository.credentials.access_key == f"key-{hour + 1}"
+            clock.advance(5 * 60)
 
 
 def test_location_that_was_changed_is_opened_again(rig):
