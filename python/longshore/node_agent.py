@@ -237,11 +237,7 @@ class NodeAgent:
         node = settings.node_name
         self.registry.register(DataPathMetrics(datapath.counts, labels={"node": node}))
         self.registry.register(JobMetrics(self.tasks, node=node, cache_dir=settings.cache_dir, clock=clock))
-        self.registry.register(
-            VolumeMetrics(
-                lambda: [one for one in backup_informer.list() if (one.get("spec") or {}).get("node") == node]
-            )
-        )
+        self.registry.register(VolumeMetrics(lambda: [one for one in backup_informer.list() if backups.is_ours(one)]))
 
     def run(self) -> None:
         """Run until stopped.

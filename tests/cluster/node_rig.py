@@ -109,12 +109,12 @@ def fill(path, *, seed, megabytes=24, files=300):
 
 
 class Cluster:
-    """One API server with our kinds, a location, a node's folder, and agents on it."""
+    """One API server with our kinds, a location, a node's folder, and agents on it; after `go_to` another node's."""
 
     def __init__(self, api_server, namespace, folder, *, location, credentials):
         self.api_server, self.namespace, self.folder = api_server, namespace, folder
-        self.pods_root, self.cache = folder / "pods", folder / "cache"
-        self.pods_root.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.go_to(NODE)
         self._exit = api_server.client()
         api = self._exit.__enter__()
         self.core, self.custom = client.CoreV1Api(api), client.CustomObjectsApi(api)
@@ -126,6 +126,12 @@ class Cluster:
         encoded = base64.b64encode(credentials.encode()).decode()
         self.core.create_namespaced_secret(namespace, {"metadata": {"name": "cloud"}, "data": {"keys": encoded}})
         self.create("backupstoragelocations", {"metadata": {"name": "default"}, "spec": location})
+
+    def go_to(self, node):
+        """Pods, backups and agents are of this node from now on; it has folders of its own, and what runs on the one before goes on."""
+        self.node = node
+        self.pods_root, self.cache = self.folder / f"pods-{node}", self.folder / f"cache-{node}"
+        self.pods_root.mkdir()
 
     def close(self):
         for agent in self.running:
@@ -160,22 +166,37 @@ class Cluster:
             told = self.logs()[-20_000:]
             raise AssertionError(f"{err}: object={json.dumps(self.get(plural, name))}, logs:\n{told}") from err
 
-    def pod(self, name, *, waits=False, user=None):
+    def pod(self, name, *, waits=False, user=None, claim=None):
         one = {"name": "restore-wait", "image": "w", "args": [RESTORE_UID]}
         if user is not None:
             one["securityContext"] = {"runAsUser": user}
+        source = {"emptyDir": {}} if claim is None else {"persistentVolumeClaim": {"claimName": claim}}
         spec = {
-            "nodeName": NODE,
+            "nodeName": self.node,
             "containers": [{"name": "db", "image": "db"}],
-            "volumes": [{"name": "data", "emptyDir": {}}],
+            "volumes": [{"name": "data", **source}],
             **({"initContainers": [one]} if waits else {}),
         }
         made = self.core.create_namespaced_pod(self.namespace, {"metadata": {"name": name}, "spec": spec})
         if waits:
             self.container(name, {"running": {"startedAt": "2026-01-01T00:00:00Z"}})
-        path = self.pods_root / made.metadata.uid / "volumes" / "kubernetes.io~empty-dir" / "data"
+        volumes = self.pods_root / made.metadata.uid / "volumes"
+        if claim is None:
+            path = volumes / "kubernetes.io~empty-dir" / "data"
+        else:
+            path = volumes / "kubernetes.io~csi" / f"{self.namespace}-{claim}" / "mount"
         path.mkdir(parents=True)
         return made.metadata.uid, path
+
+    def claim(self, name):
+        """A claim with its volume, as a CSI driver makes them; no pod has it yet."""
+        size, modes = {"storage": "1Gi"}, ["ReadWriteOnce"]
+        volume = f"{self.namespace}-{name}"
+        spec = {"accessModes": modes, "resources": {"requests": size}, "volumeName": volume, "storageClassName": ""}
+        self.core.create_namespaced_persistent_volume_claim(self.namespace, {"metadata": {"name": name}, "spec": spec})
+        csi = {"driver": "csi.example.com", "volumeHandle": volume}
+        body = {"metadata": {"name": volume}, "spec": {"capacity": size, "accessModes": modes, "csi": csi}}
+        self.core.create_persistent_volume(body)
 
     def container(self, name, state):
         status = {
@@ -191,7 +212,9 @@ class Cluster:
 
     def backup(self, name, pod, uid, **spec):
         whose = {"namespace": self.namespace, "name": pod, "uid": uid}
-        self.create("podvolumebackups", velero_asks.backup(name, whose, **{"volume": "data", "node": NODE, **spec}))
+        self.create(
+            "podvolumebackups", velero_asks.backup(name, whose, **{"volume": "data", "node": self.node, **spec})
+        )
 
     def restore(self, name, pod, uid, snapshot, *, source=None, annotations=None):
         whose = {"namespace": self.namespace, "name": pod, "uid": uid}
@@ -210,7 +233,7 @@ class Cluster:
         }
         words = argv or (
             "-c",
-            AGENT.replace("LEASE_TIMES", LEASES[lease]),
+            AGENT.replace("LEASE_TIMES", LEASES[lease]).replace(NODE, self.node),
             self.api_server.kubeconfig,
             self.namespace,
             self.pods_root,
@@ -224,7 +247,9 @@ class Cluster:
 
     def get_lease(self):
         with self.api_server.client() as api:
-            return client.CoordinationV1Api(api).read_namespaced_lease(f"longshore-node-agent-{NODE}", self.namespace)
+            return client.CoordinationV1Api(api).read_namespaced_lease(
+                f"longshore-node-agent-{self.node}", self.namespace
+            )
 
     def logs(self):
         return "".join(path.read_text(errors="replace") for path in sorted(self.folder.glob("agent-*.log")))

@@ -30,6 +30,7 @@ from tests.cluster.node_rig import (
     location_of,
     longshore,
     tree,
+    visible_snapshots,
     wait_for,
 )
 from tests.support.components import require_tool
@@ -81,6 +82,37 @@ def test_out_and_back(cluster, s3_server, bucket):
     assert status["phase"] == "Completed", (status, cluster.logs())
     assert tree(target) == expected
     assert os.listdir(target / ".velero") == [RESTORE_UID]
+
+
+def test_volume_that_moves_to_another_node_stays_incremental(cluster):
+    """Its claim is what is known of it there: the agent has another name, an empty cache, and the pod is another one."""
+    cluster.claim("orders")
+    uid, path = cluster.pod("db-abc", claim="orders")
+    fill(path, seed=9, megabytes=16)
+    cluster.agent()
+    cluster.backup("out", "db-abc", uid)
+    first = cluster.wait_phase("podvolumebackups", "out")
+    assert first["phase"] == "Completed" and first["incrementalBytes"] > 16 << 20, (first, cluster.logs())
+    cluster.core.delete_namespaced_pod("db-abc", cluster.namespace, grace_period_seconds=0)
+    cluster.go_to("node-2")
+    uid, moved = cluster.pod("db-xyz", claim="orders")
+    path.rename(moved)
+    os.utime(moved, ns=(10**18, 10**18 + 123_456_789))
+    cluster.agent()
+    cluster.backup("unchanged", "db-xyz", uid)
+    status = cluster.wait_phase("podvolumebackups", "unchanged")
+    assert status["phase"] == "Completed" and status["node"] == "node-2", (status, cluster.logs())
+    assert status["incrementalBytes"] == 0, status
+    assert status["progress"]["bytesDone"] == status["progress"]["totalBytes"] == first["progress"]["totalBytes"]
+    (moved / "fresh").write_bytes(b"x" * 100_000)
+    expected = tree(moved)
+    cluster.backup("changed", "db-xyz", uid)
+    status = cluster.wait_phase("podvolumebackups", "changed")
+    assert status["phase"] == "Completed" and status["incrementalBytes"] == 100_000, (status, cluster.logs())
+    assert status["progress"]["totalBytes"] == first["progress"]["totalBytes"] + 100_000
+    back, target = cluster.pod("back-0", waits=True, user=os.geteuid())
+    cluster.restore("in", "back-0", back, status["snapshotID"])
+    assert cluster.wait_phase("podvolumerestores", "in")["phase"] == "Completed" and tree(target) == expected
 
 
 def test_root_of_another_user(cluster):
@@ -173,8 +205,11 @@ def test_killed_at_twenty_random_moments(cluster):
     # That an agent ends itself is for a machine that is far too busy, and never the rule.
     assert cluster.ended <= 2, cluster.logs()[-20_000:]
     # One visible snapshot for each object, however often it was begun.
-    keys = [key for key in keys_in_store(cluster) if "/snapshots/" in key]
-    assert len(keys) >= len(backups)
+    visible = visible_snapshots(cluster)
+    assert sorted(one["pvb"] for one in visible) == sorted(backups)
+    assert {one["pvb"]: one["snapshotID"] for one in visible} == {
+        name: endings["podvolumebackups", name]["snapshotID"] for name in backups
+    }
 
 
 def test_killed_with_the_lease_of_the_command_line(cluster):

@@ -76,9 +76,7 @@ def site(crds, namespace, s3_server, bucket, tmp_path):
     with FaultProxy(s3_server.endpoint_url) as proxy, contextlib.closing(ReservedPort()) as port:
         location = location_of(s3_server, bucket)
         location["config"]["s3Url"] = proxy.endpoint_url
-        cluster = Cluster(
-            crds, namespace, tmp_path / "node", location=location, credentials=credentials_of(s3_server)
-        )
+        cluster = Cluster(crds, namespace, tmp_path / "node", location=location, credentials=credentials_of(s3_server))
         with contextlib.closing(cluster):
             yield Site(cluster, proxy, port, store_url=s3_server.endpoint_url)
 

@@ -129,6 +129,16 @@ def test_kubectl_explains(applied: ApiServer) -> None:
     assert "What to back up, and where to." in text
     assert "Only that node's agent acts" not in text
     assert "only that node's agent acts" in kubectl(applied, "explain", "pvb.spec.node")
+    text = kubectl(applied, "explain", "podvolumerestore.spec", "--recursive")
+    for field in ("snapshotID", "sourceNamespace", "uploaderSettings", "snapshotSize", "backupStorageLocation"):
+        assert field in text
+    assert "Namespace that was backed up and names the repository" in kubectl(
+        applied, "explain", "pvr.spec.sourceNamespace"
+    )
+    text = kubectl(applied, "explain", "resticrepository.spec", "--recursive")
+    for field in ("volumeNamespace", "resticIdentifier", "maintenanceFrequency"):
+        assert field in text
+    assert "RecoveryKeyMissing" in kubectl(applied, "explain", "resticrepositories.status.conditions")
     assert "RecoveryKeyMissing" in kubectl(applied, "explain", "repo.status.conditions")
     assert "PEM in base64" in kubectl(applied, "explain", "bsl.spec.objectStorage.caCert")
 
@@ -184,6 +194,21 @@ def test_repository_keeps_our_own_status(request_json: Http, namespace: str) -> 
     status, stored = request_json("POST", path_of(sent["kind"], namespace), sent)
     assert status == http.HTTPStatus.CREATED, stored
     assert stored["status"] == sent["status"]
+
+
+@pytest.mark.parametrize(
+    ("sample", "field"),
+    [
+        ("podvolumebackup-1.18", "uploaderSettings"),
+        ("podvolumerestore-1.18", "uploaderSettings"),
+        ("backuprepository-1.18", "repositoryConfig"),
+    ],
+)
+def test_map_that_velero_lets_be_null_stays_null(request_json: Http, namespace: str, sample: str, field: str) -> None:
+    sent = copy.deepcopy(SAMPLES[sample])
+    sent["spec"][field] = None
+    status, answer = request_json("POST", path_of(sent["kind"], namespace), sent)
+    assert status == http.HTTPStatus.CREATED and answer["spec"] == sent["spec"], answer
 
 
 # What servers before 1.10 and after 1.17 leave out.

@@ -1,4 +1,5 @@
-"""A node agent under the custom resource definitions that Velero itself lays down, of its oldest and newest version served: out, killed, and back.
+"""The custom resource definitions that Velero itself lays down, of its oldest and newest version served: ours take all that they take, and a node agent
+works under them: out, killed, and back.
 
 `velero install --crds-only` of the real program prints them. They drop every field that Velero of that version does not know, among them those in which our
 agent shows whose an object is; what the agent needs it keeps where nothing is dropped.
@@ -9,10 +10,12 @@ import signal
 import subprocess
 
 import pytest
+import yaml
 
 from tests.cluster.conftest import require
-from tests.cluster.node_rig import Cluster, credentials_of, fill, keys_in_store, location_of, tree, wait_for
+from tests.cluster.node_rig import ROOT, Cluster, credentials_of, fill, keys_in_store, location_of, tree, wait_for
 from tests.support.components import require_tool
+from tests.unit.api.samples import SAMPLES
 
 # What the definitions of a version are known to drop; should one keep it, this file shows nothing any more.
 DROPPED = {
@@ -21,20 +24,96 @@ DROPPED = {
 }
 
 
-@pytest.fixture(params=DROPPED)
-def under_velero(request, own_api_server, s3_server, bucket, tmp_path):
-    """Give a node in a cluster with the definitions of one Velero, and that version."""
-    version = request.param
+def printed_by(version, home):
+    """Give the definitions as the program of that version prints them."""
     require(lambda: require_tool("velero", version=version))
     printed = subprocess.run(
         [require_tool("velero", version=version), "install", "--crds-only", "--dry-run", "-o", "yaml"],
-        env={"HOME": str(tmp_path), "PATH": os.environ["PATH"]},
+        env={"HOME": str(home), "PATH": os.environ["PATH"]},
         capture_output=True,
         check=True,
         timeout=120,
     )
+    return printed.stdout
+
+
+def by_kind(documents):
+    return {one["spec"]["names"]["kind"]: one for one in documents}
+
+
+def fields_of(schema, at=""):
+    """Give path → schema of every field below an object's metadata; `[]` for an element of a list, `{}` for a value of a map."""
+    found = {}
+    below = {f".{name}": one for name, one in (schema.get("properties") or {}).items()}
+    if isinstance(schema.get("items"), dict):
+        below["[]"] = schema["items"]
+    if isinstance(schema.get("additionalProperties"), dict):
+        below["{}"] = schema["additionalProperties"]
+    for name, one in below.items():
+        if at + name != ".metadata":
+            found |= {at + name: one, **fields_of(one, at + name)}
+    return found
+
+
+def paths_in(value, at=""):
+    """Give the paths of what an object holds, as `fields_of` writes them; those of a map's entries under `{}` too."""
+    found = set()
+    if isinstance(value, dict):
+        for name, one in value.items():
+            for path in (f"{at}.{name}", at + "{}"):
+                found |= {path, *paths_in(one, path)}
+    elif isinstance(value, list):
+        for one in value:
+            found |= {at + "[]", *paths_in(one, at + "[]")}
+    return found
+
+
+KINDS = {
+    "1.9.3": {"PodVolumeBackup", "PodVolumeRestore", "ResticRepository", "BackupStorageLocation"},
+    "1.18.2": {"PodVolumeBackup", "PodVolumeRestore", "BackupRepository", "BackupStorageLocation"},
+}
+
+
+@pytest.mark.parametrize("version", KINDS)
+def test_ours_take_every_field_of_veleros(version, tmp_path):
+    """No field is missing, none takes less, nothing more is asked for; and the samples that go through an API server hold each of them."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    documents = yaml.load_all(printed_by(version, tmp_path), loader)
+    theirs = by_kind(one for document in documents for one in (document or {}).get("items", [document]) if one)
+    ours = by_kind(yaml.safe_load(path.read_text()) for path in (ROOT / "daemonset" / "crds").glob("*.yaml"))
+    assert theirs.keys() & ours.keys() == KINDS[version]
+    for kind in KINDS[version]:
+        (their, our) = (one[kind]["spec"] for one in (theirs, ours))
+        assert their["group"] == our["group"] and their["scope"] == our["scope"]
+        assert their["names"]["plural"] == our["names"]["plural"]
+        assert set(their["names"].get("shortNames", ())) <= set(our["names"].get("shortNames", ()))
+        (their_version,), (our_version,) = their["versions"], our["versions"]
+        assert their_version["name"] == our_version["name"] and not our_version.get("subresources")
+        their_schema, our_schema = (one["schema"]["openAPIV3Schema"] for one in (their_version, our_version))
+        wanted, held = fields_of(their_schema), fields_of(our_schema)
+        assert not wanted.keys() - held.keys(), kind
+        # The object itself has a schema too, and so what it requires.
+        for path, field in {"": their_schema, **wanted}.items():
+            mine = {"": our_schema, **held}[path]
+            where = (version, kind, path, field, mine)
+            assert field.get("type") == mine.get("type"), where
+            if mine.get("enum"):
+                assert field.get("enum") and set(field["enum"]) <= set(mine["enum"]), where
+            assert mine.get("format") in (None, field.get("format")), where
+            assert not field.get("nullable") or mine.get("nullable"), where
+            assert set(mine.get("required", ())) <= set(field.get("required", ())), where
+            narrower = {"pattern", "maxLength", "maxItems", "minimum", "maximum", "maxProperties"}
+            assert all(mine[name] == field.get(name) for name in narrower & mine.keys()), where
+        sample = SAMPLES[f"{kind.lower()}-{version.rpartition('.')[0]}"]
+        assert not wanted.keys() - paths_in(sample), (version, kind)
+
+
+@pytest.fixture(params=DROPPED)
+def under_velero(request, own_api_server, s3_server, bucket, tmp_path):
+    """Give a node in a cluster with the definitions of one Velero, and that version."""
+    version = request.param
     definitions = tmp_path / "definitions.yaml"
-    definitions.write_bytes(printed.stdout)
+    definitions.write_bytes(printed_by(version, tmp_path))
     own_api_server.kubectl("apply", "--server-side", "-f", str(definitions))
     names = [
         f"crd/{plural}.velero.io" for plural in ("podvolumebackups", "podvolumerestores", "backupstoragelocations")

@@ -27,15 +27,18 @@ from pydantic import (
     model_validator,
 )
 from pydantic.alias_generators import to_camel
+from pydantic.config import JsonDict
 
 from longshore.api.names import ResourceDefinition
 from longshore.errors import InvalidObjectError
 
-__all__ = ["ApiModel", "ApiObject", "JsonObject", "open_enum", "open_enum_schema", "wire_name"]
+__all__ = ["NULLABLE", "ApiModel", "ApiObject", "JsonObject", "open_enum", "open_enum_schema", "wire_name"]
 
 JsonObject = dict[str, Any]
 """An object as it came over the wire."""
 
+NULLABLE: Final[JsonDict] = {"nullable": True}
+"""`json_schema_extra` of a map that Velero's definition lets be null; the null is read as an empty map."""
 _WIRE_NAMES: Final = {"snapshot_id": "snapshotID", "container_id": "containerID", "downward_api": "downwardAPI"}
 _ERRORS_NAMED_MAX: Final = 5
 

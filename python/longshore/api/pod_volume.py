@@ -14,7 +14,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from longshore.api.meta import ObjectMeta, ObjectReference
-from longshore.api.model import ApiModel, ApiObject, open_enum, open_enum_schema
+from longshore.api.model import NULLABLE, ApiModel, ApiObject, open_enum, open_enum_schema
 from longshore.api.names import POD_VOLUME_BACKUPS, POD_VOLUME_RESTORES, ResourceDefinition
 from longshore.api.values import Timestamp
 
@@ -139,7 +139,7 @@ class PodVolumeBackupSpec(ApiModel):
     """Uploader that the server asked for: kopia, restic, or empty, which is restic up to Velero 1.18. All are served by the same engine."""
     tags: dict[str, str] = Field(default_factory=dict)
     """Key-value pairs kept with the snapshot, such as backup, pod, ns, volume and pvc-uid."""
-    uploader_settings: dict[str, str] = Field(default_factory=dict)
+    uploader_settings: dict[str, str] = Field(default_factory=dict, json_schema_extra=NULLABLE)
     """Settings for the uploader, such as ParallelFilesUpload with the number of files read at once."""
     cancel: bool = False
     """Set to true to ask for the operation's cancellation."""
@@ -192,7 +192,7 @@ class PodVolumeRestoreSpec(ApiModel):
     """Uploader that made the snapshot, as the server believes: kopia, restic or empty. The snapshot's id decides."""
     source_namespace: str = ""
     """Namespace that was backed up and names the repository; the pod's own where it is missing."""
-    uploader_settings: dict[str, str] = Field(default_factory=dict)
+    uploader_settings: dict[str, str] = Field(default_factory=dict, json_schema_extra=NULLABLE)
     """Settings for the uploader, such as WriteSparseFiles or ParallelFilesDownload."""
     cancel: bool = False
     """Set to true to ask for the operation's cancellation."""

@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Final
 from pydantic import Field
 
 from longshore.api.meta import Condition, ObjectMeta
-from longshore.api.model import ApiModel, ApiObject, open_enum, open_enum_schema
+from longshore.api.model import NULLABLE, ApiModel, ApiObject, open_enum, open_enum_schema
 from longshore.api.names import BACKUP_REPOSITORIES, RESTIC_REPOSITORIES, ResourceDefinition
 from longshore.api.values import Duration, Timestamp
 
@@ -171,7 +171,7 @@ class BackupRepositorySpec(ApiModel):
     """Type that the server asked for: kopia, restic or empty. All are served by the same engine."""
     restic_identifier: str = ""
     """Address of the repository in restic's notation; only restic used it."""
-    repository_config: dict[str, str] = Field(default_factory=dict)
+    repository_config: dict[str, str] = Field(default_factory=dict, json_schema_extra=NULLABLE)
     """Settings of the repository, such as cacheLimitMB or fullMaintenanceInterval."""
 
 

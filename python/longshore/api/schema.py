@@ -1,7 +1,7 @@
 """From a model to the structural schema that a CustomResourceDefinition wants.
 
 Promises: a field's description is the docstring below it in the source; required is what the model requires and nothing else; no defaults (they would change
-what others wrote); every object keeps unknown fields; what a model reads as None may be null. The result depends on the source alone.
+what others wrote); every object keeps unknown fields; what a model reads as None may be null, and what it calls NULLABLE. The result depends on the source alone.
 
 It reads the models' source files, so it runs from a checkout or an installed package, not from bytecode alone.
 """
@@ -74,7 +74,7 @@ def _convert(node: JsonObject, models: dict[str, type[ApiModel]]) -> JsonObject:
             | {name: node[name] for name in ("format",) if name in node}
             | ({"nullable": True} if len(kinds) < len(choices) else {})
         )
-    schema: JsonObject = {name: node[name] for name in ("type", "format", "enum") if name in node}
+    schema: JsonObject = {name: node[name] for name in ("type", "format", "enum", "nullable") if name in node}
     if items := node.get("items"):
         schema["items"] = _convert(items, models)
         if items.get("$ref", "").endswith(f"/{Condition.__name__}"):

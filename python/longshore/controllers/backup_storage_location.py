@@ -114,7 +114,7 @@ class BackupStorageLocationController:
         if not self._lease.is_leader():
             return
         items = self._client.list(self.resource, namespace=self._namespace).items
-        defaults = [one for one in items if (one.get("spec") or {}).get("default") is True]
+        defaults = [one for one in items if isinstance(one.get("spec"), dict) and one["spec"].get("default") is True]
         if len(defaults) > 1:
             names = ", ".join(sorted(one["metadata"]["name"] for one in defaults))
             text = f"several storage locations are the default: locations=[{names}]; set spec.default of all but one to false"

@@ -137,7 +137,7 @@ _LOCATION_19 = _object(
         "provider": "aws",
         "objectStorage": {"bucket": "backups", "prefix": "cluster-1", "caCert": "LS0tLS1CRUdJTg=="},
         "config": {"region": "eu-west-1", "s3ForcePathStyle": "true", "s3Url": "https://s3.example.com"},
-        "credential": {"name": "cloud", "key": "aws"},
+        "credential": {"name": "cloud", "key": "aws", "optional": False},
         "default": True,
         "accessMode": "ReadWrite",
         "backupSyncPeriod": "1m0s",
@@ -153,7 +153,6 @@ _LOCATION_19 = _object(
     },
 )
 _LOCATION_118 = copy.deepcopy(_LOCATION_19)
-del _LOCATION_118["spec"]["objectStorage"]["caCert"]
 _LOCATION_118["spec"]["objectStorage"]["caCertRef"] = {"name": "ca", "key": "bundle", "optional": False}
 
 SAMPLES: dict[str, dict[str, Any]] = {

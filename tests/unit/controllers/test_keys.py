@@ -255,7 +255,9 @@ class Lender:
         keys["SessionToken"] = "session"
         told = "".join(f"<{name}>{value}</{name}>" for name, value in keys.items())
         action = "AssumeRoleWithWebIdentity"
-        body = f"<{action}Response><{action}Result><Credentials>{told}</Credentials></{action}Result></{action}Response>"
+        body = (
+            f"<{action}Response><{action}Result><Credentials>{told}</Credentials></{action}Result></{action}Response>"
+        )
         return 200, {"Content-Type": "text/xml"}, body.encode()
 
 

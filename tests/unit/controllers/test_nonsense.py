@@ -6,6 +6,7 @@ import os
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from prometheus_client import generate_latest
 from tests.unit.controllers.fake_datapath import wait_for
 from tests.unit.controllers.rig import NAMESPACE, NODE, PVB, PVR, TERMINAL
 
@@ -149,6 +150,17 @@ json = st.recursive(
 @given(field=st.sampled_from(BACKUP_FIELDS), value=json)
 def test_made_up_nonsense(world, field, value):
     throw_in(world, PVB, field, value)
+
+
+@pytest.mark.parametrize("spec", ["x", 7, [1], None])
+def test_backup_without_a_spec_worth_the_name_is_nobodys(rig, spec):
+    """It names no node; what is counted of all backups is counted of the others."""
+    pod, _path = rig.pod()
+    agent = rig.agent().wait_ready().agent
+    rig.server.put(PVB, {"metadata": {"name": "odd"}, "spec": spec}, namespace=NAMESPACE)
+    wait_for(lambda: any(one.verb == "get" and one.name == "odd" for one in rig.server.seen))
+    assert rig.done_backup(pod)["phase"] == "Completed"
+    assert rig.status(PVB, "odd") == {} and b"longshore_jobs_running" in generate_latest(agent.registry)
 
 
 def test_object_of_another_node_is_left_alone(rig):
