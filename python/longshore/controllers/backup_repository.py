@@ -167,7 +167,8 @@ class BackupRepositoryController:
             resource_version=obj["metadata"]["resourceVersion"],
         )
         if before.get("phase") != phase:
-            _log.info("Repository changed its phase", kind=self.kind, name=name, phase=str(phase), reason=message)
+            tell = _log.info if ready else _log.warning
+            tell("Repository changed its phase", kind=self.kind, name=name, phase=str(phase), reason=message)
             event = EventType.NORMAL if ready else EventType.WARNING
             self._recorder.record(written, event, str(phase), "the repository can be used" if ready else message)
         # Velero's own definitions prune the conditions: there our memory alone knows what was told.
