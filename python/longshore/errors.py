@@ -92,6 +92,8 @@ class LongshoreError(Exception):
     code: ClassVar[str] = "error"
     exit_code: ClassVar[int] = 1
     retryable: ClassVar[bool] = False
+    step: ClassVar[str] = "look at the log of who says this"
+    """The next step of its kind, for an error that was made without one of its own."""
 
     def __init__(self, message: str, next_step: str | None = None) -> None:
         """Keep the message and the next step.
@@ -120,11 +122,16 @@ class LongshoreError(Exception):
         """Message and next step in one line, for a status message or a terminal."""
         return self.message if self.next_step is None else f"{self.message}; {self.next_step}"
 
+    def told(self) -> str:
+        """The same for who has nothing else to go by (an object's status, an Event): never without a next step."""
+        return f"{self.message}; {self.next_step or self.step}"
+
 
 class UsageError(LongshoreError):
     """The request itself is wrong."""
 
     code = "usage"
+    step = "correct what is named, and ask again"
     exit_code = 2
 
 
@@ -138,6 +145,7 @@ class IncompleteError(LongshoreError):
     """Finished, but not whole."""
 
     code = "incomplete"
+    step = "see what is missing, correct the cause and try again"
     exit_code = 3
 
 
@@ -151,6 +159,7 @@ class CorruptError(LongshoreError):
     """Bytes that were read are not the bytes that were written."""
 
     code = "corrupt"
+    step = "see what is damaged and whom it hurts with longshore repo check"
     exit_code = 4
 
 
@@ -158,12 +167,14 @@ class UnsupportedError(LongshoreError):
     """A thing of a kind that is not served."""
 
     code = "unsupported"
+    step = "leave it out, nothing of this kind is served"
 
 
 class NewerFormatError(UnsupportedError):
     """Written by a newer version, or with a required feature that this one lacks."""
 
     code = "newer_format"
+    step = "upgrade Longshore"
     exit_code = 14
 
 
@@ -171,12 +182,14 @@ class NotFoundError(LongshoreError):
     """The named thing is not there."""
 
     code = "not_found"
+    step = "make what is named, or correct the name"
 
 
 class RepositoryNotFoundError(NotFoundError):
     """No repository lies at this place."""
 
     code = "repository_not_found"
+    step = "correct the location, or back up first"
     exit_code = 10
 
 
@@ -184,6 +197,7 @@ class SnapshotNotFoundError(NotFoundError):
     """No such snapshot, or no such path in it."""
 
     code = "snapshot_not_found"
+    step = "choose another of longshore volume list"
     exit_code = 13
 
 
@@ -191,24 +205,28 @@ class VolumeNotFoundError(NotFoundError):
     """The pod's volume has no directory on this node, or more than one."""
 
     code = "volume_not_found"
+    step = "look on the pod's node whether the volume is mounted"
 
 
 class AlreadyExistsError(LongshoreError):
     """The name is taken."""
 
     code = "already_exists"
+    step = "take the one that is there, or choose another name"
 
 
 class RepositoryExistsError(AlreadyExistsError):
     """A repository, or part of one, is already at this place; nothing was touched."""
 
     code = "repository_exists"
+    step = "open it with its key, or choose another place"
 
 
 class ConflictError(LongshoreError):
     """Someone else wrote in between; nothing was changed by this call."""
 
     code = "conflict"
+    step = "wait, it is tried again"
     retryable = True
 
 
@@ -216,6 +234,7 @@ class GoneError(LongshoreError):
     """The resourceVersion or continue token is no longer served."""
 
     code = "gone"
+    step = "wait, it is tried again"
     retryable = True
 
 
@@ -223,12 +242,14 @@ class DeniedError(LongshoreError):
     """Refused; the same request with the same credentials will be refused again."""
 
     code = "denied"
+    step = "give the rights that are missing, then try again"
 
 
 class WrongKeyError(DeniedError):
     """The repository was made with another key."""
 
     code = "wrong_key"
+    step = "bring the repository's key with longshore repo key import FILE"
     exit_code = 12
 
 
@@ -236,6 +257,7 @@ class StoreDeniedError(DeniedError):
     """The store refuses these credentials, or there are none."""
 
     code = "store_denied"
+    step = "give the location credentials that the store accepts"
     exit_code = 15
 
 
@@ -243,12 +265,14 @@ class ApiDeniedError(DeniedError):
     """The API server answered 401 or 403."""
 
     code = "api_denied"
+    step = "apply the roles of the installation again"
 
 
 class UnavailableError(LongshoreError):
     """Not now; later the same request may succeed."""
 
     code = "unavailable"
+    step = "wait, it is tried again; see whether what is named is up"
     retryable = True
 
 
@@ -283,12 +307,14 @@ class VolumeError(LongshoreError):
     """The volume's directory cannot be read or written."""
 
     code = "volume"
+    step = "look at the directory and its disk on the node, then try again"
 
 
 class NoSpaceError(LongshoreError):
     """A disk or quota is full."""
 
     code = "no_space"
+    step = "make room, or raise the quota"
     exit_code = 16
 
 
@@ -296,6 +322,7 @@ class CancelledError(LongshoreError):
     """Stopped because someone asked for it."""
 
     code = "cancelled"
+    step = "ask again if it is wanted after all"
     exit_code = 130
 
 
@@ -309,18 +336,21 @@ class TerminalError(LongshoreError):
     """Raised by a controller's handler: trying this object again would end the same way."""
 
     code = "terminal"
+    step = "correct the object, or make a new one"
 
 
 class LeaseLostError(LongshoreError):
     """This process may no longer act for what the lease guards."""
 
     code = "lease_lost"
+    step = "wait, who holds the lease goes on"
 
 
 class InternalError(LongshoreError):
     """A fault of Longshore itself."""
 
     code = "internal"
+    step = "report it with the log"
 
 
 def by_name(name: str) -> type[LongshoreError]:

@@ -35,7 +35,7 @@ from longshore.controllers.pod_volume_backup import PodVolumeBackupController
 from longshore.controllers.pod_volume_restore import PodVolumeRestoreController
 from longshore.controllers.ports import Allowance, DataPath
 from longshore.controllers.repositories import Repositories
-from longshore.controllers.repository_keys import KEY_AT_RISK, SECRET_ROOT, RepositoryKeys
+from longshore.controllers.repository_keys import KEY_ALONE, SAVE_KEY, SECRET_ROOT, RepositoryKeys
 from longshore.controllers.tasks import Interruption, Tasks
 from longshore.controllers.volume_metrics import VolumeMetrics
 from longshore.errors import LeaseLostError, UsageError
@@ -284,9 +284,9 @@ class NodeAgent:
             "metadata": {"name": SECRET_ROOT, "namespace": self.settings.namespace},
         }
         self.events.record(
-            secret, EventType.WARNING, CONDITION_RECOVERY_KEY_MISSING, f"{KEY_AT_RISK}: repository={url}"
+            secret, EventType.WARNING, CONDITION_RECOVERY_KEY_MISSING, f"{KEY_ALONE}: repository={url}; {SAVE_KEY}"
         )
-        _log.warning("Repository's key lives in this cluster only", url=url, next_step=KEY_AT_RISK)
+        _log.warning("Repository's key lives in this cluster only", url=url, next_step=SAVE_KEY)
 
     def _tell_of_second(self, lease: JsonObject) -> None:
         """Say that this agent does nothing, and because of whom: somebody started two on one node."""

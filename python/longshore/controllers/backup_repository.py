@@ -149,7 +149,7 @@ class BackupRepositoryController:
         now = self._clock.now()
         name = obj["metadata"]["name"]
         phase = RepositoryPhase.READY if found.error is None else RepositoryPhase.NOT_READY
-        message = trouble_of(obj) if found.error is None else bounded(found.error.text())
+        message = trouble_of(obj) if found.error is None else bounded(found.error.told())
         before = obj.get("status") if isinstance(obj.get("status"), dict) else {}
         assert isinstance(before, dict)
         old = conditions_of(obj)

@@ -165,7 +165,7 @@ class BackupStorageLocationController:
     def _write(self, obj: JsonObject, error: LongshoreError | None) -> None:
         name = obj["metadata"]["name"]
         phase = LocationPhase.AVAILABLE if error is None else LocationPhase.UNAVAILABLE
-        message = "" if error is None else bounded(error.text())
+        message = "" if error is None else bounded(error.told())
         status = obj.get("status")
         before = status.get("phase") if isinstance(status, dict) else None
         written = self._client.patch(

@@ -48,7 +48,7 @@ class Ending:
 def failed(error: BaseException, *, doing: str) -> Ending:
     """End as Failed, with what was being done, why it did not work, and the next step."""
     unknown = f"an unexpected fault: error={type(error).__name__}: {error}; report it with the agent's log"
-    text = error.text() if isinstance(error, LongshoreError) else unknown
+    text = error.told() if isinstance(error, LongshoreError) else unknown
     return Ending(PodVolumePhase.FAILED, f"{doing}: {text}")
 
 

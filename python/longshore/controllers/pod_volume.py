@@ -416,7 +416,7 @@ class PodVolumeController(abc.ABC):
             return self._end(obj, ending, task=context.tasks.get(self.kind, _key(obj)))
         wait = min(_RETRY_SECONDS_MAX, 1.0 * 2.0 ** min(outage.tries, 10))
         outage.again_at = now + wait
-        awaited = f"waiting, nothing is lost yet: {error.text()}"
+        awaited = f"waiting, nothing is lost yet: {error.told()}"
         message = bounded(f"{awaited}; tries={outage.tries}")
         if outage.told != error.code:
             outage.told = error.code
@@ -453,23 +453,23 @@ class PodVolumeController(abc.ABC):
     def _end(self, obj: JsonObject, ending: Ending, *, task: Task | None = None) -> Requeue | None:
         context = self.context
         key = _key(obj)
+        bad = ending.phase is PodVolumePhase.FAILED
         try:
             written = self.patch(obj, self._terminal(obj, ending))
         except InvalidObjectError:
             if ending.phase is not PodVolumePhase.CANCELED:
                 raise
-            # Nor this one, and an object that cannot end would hold up its own deletion.
+            # Nor this one, and an object that cannot end would hold up its own deletion. It was asked for all the same, and warns nobody.
             ending = replace(ending, phase=PodVolumePhase.FAILED)
             written = self.patch(obj, self._terminal(obj, ending))
         context.tasks.drop(self.kind, key)
         self._memory.pop(key, None)
         seconds = 0.0 if task is None else context.clock.monotonic() - task.began_at
-        good = ending.phase is PodVolumePhase.COMPLETED
-        tell = _log.warning if ending.phase is PodVolumePhase.FAILED else _log.info
+        tell = _log.warning if bad else _log.info
         tell("Ended object", kind=self.kind, key=key, phase=str(ending.phase), reason=bounded(ending.message))
         context.recorder.record(
             written,
-            EventType.NORMAL if good else EventType.WARNING,
+            EventType.WARNING if bad else EventType.NORMAL,
             str(ending.phase),
             bounded(ending.message) or f"{self.kind} ended: phase={ending.phase}",
         )

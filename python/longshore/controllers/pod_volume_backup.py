@@ -72,9 +72,10 @@ WAIT_FOLDER: Final = b".velero"
 _WORKERS_MAX: Final = 256
 _POD_ENDED: Final = frozenset({"Succeeded", "Failed"})
 _TAKEN_AWAY: Final = (
-    "the pod ended while its volume was read, and the volume goes with the pod, so the snapshot may lack what was gone already; "
-    "back up a pod that runs"
+    "the pod ended while its volume was read, and the volume goes with the pod, so the snapshot may lack what was gone already"
 )
+_ANOTHER_POD: Final = "back up a pod that runs"
+_READABLE: Final = "make them readable, or leave them out, and back up again"
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,3}", re.ASCII)
 
 
@@ -251,14 +252,19 @@ class PodVolumeBackupController(PodVolumeController):
         changed = "; ".join(part for part in (changed, resumed) if part)
         if result.exit_code == 0 and not outcome.pod_ended and result.snapshot_id is not None:
             return Ending(PodVolumePhase.COMPLETED, changed, fields)
+        lost = ""
         if result.items_lost:
             head = "some items could not be read, the snapshot holds the rest"
-            message = describe_lost(head, result.lost, count=result.items_lost)
-            message += "; make them readable, or leave them out, and back up again"
+            lost = describe_lost(head, result.lost, count=result.items_lost)
+        if outcome.pod_ended:
+            cause, step = _TAKEN_AWAY, _ANOTHER_POD
+        elif lost:
+            cause, step = "", _READABLE
         else:
-            message = "" if outcome.pod_ended else "the backup is not whole and counts as failed"
-        taken_away = _TAKEN_AWAY if outcome.pod_ended else ""
-        return Ending(PodVolumePhase.FAILED, "; ".join(part for part in (taken_away, message, changed) if part), fields)
+            cause, step = "the backup is not whole and counts as failed", "see why in the agent's log, and back up again"
+        # The step comes last, where who reads it, and who cuts a long message, looks for it.
+        told = "; ".join(part for part in (cause, lost, changed, step) if part)
+        return Ending(PodVolumePhase.FAILED, told, fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,8 +371,9 @@ def _ending_of_found(path: str, snapshot: Snapshot, *, pod_ended: bool) -> Endin
         "progress": done_progress(files=snapshot.files_total, size_bytes=snapshot.bytes_total, seconds=0.0),
     }
     if pod_ended:
-        return Ending(PodVolumePhase.FAILED, _TAKEN_AWAY, fields)
+        return Ending(PodVolumePhase.FAILED, f"{_TAKEN_AWAY}; {_ANOTHER_POD}", fields)
     if snapshot.items_lost:
         head = "some items could not be read, the snapshot holds the rest and names them"
-        return Ending(PodVolumePhase.FAILED, describe_lost(head, (), count=snapshot.items_lost), fields)
+        lost = describe_lost(head, (), count=snapshot.items_lost)
+        return Ending(PodVolumePhase.FAILED, f"{lost}; {_READABLE}", fields)
     return Ending(PodVolumePhase.COMPLETED, "", fields)

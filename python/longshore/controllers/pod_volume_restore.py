@@ -323,7 +323,7 @@ class PodVolumeRestoreController(PodVolumeController):
             except LongshoreError as err:
                 if err.retryable:
                     raise
-                text = f"the volume is restored, but the pod cannot be told: {err.text()}"
+                text = f"the volume is restored, but the pod cannot be told: {err.told()}"
                 return Ending(PodVolumePhase.FAILED, text, fields)
             outcome.pod_told = True
         text = "; ".join(part for part in (message, left_out) if part)

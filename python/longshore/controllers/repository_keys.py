@@ -45,6 +45,7 @@ from longshore.logs import get_logger
 
 __all__ = [
     "ANNOTATION_EXPORTED",
+    "KEY_ALONE",
     "KEY_AT_RISK",
     "KEY_IS_KEPT",
     "KEY_RECOVERY",
@@ -52,6 +53,7 @@ __all__ = [
     "KEY_ROOT",
     "RECOVERY_LABEL",
     "ROOT_LABEL",
+    "SAVE_KEY",
     "SECRET_RECOVERY",
     "SECRET_ROOT",
     "KeyRing",
@@ -77,10 +79,12 @@ ROOT_LABEL: Final = "cluster"
 RECOVERY_LABEL: Final = "recovery"
 """Label of the slot for the recovery key."""
 
-KEY_AT_RISK: Final = (
-    "the repository's key lives in this cluster only, and the backups are lost with it: save it with longshore repo key export FILE, or give "
-    "the repositories a recovery key with longshore repo key add --new-key-file FILE, and keep FILE elsewhere"
+KEY_ALONE: Final = "the repository's key lives in this cluster only, and the backups are lost with it"
+SAVE_KEY: Final = (
+    "save it with longshore repo key export FILE, or give the repositories a recovery key with longshore repo key add --new-key-file FILE, "
+    "and keep FILE elsewhere"
 )
+KEY_AT_RISK: Final = f"{KEY_ALONE}; {SAVE_KEY}"
 """What is said until a recovery slot or an export exists."""
 KEY_IS_KEPT: Final = "the key has a recovery slot, or was exported"
 """What is said from then on."""

@@ -275,7 +275,7 @@ def check_restore_uid(text: str) -> str:
     if not _UID.fullmatch(text):
         raise UsageError(
             f"not the UID of a restore: value={text[:80]!r}",
-            "the PodVolumeRestore needs an owner of kind Restore, or the label velero.io/restore-uid",
+            "give the PodVolumeRestore an owner of kind Restore, or the label velero.io/restore-uid",
         )
     return text
 

@@ -5,6 +5,7 @@ Promises
 - The same event again (object, type, reason, message) raises the count of the first instead of making another. More than ten different messages for the same
   object and reason within ten minutes become one "combined" event.
 - One object gets 25 events at once and one in five minutes after that, so that a loop cannot flood the cluster's etcd.
+- A message that is too long is cut in its midst: the next step, its last part after a semicolon, stays.
 - Memory is bounded: the least recently used objects are forgotten.
 
 Core v1 events are used, not events.k8s.io: every version of Kubernetes and of kubectl shows them.
@@ -151,7 +152,7 @@ class EventRecorder:
                 "resourceVersion": metadata.get("resourceVersion"),
             }
             kept = {name: value for name, value in regarding.items() if value}
-            text = str(redact(message))[:_MESSAGE_CHARS_MAX]
+            text = _cut(str(redact(message)))
             self._waiting.put_nowait(_Wish(kept, event_type, reason, text, format_time(self._clock.now())))
         except queue.Full:
             self.dropped += 1
@@ -261,3 +262,12 @@ class EventRecorder:
             return False
         bucket.tokens -= 1.0
         return True
+
+
+def _cut(text: str) -> str:
+    if len(text) <= _MESSAGE_CHARS_MAX:
+        return text
+    head, seam, step = text.rpartition("; ")
+    if not head or len(step) > _MESSAGE_CHARS_MAX // 2:
+        return text[: _MESSAGE_CHARS_MAX - 1] + "…"
+    return f"{head[: _MESSAGE_CHARS_MAX - len(seam) - len(step) - 1]}…{seam}{step}"

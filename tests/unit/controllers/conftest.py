@@ -5,10 +5,19 @@ import io
 import pytest
 from tests.unit.controllers.maintenance_rig import Upkeep
 from tests.unit.controllers.rig import Rig
+from tests.unit.controllers.warnings import watched
 
 from longshore import logs
 from longshore.kube.fake import FakeApiServer
 from longshore.kube.fake.clock import ManualClock
+
+
+@pytest.fixture(autouse=True)
+def warnings(monkeypatch):
+    """Whatever a test of this room is about: no Warning Event is recorded in it that does not say what to do."""
+    watch = watched(monkeypatch)
+    yield watch
+    watch.check()
 
 
 @pytest.fixture
@@ -31,9 +40,9 @@ def out():
 
 
 @pytest.fixture
-def upkeep(tmp_path):
+def upkeep(tmp_path, warnings):
     clock = ManualClock()
     with FakeApiServer(clock=clock) as server:
-        made = Upkeep(server, clock, tmp_path)
+        made = Upkeep(server, clock, tmp_path, warnings)
         yield made
         made.close()

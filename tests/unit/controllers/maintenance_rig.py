@@ -63,10 +63,11 @@ def good(freed=7):
 
 
 class Recorder:
-    def __init__(self):
-        self.events = []
+    def __init__(self, warnings):
+        self.events, self._warnings = [], warnings
 
     def record(self, obj, event_type, reason, message):
+        self._warnings.see(event_type, reason, message)
         self.events.append((str(event_type), reason, message))
 
 
@@ -80,8 +81,8 @@ class Leader:
 class Upkeep:
     """A server's maintenance, one repository object, and its Jobs."""
 
-    def __init__(self, server: FakeApiServer, clock: ManualClock, store):
-        self.server, self.clock, self.store = server, clock, store
+    def __init__(self, server: FakeApiServer, clock: ManualClock, store, warnings):
+        self.server, self.clock, self.store, self.warnings = server, clock, store, warnings
         self.client = KubeClient.from_kubeconfig(server.kubeconfig_path)
         for resource in RESOURCES.values():
             server.register(resource)
@@ -100,7 +101,7 @@ class Upkeep:
 
     def restart(self, *, runner="jobs", **settings):
         """A server that knows nothing: a new process, or the first."""
-        self.recorder, self.lease = Recorder(), Leader()
+        self.recorder, self.lease = Recorder(self.warnings), Leader()
         self.registry = CollectorRegistry()
         metrics, places = ServerMetrics(self.registry), Places(settings.pop("places", 3))
         said = MaintenanceSettings(**settings)

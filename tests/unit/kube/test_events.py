@@ -69,6 +69,20 @@ def test_event_names_its_object_and_its_source(recording: Recording) -> None:
     assert event["firstTimestamp"] == "2026-01-02T03:04:05Z"
 
 
+@pytest.mark.parametrize("cause", ["a" * 3000, "a; " * 1000])
+def test_long_message_is_cut_and_keeps_its_step(recording: Recording, cause: str) -> None:
+    recording.record(f"{cause}; make room, or raise the quota")
+    (event,) = recording.events()
+    assert len(event["message"]) == 1024
+    assert event["message"].startswith(cause[:900]) and event["message"].endswith("…; make room, or raise the quota")
+
+
+def test_long_message_without_a_step_is_cut_at_its_end(recording: Recording) -> None:
+    recording.record("a" * 3000)
+    (event,) = recording.events()
+    assert event["message"] == "a" * 1023 + "…"
+
+
 def test_same_event_is_counted_up(recording: Recording) -> None:
     recording.record("a")
     recording.clock.advance(5)

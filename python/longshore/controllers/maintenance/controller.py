@@ -66,6 +66,7 @@ __all__ = ["MaintenanceController"]
 _log = get_logger(__name__)
 
 _RECENT_MAX: Final = 10
+_NO_REPORT: Final = "the run left no report; see what its Job says with kubectl describe job"
 _NO_LEASE_SECONDS: Final = 5.0
 _RUN_SECONDS: Final = 10.0
 _PLACE_SECONDS: Final = 15.0
@@ -207,7 +208,7 @@ class MaintenanceController:
                     # It was given up for lost, and may not go on behind what was recorded.
                     self._runner.remove(obj, run)
             elif run.state is RunState.ENDED:
-                outcome = run.outcome or Outcome(succeeded=False, message="the run left no report")
+                outcome = run.outcome or Outcome(succeeded=False, message=_NO_REPORT)
                 obj = self._record(obj, run.operation, outcome, number=run.number, name=run.name)
             elif (reason := self._gave_up(uid, run)) is not None:
                 outcome = Outcome(succeeded=False, message=reason)
@@ -280,8 +281,7 @@ class MaintenanceController:
             self._places.give(uid)
             if err.retryable:
                 raise
-            step = "" if err.next_step is None else f"; {err.next_step}"
-            outcome = Outcome(succeeded=False, message=f"the run could not be begun: {err.message}{step}")
+            outcome = Outcome(succeeded=False, message=f"the run could not be begun: {err.told()}")
             return self._record(obj, operation, outcome, number=None, name=""), None
         self._looked.discard(uid)
         _log.info("Began run", kind=self.kind, name=name_of(obj), operation=str(operation), run=name)
@@ -417,7 +417,9 @@ class MaintenanceController:
         else:
             _log.warning("Recorded failed run", **fields)
             if not before.record(operation).failures:
-                self._recorder.record(written, EventType.WARNING, type_, message)
+                # A Job's report is another process's, perhaps of another version.
+                told = message if "; " in message else f"{message}; see the log of the run"
+                self._recorder.record(written, EventType.WARNING, type_, told)
         return written
 
     def _show(self, obj: JsonObject, plans: list[_Plan]) -> None:

@@ -163,7 +163,8 @@ def _why_failed(job: JsonObject, ended: JsonObject, failed: JsonObject) -> str:
     cause = str(failed.get("message") or failed.get("reason") or "it does not say why")[:_TEXT_CHARS_MAX]
     code = f", exit_code={ended['exitCode']}" if isinstance(ended.get("exitCode"), int) else ""
     words = f", last_words={last!r}" if last else ""
-    return f"the Job failed without a report: job={name}, cause={cause}{code}{words}; see its log with kubectl logs job/{name}"
+    # The words stand in the midst: what blots secrets out of them takes what follows, up to a comma, for a part of the secret.
+    return f"the Job failed without a report: job={name}{words}, cause={cause}{code}; see its log with kubectl logs job/{name}"
 
 
 def _why_waiting(pod: JsonObject | None, name: str) -> str:

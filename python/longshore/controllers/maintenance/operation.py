@@ -87,9 +87,9 @@ def perform(
         else:
             outcome = _verify(repository, wait, share, started, clock)
     except CancelledError:
-        outcome = _failed("the run was stopped before its end; the next one goes on", started, clock)
+        outcome = _failed("the run was stopped before its end; wait for the next one, which goes on", started, clock)
     except LongshoreError as err:
-        outcome = _failed(err.text(), started, clock)
+        outcome = _failed(err.told(), started, clock)
     except Exception as err:  # noqa: BLE001 - a run must come to an outcome
         _log.exception("Run crashed", operation=str(operation))
         outcome = _failed(
@@ -128,7 +128,7 @@ def _prune(
     damaged = list(result.damaged)
     if damaged or result.exit_code:
         named = ", ".join(name for name, _ in damaged[:_NAMED_MAX])
-        message = f"objects of the repository are damaged: objects={len(damaged)}, first=[{named}]; run longshore repo check, {message}"
+        message = f"objects of the repository are damaged: objects={len(damaged)}, first=[{named}]; {message}; see whom it hurts with longshore repo check"
     return Outcome(
         succeeded=not damaged and not result.exit_code,
         message=message,
