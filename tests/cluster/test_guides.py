@@ -5,6 +5,7 @@ Where a kubelet and controllers would act, `stand_in` does: it runs what a guide
 Does not know what a command should do beyond what its page says: other tests of this folder do.
 """
 
+import base64
 import json
 import os
 import re
@@ -267,6 +268,48 @@ def test_install_by_helm(new_site, choices):
     walk.finish()
     gone(site)
     assert stays(site) == {"CustomResourceDefinition", "BackupStorageLocation"}
+
+
+def told_next(site, words, *, namespace):
+    """Run Helm as a reader does, and then each command that its notes name, as it is written; gives what they came to."""
+    done = site.shell.run(f"helm {words} --namespace {namespace}")
+    assert done.code == 0, done
+    notes = done.out.partition("NOTES:\n")[2]
+    named = [line.strip() for line in notes.splitlines() if line.startswith("  ")]
+    return {line: site.shell.run(line) for line in named}
+
+
+def test_what_helm_says_next_can_be_done(new_site, choices):
+    """Each command of the chart's notes, after an installation without anything, and after an upgrade that gives it a location."""
+    site = new_site()
+    follow("install", site, ["Before"], fill=choices).finish()
+    site.shell.run('CHART=$PWD/daemonset/chart; mkdir reader; cp credentials reader; ln -s "$CHART/crds" reader/crds; cd reader')
+    image = '--set image.repository="${IMAGE%:*}",image.tag="${IMAGE##*:}"'
+    ran = told_next(site, f'install rel "$CHART" --create-namespace {image}', namespace="apart")
+    ends = {line: done.code for line, done in ran.items()}
+    # No backup has a place to go yet: whatever else is well, not all is safe.
+    assert ends.pop("longshore status -n apart") == 3
+    assert len(ends) == 4 and set(ends.values()) == {0}, ran
+    labels = site.get("namespace", "apart")["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "privileged"
+    key = (site.folder.parent / "clone" / "reader" / "recovery.key").read_bytes()
+    held = site.get("secret", "longshore-recovery", "-n", "apart")["data"]
+    assert re.fullmatch(rb"longshore-key-1:[0-9a-f]{64}\n", key)
+    assert {name: base64.b64decode(value) for name, value in held.items()} == {"recovery-key": key}
+
+    secret = "kubectl -n apart create secret generic cloud-credentials --from-file=cloud=credentials"
+    assert site.shell.run(secret).code == 0
+    location = (
+        '--set location.enabled=true,location.bucket="$BUCKET",credentials.existingSecret=cloud-credentials --set-string '
+        'location.config.region="$AWS_REGION",location.config.s3Url="$S3_URL",location.config.s3ForcePathStyle=true'
+    )
+    ran = told_next(site, f'upgrade rel "$CHART" --reset-then-reuse-values {location}', namespace="apart")
+    status = ran.pop("longshore status -n apart")
+    assert {line: done.code for line, done in ran.items()} == dict.fromkeys(ran, 0), ran
+    assert len(ran) == 4 and any(line.endswith("-f crds/") for line in ran)
+    assert "BackupStorageLocation default" in status.out
+    # An upgrade must not talk anybody into another key.
+    assert (site.folder.parent / "clone" / "reader" / "recovery.key").read_bytes() == key
 
 
 def test_install_by_kustomize(new_site, choices):

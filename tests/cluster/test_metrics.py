@@ -2,6 +2,7 @@
 
 import contextlib
 import urllib.request
+from datetime import datetime
 
 import pytest
 
@@ -100,6 +101,42 @@ def test_errors_that_are_ridden_out_and_hits_of_the_cache_are_counted(site, prox
     assert site.wait_phase("podvolumebackups", "denied")["phase"] == "Failed"
     denied = scrape()
     assert errors(denied)["denied"] >= 1.0 and errors(denied)["unavailable"] == errors(again)["unavailable"]
+
+
+def seconds_of(text):
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+
+
+def test_last_success_and_duration_are_those_of_the_status(site, port):
+    """And stay when the next backup fails."""
+    uid, path = site.pod("db-0")
+    fill(path, seed=33, megabytes=4, files=10)
+    scrape = start(site, port)
+    labels = f'{{claim="",namespace="{site.namespace}",pod="db-0",volume="data"}}'
+
+    def told(name):
+        # The agent's informer may see an object's end a moment after we do.
+        return scrape().get(f"longshore_volume_{name}{labels}")
+
+    assert told("last_success_timestamp_seconds") is None
+    site.backup("first", "db-0", uid)
+    status = site.wait_phase("podvolumebackups", "first")
+    assert status["phase"] == "Completed"
+    began, ended = seconds_of(status["startTimestamp"]), seconds_of(status["completionTimestamp"])
+    wait_for(lambda: told("last_success_timestamp_seconds") == ended, seconds=30, what="the success is told")
+    assert told("last_duration_seconds") == ended - began
+    assert told("size_bytes") == status["progress"]["totalBytes"] > 4_000_000
+    assert told("last_read_bytes") == status["incrementalBytes"]
+    assert told("last_backup_failed") == 0.0
+    # Under Velero's name how long its job took, without the look around before it.
+    gauge = "podVolume_pod_volume_operation_latency_seconds_gauge{"
+    (took,) = [value for name, value in scrape().items() if name.startswith(gauge)]
+    assert 0.0 < took <= ended - began + 1.0, (took, status)
+
+    site.backup("second", "db-0", uid, backupStorageLocation="nonesuch")
+    assert site.wait_phase("podvolumebackups", "second")["phase"] == "Failed"
+    wait_for(lambda: told("last_backup_failed") == 1.0, seconds=30, what="the failure is told")
+    assert (told("last_success_timestamp_seconds"), told("last_duration_seconds")) == (ended, ended - began)
 
 
 def test_agent_without_its_cache_misses(site, port):

@@ -1,6 +1,7 @@
 """What Prometheus and Grafana are given fits what the processes serve: each metric that alerts and dashboard ask for, each label that they group by."""
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -80,6 +81,45 @@ def test_what_the_dashboard_asks_for_is_served(served):
     assert unserved(QUERIES, served) == set()
     assert f'{FAILED}{{claim="uid-1",namespace="shop",pod="",volume=""}} 1.0' in served
     assert 'longshore_volume_size_bytes{claim="uid-1",namespace="shop",pod="",volume=""} 7.0' in served
+
+
+def test_last_success_and_its_duration_are_told_by_namespace_and_volume():
+    """A claim by its name, without pod and volume; what has none by these. A failure after it takes nothing of that away."""
+    at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+    def one(name, minutes, phase, *, took=90, claim="orders", pod="db-0"):
+        made = backup(phase, hours_ago=0, name=name, claim="uid-1" if claim else "")
+        begun = at + timedelta(minutes=minutes)
+        made["metadata"]["annotations"] = {"velero.io/pvc-name": claim} if claim else {}
+        made["metadata"]["creationTimestamp"] = made["status"]["startTimestamp"] = f"{begun:%Y-%m-%dT%H:%M:%SZ}"
+        made["status"]["completionTimestamp"] = f"{begun + timedelta(seconds=took):%Y-%m-%dT%H:%M:%SZ}"
+        made["status"]["incrementalBytes"] = 5
+        made["spec"]["pod"]["name"] = pod
+        return made
+
+    registry = CollectorRegistry()
+    found = [one("old", 0, "Completed", took=9), one("new", 10, "Completed"), one("bad", 20, "Failed", took=1)]
+    found.append(one("free", 30, "Completed", took=4, claim="", pod="web-1"))
+    registry.register(VolumeMetrics(lambda: found))
+
+    def told(name, **labels):
+        return registry.get_sample_value(
+            f"longshore_volume_{name}", {"namespace": "shop", "claim": "", "pod": "", "volume": "", **labels}
+        )
+
+    claimed, free = {"claim": "orders"}, {"pod": "web-1", "volume": "data"}
+    assert told("last_success_timestamp_seconds", **claimed) == at.timestamp() + 10 * 60 + 90
+    assert told("last_success_timestamp_seconds", **free) == at.timestamp() + 30 * 60 + 4
+    assert (told("last_duration_seconds", **claimed), told("last_duration_seconds", **free)) == (90.0, 4.0)
+    assert (told("last_backup_failed", **claimed), told("last_backup_failed", **free)) == (1.0, 0.0)
+    assert (told("size_bytes", **claimed), told("last_read_bytes", **claimed)) == (7.0, 5.0)
+
+
+def test_what_the_page_has_prometheus_compute_is_served(served):
+    page = (Path(__file__).resolve().parents[3] / "docs" / "guide" / "monitoring.md").read_text()
+    exprs = [said for said in re.findall(r"`([^`]+)`", page) if metric_names(said) and re.search(r"[(/]", said)]
+    assert len(exprs) >= 4
+    assert unserved(exprs, served) == set()
 
 
 def test_what_alerts_ask_for_is_served(served):
