@@ -181,10 +181,8 @@ class Cluster:
         if waits:
             self.container(name, {"running": {"startedAt": "2026-01-01T00:00:00Z"}})
         volumes = self.pods_root / made.metadata.uid / "volumes"
-        if claim is None:
-            path = volumes / "kubernetes.io~empty-dir" / "data"
-        else:
-            path = volumes / "kubernetes.io~csi" / f"{self.namespace}-{claim}" / "mount"
+        driver, name = ("csi", f"{self.namespace}-{claim}/mount") if claim else ("empty-dir", "data")
+        path = volumes / f"kubernetes.io~{driver}" / name
         path.mkdir(parents=True)
         return made.metadata.uid, path
 

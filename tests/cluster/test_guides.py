@@ -283,7 +283,9 @@ def test_what_helm_says_next_can_be_done(new_site, choices):
     """Each command of the chart's notes, after an installation without anything, and after an upgrade that gives it a location."""
     site = new_site()
     follow("install", site, ["Before"], fill=choices).finish()
-    site.shell.run('CHART=$PWD/daemonset/chart; mkdir reader; cp credentials reader; ln -s "$CHART/crds" reader/crds; cd reader')
+    site.shell.run(
+        'CHART=$PWD/daemonset/chart; mkdir reader; cp credentials reader; ln -s "$CHART/crds" reader/crds; cd reader'
+    )
     image = '--set image.repository="${IMAGE%:*}",image.tag="${IMAGE##*:}"'
     ran = told_next(site, f'install rel "$CHART" --create-namespace {image}', namespace="apart")
     ends = {line: done.code for line, done in ran.items()}

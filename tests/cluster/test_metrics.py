@@ -104,7 +104,7 @@ def test_errors_that_are_ridden_out_and_hits_of_the_cache_are_counted(site, prox
 
 
 def seconds_of(text):
-    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+    return datetime.fromisoformat(text).timestamp()
 
 
 def test_last_success_and_duration_are_those_of_the_status(site, port):

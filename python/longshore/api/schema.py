@@ -1,7 +1,7 @@
 """From a model to the structural schema that a CustomResourceDefinition wants.
 
 Promises: a field's description is the docstring below it in the source; required is what the model requires and nothing else; no defaults (they would change
-what others wrote); every object keeps unknown fields; what a model reads as None may be null, and what it calls NULLABLE. The result depends on the source alone.
+what others wrote); every object keeps unknown fields; what a model reads as None, or calls NULLABLE, may be null. The result depends on the source alone.
 
 It reads the models' source files, so it runs from a checkout or an installed package, not from bytecode alone.
 """

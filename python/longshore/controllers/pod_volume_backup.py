@@ -71,9 +71,7 @@ TAG_OBJECT_UID: Final = "pvb-uid"
 WAIT_FOLDER: Final = b".velero"
 _WORKERS_MAX: Final = 256
 _POD_ENDED: Final = frozenset({"Succeeded", "Failed"})
-_TAKEN_AWAY: Final = (
-    "the pod ended while its volume was read, and the volume goes with the pod, so the snapshot may lack what was gone already"
-)
+_TAKEN_AWAY: Final = "the pod ended while its volume was read, and the volume goes with the pod, so the snapshot may lack what was gone already"
 _ANOTHER_POD: Final = "back up a pod that runs"
 _READABLE: Final = "make them readable, or leave them out, and back up again"
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,3}", re.ASCII)
@@ -261,7 +259,10 @@ class PodVolumeBackupController(PodVolumeController):
         elif lost:
             cause, step = "", _READABLE
         else:
-            cause, step = "the backup is not whole and counts as failed", "see why in the agent's log, and back up again"
+            cause, step = (
+                "the backup is not whole and counts as failed",
+                "see why in the agent's log, and back up again",
+            )
         # The step comes last, where who reads it, and who cuts a long message, looks for it.
         told = "; ".join(part for part in (cause, lost, changed, step) if part)
         return Ending(PodVolumePhase.FAILED, told, fields)

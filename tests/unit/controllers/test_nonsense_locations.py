@@ -55,6 +55,8 @@ FIELDS = {
 }
 # Every value at some field, four of them at each.
 SHARE = 4
+PATIENCE_SECONDS = 300.0
+"""A hundred locations of which nobody answers take their second each, one after another."""
 
 
 def template(rig, provider):
@@ -103,9 +105,9 @@ def test_nonsense_in_each_field_of_a_location(rig, serve, provider):
     for name in planted:
         rig.backup(pod, name=name, backupStorageLocation=name)
     for name, what in planted.items():
-        status = wait_for(lambda name=name: looked_at(rig, name), what=f"{what} is looked at")
+        status = wait_for(lambda name=name: looked_at(rig, name), seconds=PATIENCE_SECONDS, what=f"{what} is looked at")
         assert status["phase"] == "Available" or len(status["message"]) > 20, (what, status)
-        ended = rig.wait_phase(PVB, name)
+        ended = rig.wait_phase(PVB, name, seconds=PATIENCE_SECONDS)
         assert ended["phase"] in TERMINAL and ended["completionTimestamp"], (what, ended)
         assert ended["phase"] == "Completed" or len(ended["message"]) > 20, (what, ended)
         for told in (status.get("message", ""), ended.get("message", "")):

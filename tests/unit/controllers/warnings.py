@@ -6,8 +6,47 @@ A step comes last in a text, after a semicolon, and begins with what to do. Does
 from longshore.kube.events import EventRecorder, EventType
 
 STEPS = frozenset(
-    "apply ask back bring check choose correct create delete end export give leave look make mend mount name open put raise remove report restore run "
-    "save see set start take upgrade use wait write".split()
+    [
+        "add",
+        "apply",
+        "ask",
+        "back",
+        "bring",
+        "check",
+        "choose",
+        "correct",
+        "create",
+        "delete",
+        "encode",
+        "end",
+        "export",
+        "give",
+        "keep",
+        "lay",
+        "leave",
+        "look",
+        "make",
+        "mend",
+        "mount",
+        "name",
+        "open",
+        "put",
+        "raise",
+        "remove",
+        "report",
+        "restore",
+        "run",
+        "save",
+        "search",
+        "see",
+        "set",
+        "start",
+        "take",
+        "upgrade",
+        "use",
+        "wait",
+        "write",
+    ]
 )
 """Words with which a step begins."""
 
