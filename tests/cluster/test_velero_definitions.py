@@ -150,6 +150,17 @@ def test_out_and_back(under_velero):
     for plural, found in (("podvolumebackups", status), ("podvolumerestores", restored)):
         assert not DROPPED[version][plural] & set(found)
 
+    def told():
+        events = cluster.core.list_namespaced_event("velero").items
+        return {one.involved_object.kind: one for one in events if one.reason == "FieldsDropped"}
+
+    events = wait_for(lambda: len(found := told()) == 2 and found, seconds=30, what="what is dropped is told by Events")
+    for event in events.values():
+        assert (event.type, event.count) == ("Normal", 1) and "status.instance" in event.message
+        assert "; the work is done all the same; to see them apply the definitions" in event.message
+    logged = [line for line in cluster.logs().splitlines() if "Definitions of the cluster drop fields" in line]
+    assert len(logged) == 2
+
 
 def test_killed_in_the_middle(under_velero):
     """The next agent knows that the object was another's, by what these definitions keep, and makes no second snapshot."""

@@ -183,6 +183,13 @@ def test_kubelet_whose_folder_is_elsewhere(site, pod):
             return [one for one in events if "/var/lib/elsewhere/pods is not a directory" in one.get("message", "")]
 
         site.wait(told, seconds=120, what="the kubelet says which folder is missing")
+
+        def unsafe():
+            text = site.longshore("status", "--installation", ok=False)
+            agents = [line for line in text.splitlines() if "DaemonSet node-agent: 0 of 1 ready" in line]
+            return [line for line in agents if line.startswith("NOT") and f"{NODE}: " in line]
+
+        site.wait(unsafe, seconds=60, what="longshore status names the node that has no agent")
     finally:
         site.install()
     site.kubectl("rollout", "status", "daemonset/node-agent", "-n", NAMESPACE, "--timeout=120s", seconds=130)

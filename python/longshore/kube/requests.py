@@ -152,6 +152,10 @@ def error_from_status(
                 text("the API server forbids this"),
                 f"grant {verb} on {resource} to the service account that Longshore runs as",
             )
+        case 404 if resource is not None and name is None:
+            # No object was asked for by name, so it is the kind, or its version, that is not there.
+            step = f"see with kubectl api-resources what is served; version {resource.version} is needed"
+            return NotFoundError(text("not found"), step)
         case 404:
             return NotFoundError(text("not found"))
         case 409 if reason == "AlreadyExists":
