@@ -40,12 +40,29 @@ ALIASES: Final = {"restic": "node-agent"}
 COMPLETE_VARIABLE: Final = "_LONGSHORE_COMPLETE"
 
 
+def _version(ctx: click.Context, _parameter: click.Parameter, asked: bool) -> None:
+    """Do what `longshore version` does, for who looks for it here."""
+    if not asked or ctx.resilient_parsing:
+        return
+    from longshore.cli.version import command
+
+    ctx.exit(command.main(args=[], prog_name=f"{ctx.command_path} version", standalone_mode=False))
+
+
 @click.group(
     cls=LazyGroup,
     lazy=COMMANDS,
     aliases=ALIASES,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="Start with: longshore repo init --repository /backups --key-file ~/longshore.key",
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Show the versions of this program, as its command does.",
 )
 def root() -> None:
     """Backup of volumes: encrypted, deduplicated, compressed; of pods in a cluster, or of any directory."""

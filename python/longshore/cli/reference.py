@@ -74,6 +74,12 @@ def _option(option: click.Option, ctx: click.Context) -> str:
     return f"| `{_escaped(names)}` | {_escaped(words)}{' (' + _escaped(rest) + ')' if rest else ''} |"
 
 
+def _options(command: click.Command, ctx: click.Context) -> list[click.Option]:
+    return [
+        p for p in command.get_params(ctx) if isinstance(p, click.Option) and not p.hidden and "--help" not in p.opts
+    ]
+
+
 def _section(path: tuple[str, ...], command: click.Command) -> Iterator[str]:
     ctx = click.Context(command, info_name=" ".join(path), max_content_width=10_000, terminal_width=10_000)
     usage = command.get_usage(ctx).removeprefix("Usage: ")
@@ -88,11 +94,10 @@ def _section(path: tuple[str, ...], command: click.Command) -> Iterator[str]:
         for name, (_, line) in command.lazy.items():
             yield f"| `{' '.join((*path, name))}` | {_escaped(line)} |"
         yield ""
+        yield from _table([_option(option, ctx) for option in _options(command, ctx)])
         return
     yield from _paragraphs(command.help or "")
-    options = [
-        p for p in command.get_params(ctx) if isinstance(p, click.Option) and not p.hidden and "--help" not in p.opts
-    ]
+    options = _options(command, ctx)
     rows = [_option(option, ctx) for option in options]
     yield from _table([row for row in rows if row not in COMMON])
     for names, where in ((REPOSITORY_NAMES, "repository"), (CLUSTER_NAMES, "cluster"), (OUTPUT_NAMES, "output")):

@@ -85,6 +85,15 @@ def test_levels_are_those_of_the_logs() -> None:
     assert set(LEVELS) == set(KNOWN_LEVELS)
 
 
+@pytest.mark.parametrize("words", [["--version"], ["--version", "repo"]])
+def test_versions_are_shown_by_the_option_too(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert entry.main(["version"]) == 0
+    shown = capsys.readouterr()
+    assert "longshore" in shown.out + shown.err
+    assert entry.main(words) == 0
+    assert capsys.readouterr() == shown
+
+
 def test_reference_is_what_the_commands_say() -> None:
     assert (ROOT / "docs/reference/cli.md").read_text() == page(), (
         "run: python -m longshore.cli.reference > docs/reference/cli.md"
