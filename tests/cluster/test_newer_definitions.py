@@ -78,9 +78,7 @@ def test_version_that_is_not_served_any_more_is_told_and_waited_for(cluster):
 
     def told():
         lines = [json.loads(line) for line in cluster.logs().splitlines() if line.startswith("{")]
-        return [
-            one for one in lines if one["msg"] == "Watch failed" and one["resource"].startswith("podvolumebackups")
-        ]
+        return [one for one in lines if one["msg"] == "Watch failed" and one["resource"].startswith("podvolumebackups")]
 
     record = wait_for(told, seconds=60, what="the agent says what is not served")[0]
     assert record["level"] == "warning" and record["error"].startswith("NotFoundError: ")

@@ -30,7 +30,7 @@ NOT_RUN: Mapping[str, Mapping[str, str]] = {
         "kubectl -n shop exec database-0 -- cat /data/began": "goes through a kubelet; the test reads that file itself"
     },
     "docs/guide/image.md": {
-        "make image": "compiles the extension once more for minutes; tests/image makes the image with a wheel that is there, tests/unit/image holds how it compiles",
+        "make image": "compiles once more for minutes; tests/image does all else of it, tests/unit/image holds how it compiles",
         'skopeo copy oci-archive:target/image/longshore-0.1.0-amd64.oci.tar docker://"$IMAGE"': "needs a registry",
         "ctr -n k8s.io images import target/image/longshore-0.1.0-amd64.oci.tar": "tests/node does it, with containerd",
     },

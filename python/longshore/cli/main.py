@@ -40,7 +40,7 @@ ALIASES: Final = {"restic": "node-agent"}
 COMPLETE_VARIABLE: Final = "_LONGSHORE_COMPLETE"
 
 
-def _version(ctx: click.Context, _parameter: click.Parameter, asked: bool) -> None:
+def _version(ctx: click.Context, _parameter: click.Parameter, asked: object) -> None:
     """Do what `longshore version` does, for who looks for it here."""
     if not asked or ctx.resilient_parsing:
         return

@@ -1,7 +1,7 @@
 """What Helm prints after an install or an upgrade: the next commands, each on a line of its own, indented.
 
-`helm test` stands there from the moment that backups have a place to go, for without one it fails. The recovery key is made once: after an upgrade the
-same commands would write another key over the file that opens the repositories.
+`helm test` stands there from the moment that backups have a place to go, for without one it fails. The recovery key is made once: after an upgrade the same
+commands would write another key over the file that opens the repositories.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ import io
 
 import pytest
 from tests.unit.controllers.maintenance_rig import Upkeep
+from tests.unit.controllers.next_steps import watched
 from tests.unit.controllers.rig import Rig
-from tests.unit.controllers.warnings import watched
 
 from longshore import logs
 from longshore.kube.fake import FakeApiServer

@@ -17,7 +17,6 @@ import pytest
 from scripts.image import assembly, ours
 from scripts.image.oci import Layer, layer_tar
 from scripts.image.tree import Directory, File, ImageError, Link, Tree
-
 from tests.unit.house.tree import project_files
 
 ROOT = Path(__file__).parents[3]
@@ -82,7 +81,7 @@ def test_dockerfile_adds_nothing_to_that_folder_and_takes_nothing_away() -> None
     assert "-m scripts.image folder /image " in build[-1]
     assert [one for one in final if one.split()[0] in ("COPY", "ADD", "RUN")] == ["COPY --from=build /image/ /"]
     # How it is started is in test_parts; nothing else is said there.
-    assert [one.split()[0] for one in final] == "COPY ENV USER WORKDIR ENTRYPOINT ARG ARG LABEL".split()
+    assert [one.split()[0] for one in final] == ["COPY", "ENV", "USER", "WORKDIR", "ENTRYPOINT", "ARG", "ARG", "LABEL"]
 
 
 def test_dockerfile_compiles_with_the_rust_that_is_asked_for() -> None:

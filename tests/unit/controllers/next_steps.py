@@ -3,58 +3,21 @@
 A step comes last in a text, after a semicolon, and begins with what to do. Does not know whether it helps; that is for who reads it.
 """
 
+import re
+
 from longshore.kube.events import EventRecorder, EventType
 
-STEPS = frozenset(
-    [
-        "add",
-        "apply",
-        "ask",
-        "back",
-        "bring",
-        "check",
-        "choose",
-        "correct",
-        "create",
-        "delete",
-        "encode",
-        "end",
-        "export",
-        "give",
-        "keep",
-        "lay",
-        "leave",
-        "look",
-        "make",
-        "mend",
-        "mount",
-        "name",
-        "open",
-        "put",
-        "raise",
-        "remove",
-        "report",
-        "restore",
-        "run",
-        "save",
-        "search",
-        "see",
-        "set",
-        "start",
-        "take",
-        "upgrade",
-        "use",
-        "wait",
-        "write",
-    ]
+# Words with which a step begins.
+_STEP = re.compile(
+    r"(add|apply|ask|back|bring|check|choose|correct|create|delete|encode|end|export|give|keep|lay|leave|look|make|mend|mount|name|open|put|raise|remove|report|restore|run|"
+    r"save|search|see|set|start|take|upgrade|use|wait|write)\b"
 )
-"""Words with which a step begins."""
 
 
 def says_step(text):
     """Whether a text says, after its cause, what to do; a step may have two parts itself."""
     _cause, *parts = text.split("; ")
-    return any(part.split(" ", 1)[0].rstrip(",") in STEPS for part in parts)
+    return any(_STEP.match(part) for part in parts)
 
 
 class Watch:

@@ -1,7 +1,7 @@
 """Who made an error need not have known a next step: what is told of it has one."""
 
 import pytest
-from tests.unit.controllers.warnings import says_step
+from tests.unit.controllers.next_steps import says_step
 
 from longshore import errors
 from longshore.controllers.phases import failed
