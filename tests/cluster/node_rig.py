@@ -180,9 +180,8 @@ class Cluster:
         made = self.core.create_namespaced_pod(self.namespace, {"metadata": {"name": name}, "spec": spec})
         if waits:
             self.container(name, {"running": {"startedAt": "2026-01-01T00:00:00Z"}})
-        volumes = self.pods_root / made.metadata.uid / "volumes"
-        driver, name = ("csi", f"{self.namespace}-{claim}/mount") if claim else ("empty-dir", "data")
-        path = volumes / f"kubernetes.io~{driver}" / name
+        below = "kubernetes.io~empty-dir/data" if claim is None else f"kubernetes.io~csi/{self.namespace}-{claim}/mount"
+        path = self.pods_root / made.metadata.uid / "volumes" / below
         path.mkdir(parents=True)
         return made.metadata.uid, path
 

@@ -33,8 +33,15 @@ from tests.cluster.node_rig import (
     visible_snapshots,
     wait_for,
 )
+from tests.oracle.make_tree import ACL_ACCESS, ACL_DEFAULT, ACL_FOR_DIRECTORY, ACL_FOR_ROOT
 from tests.support.components import require_tool
 from tests.support.fault_proxy import FaultProxy
+
+
+def give_root_attributes(path):
+    os.setxattr(path, "user.root", b"of the volume itself")
+    os.setxattr(path, ACL_ACCESS, ACL_FOR_ROOT)
+    os.setxattr(path, ACL_DEFAULT, ACL_FOR_DIRECTORY)
 
 
 def behind(proxy, api_server, namespace, s3_server, bucket, tmp_path):
@@ -51,8 +58,10 @@ def test_out_and_back(cluster, s3_server, bucket):
     fill(path, seed=1)
     (path / ".velero").mkdir()
     (path / ".velero" / "stale").touch()
+    give_root_attributes(path)
     os.utime(path, ns=(10**18, 10**18 + 123_456_789))
     expected = tree(path)
+    assert {"user.root", ACL_ACCESS, ACL_DEFAULT} <= set(expected[0]["."][-1])
     cluster.backup("out", "db-0", uid)
     cluster.agent()
     seen = set()

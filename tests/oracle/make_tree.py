@@ -37,6 +37,8 @@ def acl(*entries: tuple[int, int, int]) -> bytes:
 NOBODY = 0xFFFFFFFF
 ACL = acl((1, 6, NOBODY), (2, 4, 12345), (4, 4, NOBODY), (8, 6, 54321), (16, 6, NOBODY), (32, 0, NOBODY))
 ACL_FOR_DIRECTORY = acl((1, 7, NOBODY), (2, 5, 12345), (4, 5, NOBODY), (16, 5, NOBODY), (32, 0, NOBODY))
+# Leaves the mode 0755, so that whoever read the tree still can.
+ACL_FOR_ROOT = acl((1, 7, NOBODY), (2, 5, 12345), (4, 5, NOBODY), (16, 5, NOBODY), (32, 5, NOBODY))
 
 
 @dataclass(slots=True)
@@ -167,6 +169,14 @@ class _Maker:
         self.attempt("capability", lambda: os.setxattr(b"capable", "security.capability", CAPABILITY))
         for name in (b"file", b"directory", b"link", b"fifo"):
             self.attempt("trusted xattr", lambda n=name: os.setxattr(n, "trusted.t", b"\0t", follow_symlinks=False))
+
+    def attributes_of_root(self) -> None:
+        # Last: what stands in it already has no part in its default ACL.
+        self.attempt("xattr of the root", lambda: os.setxattr(b".", "user.root", b"of the root itself"))
+        self.attempt("ACL of the root", lambda: os.setxattr(b".", ACL_ACCESS, ACL_FOR_ROOT))
+        self.attempt("default ACL of the root", lambda: os.setxattr(b".", ACL_DEFAULT, ACL_FOR_DIRECTORY))
+        if self.root:
+            self.attempt("trusted xattr of the root", lambda: os.setxattr(b".", "trusted.root", b"\0t"))
 
     def sparse(self) -> None:
         piece = 1 << 16
@@ -373,6 +383,7 @@ def make_tree(
         os.mkdir(b"empty-directory")
         maker.write(b"empty-file", b"")
         maker.write(b"one-byte", b"1")
+        maker.attributes_of_root()
         maker.finish(root_fd)
     finally:
         os.umask(umask)

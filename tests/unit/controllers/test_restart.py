@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+from tests.unit.controllers import fake_datapath
 from tests.unit.controllers.fake_datapath import wait_for
 from tests.unit.controllers.rig import NAMESPACE, NODE, PVB, PVR, RESTORE_UID
 
@@ -77,6 +78,40 @@ def test_stopped_in_order_leaves_the_object_and_gives_the_lease_back(rig):
     rig.agent()
     assert rig.wait_phase(PVB, name)["phase"] == "Completed"
     assert len(rig.snapshots()) == 1
+
+
+def test_agent_that_is_ending_takes_nothing_more(rig, monkeypatch):
+    """Its job takes its time to stop, and places are free: what is offered meanwhile is the next agent's."""
+    asked, let_go = threading.Event(), threading.Event()
+    stop_job = fake_datapath.FakeJob.cancel
+
+    def slowly(job):
+        if not asked.is_set():
+            threading.Thread(target=lambda: (let_go.wait(20), stop_job(job)), daemon=True).start()
+        asked.set()
+
+    monkeypatch.setattr(fake_datapath.FakeJob, "cancel", slowly)
+    pod, _path = rig.pod()
+    rig.world.gate.clear()
+    names = [rig.backup(pod)]
+    first = rig.agent(concurrency=3, grace_seconds=20.0)
+    wait_for(lambda: jobs(rig, "backup"))
+    first.stop.set()
+    assert asked.wait(20)
+    names.append(rig.backup(pod))
+
+    def renewals():
+        return len([one for one in list(rig.server.seen) if one.resource == "leases" and one.verb == "update"])
+
+    before = renewals()
+    wait_for(lambda: renewals() >= before + 5, what="the agent lives on, and holds its lease")
+    let_go.set()
+    first.terminate()
+    assert rig.status(PVB, names[1]) == {} and len(jobs(rig, "backup")) == 1
+    assert not [one for one in rig.server.seen if one.verb in {"get", "patch"} and one.name == names[1]]
+    rig.world.gate.set()
+    rig.agent()
+    assert [rig.wait_phase(PVB, name)["phase"] for name in names] == ["Completed"] * 2
 
 
 def backed_up(rig):
