@@ -15,6 +15,7 @@ from longshore import datapath
 from longshore.errors import SnapshotNotFoundError, UsageError, VolumeError
 from tests.engine.conftest import Place, assert_same, done
 from tests.oracle.make_tree import make_tree, remove_tree
+from tests.support.lacking import needs
 
 
 def test_rescue_restores_what_was_backed_up(place: Place, volume: Path, tmp_path: Path) -> None:
@@ -207,7 +208,7 @@ def test_every_way_to_store_reads_back(
         assert result.bytes_stored < result.bytes_total / 4
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become someone who may not read")
+@needs(os.geteuid() == 0, "only root can become someone who may not read")
 def test_unreadable_files_are_named_and_the_rest_is_kept(place: Place, small: Path, tmp_path: Path) -> None:
     (small / "secret").write_bytes(b"x" * 5000)
     (small / "secret").chmod(0)

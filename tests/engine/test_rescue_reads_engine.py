@@ -17,9 +17,10 @@ from longshore import datapath
 from tests.engine.conftest import RESCUE, Place, assert_same, done
 from tests.oracle.compare import compare
 from tests.oracle.make_tree import make_tree, remove_tree
+from tests.support.lacking import needs
 
 MIB = 1 << 20
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="devices, owners and trusted attributes need root")
+as_root = needs(os.geteuid() == 0, "devices, owners and trusted attributes need root")
 
 
 def packs(place: Place) -> list[Path]:

@@ -16,6 +16,7 @@ import pytest
 
 from tests.image.conftest import Built
 from tests.oracle.compare import compare
+from tests.support.lacking import lacks
 
 pytestmark = [pytest.mark.usefixtures("rooted"), pytest.mark.timeout(1200)]
 
@@ -154,7 +155,7 @@ def lending(node: Node) -> Node:
     try:
         os.mknod(node.volume / "device", stat.S_IFCHR | 0o600, os.makedev(1, 3))
     except PermissionError:
-        pytest.skip("device files are made by root with MKNOD only: run with it")
+        lacks("device files are made by root with MKNOD only: run with it")
     (node.volume / "ping").write_bytes(b"x")
     os.setxattr(node.volume / "ping", "security.capability", FILE_CAPABILITY)
     _back_up(node)

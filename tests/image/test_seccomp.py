@@ -14,6 +14,7 @@ from scripts.image import assembly
 from tests.image.conftest import Built
 from tests.image.test_rights import READING, WRITING, Node, _target, node
 from tests.oracle.compare import compare
+from tests.support.lacking import lacks
 from tests.support.seccomp import SeccompMissingError, compile_profile
 
 __all__ = ["node"]
@@ -53,7 +54,7 @@ def filter_path(tmp_path_factory: pytest.TempPathFactory) -> str:
     try:
         compile_profile(PROFILE, path)
     except SeccompMissingError as err:
-        pytest.skip(str(err))
+        lacks(str(err))
     return str(path)
 
 

@@ -17,14 +17,9 @@ from tests.node.node import IMAGES, Node
 from tests.node.room import FOLDER
 from tests.node.site import Site
 from tests.support.components import ComponentMissingError, interrupt_on_sigterm
+from tests.support.lacking import lacks
 
 _FIGURES = Figures()
-
-
-def _cannot(reason: str) -> None:
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"a node that CI must have cannot be had: {reason}", pytrace=False)
-    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")
@@ -38,15 +33,15 @@ def node(figures: Figures) -> Iterator[Node]:
     """Start a node."""
     interrupt_on_sigterm()
     if FOLDER not in os.environ:
-        _cannot("a node is started in a room of its own only, run `make test-node` as root")
+        lacks("a node is started in a room of its own only, run `make test-node` as root")
     if len(archives(IMAGES)) < 2:
-        _cannot(f"the images of the node are not made, see what `make test-node` said: folder={IMAGES}")
+        lacks(f"the images of the node are not made, see what `make test-node` said: folder={IMAGES}")
     made = Node()
     try:
         try:
             made.start()
         except ComponentMissingError as err:
-            _cannot(str(err))
+            lacks(str(err))
         for step, seconds in made.took.items():
             figures.seconds(f"start: {step}", seconds)
         yield made

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.support.lacking import lacks
 
 _NEEDED = 2
 _SCRIPT = """
@@ -53,7 +54,7 @@ print(json.dumps(told))
 @pytest.fixture
 def landlock():
     if ctypes.CDLL(None).syscall(444, None, 0, 1) < _NEEDED:
-        pytest.skip(f"this kernel has no Landlock of version {_NEEDED} or later")
+        lacks(f"the kernel has no Landlock of version {_NEEDED} or later")
 
 
 def run(*words):

@@ -4,6 +4,7 @@ import os
 import stat
 
 import pytest
+from tests.support.lacking import needs
 from tests.unit.controllers.fake_datapath import wait_for
 from tests.unit.controllers.rig import PVR, RESTORE_UID
 
@@ -229,7 +230,7 @@ def test_root_that_the_pod_changed_since_is_left(volume):
     assert stat.S_IMODE(volume.stat().st_mode) == 0o750
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away: run as root")
+@needs(os.geteuid() == 0, "only root gives files away: run as root")
 def test_folder_is_the_containers_and_the_file_is_ours(volume):
     volume.chmod(0o777)
     restore_wait.write_done_file(path_of(volume), RESTORE_UID, open_to_others=False, owner=1000)

@@ -12,10 +12,9 @@ import pytest
 from scripts.image import debian
 from scripts.image.debian import PACKAGES, Pin, PinGoneError
 from scripts.image.tree import File, ImageError, Link
+from tests.support.lacking import needs
 
-needs_apt = pytest.mark.skipif(
-    any(shutil.which(name) is None for name in ("apt-get", "dpkg-deb")), reason="apt-get or dpkg-deb is not on PATH"
-)
+needs_apt = needs(all(map(shutil.which, ("apt-get", "dpkg-deb"))), "apt-get or dpkg-deb is not on PATH")
 
 
 class Mirror:

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from tests.oracle.compare import compare, compare_and_count, main
 from tests.oracle.make_tree import ACL_ACCESS, make_tree, remove_tree
+from tests.support.lacking import needs
 
 ROOT = os.geteuid() == 0
-needs_root = pytest.mark.skipif(not ROOT, reason="only root may do this")
+needs_root = needs(ROOT, "only root may do this")
 DEPTH = 20
 # A file of mode 0000 cannot be compared by an ordinary user; everything else can.
 IGNORE = () if ROOT else ("unreadable",)

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import pytest
 from tests.oracle.make_tree import ACL, ACL_ACCESS, ACL_DEFAULT, ACL_FOR_DIRECTORY, CAPABILITY, acl
+from tests.support.lacking import lacks, needs
 from tests.unit.rescue.rig import Rig
 from tests.unit.rescue.tiny_writer import DATA, LIST, TREE, directory, entry, file, item, lp, uv
 
@@ -30,7 +31,7 @@ from longshore import rescue as program
 
 RESCUE = Path(program.__file__)
 IS_ROOT = os.geteuid() == 0
-as_root = pytest.mark.skipif(not IS_ROOT, reason="only root may do this")
+as_root = needs(IS_ROOT, "only root may do this")
 NOBODY = 65534
 
 
@@ -466,7 +467,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         ["mount", "-t", "tmpfs", "-o", "size=256k,nr_inodes=40", "tmpfs", folder], capture_output=True, check=False
     )
     if done.returncode != 0:
-        pytest.skip(f"nothing may be mounted here: {done.stderr!r}")
+        lacks(f"nothing may be mounted: error={done.stderr!r}")
     try:
         yield folder
     finally:
