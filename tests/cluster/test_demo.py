@@ -106,6 +106,13 @@ def test_plain(folder, source):
     assert f"A copy of {source}" in made.said and "left out" not in made.said
 
 
+def test_its_own_volume(folder):
+    """What `make demo` does by itself: the machine's own files, a database, and what is odd."""
+    made = run(folder, "")
+    all_came_back(made)
+    assert "A copy of" not in made.said and "rows of the database" in made.said
+
+
 def test_on_the_real_kube_apiserver(folder, source):
     require(lambda: [require_tool(name) for name in ("kube-apiserver", "etcd")])
     made = run(folder, source, CLUSTER="1", HOME=os.environ.get("HOME", "/"))
