@@ -314,15 +314,12 @@ class NoSpaceError(LongshoreError):
     """A disk or quota is full. Whoever raises it without a next step, as the engine does, has the one that always holds."""
 
     code = "no_space"
-    step = "make room, or raise the quota"
+    step = "make room there, or raise the quota, and try again; what is stored already is unharmed"
     exit_code = 16
 
     def __init__(self, message: str, next_step: str | None = None) -> None:
         """See :class:`LongshoreError`."""
-        super().__init__(
-            message,
-            next_step or "free space there, or raise the quota, and try again; what is stored already is unharmed",
-        )
+        super().__init__(message, next_step or self.step)
 
 
 class CancelledError(LongshoreError):

@@ -71,7 +71,9 @@ def test_every_class_is_made_by_message_and_next_step(kind: type[LongshoreError]
     error = kind("it failed: a=1", "do this")
     assert (str(error), error.message, error.next_step) == ("it failed: a=1", "it failed: a=1", "do this")
     assert error.text() == "it failed: a=1; do this"
-    assert kind("it failed").text() == "it failed"
+    bare = kind("it failed")
+    assert bare.text() == ("it failed" if bare.next_step is None else f"it failed; {kind.step}")
+    assert (bare.next_step is None) == (kind is not errors.NoSpaceError)
     for twin in (copy.copy(error), pickle.loads(pickle.dumps(error))):
         assert (type(twin), str(twin), twin.next_step) == (kind, str(error), "do this")
 
