@@ -17,6 +17,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
 import shlex
 import shutil
@@ -95,10 +96,11 @@ class Pod:
             if self.folders.get(one["name"])
         }
 
+        # In one go, the longest first: what takes a path's place may hold another's, as everything below /tmp does.
+        paths = re.compile("|".join(map(re.escape, sorted(mounts, key=len, reverse=True))) or "(?!)")
+
         def here(text):
-            for path in sorted(mounts, key=len, reverse=True):
-                text = text.replace(path, mounts[path])
-            return text
+            return paths.sub(lambda found: mounts[found[0]], text)
 
         fields = {"spec.nodeName": NODE, "metadata.namespace": self.namespace, "metadata.name": self.name}
         env = {"AWS_EC2_METADATA_DISABLED": "true", "LONGSHORE_METRICS_ADDRESS": "127.0.0.1:0"}
@@ -107,7 +109,7 @@ class Pod:
             env[one["name"]] = fields[field["fieldPath"]] if field else here(one.get("value", ""))
         if "/host_pods" in mounts:
             env["LONGSHORE_HOST_PODS_ROOT"] = mounts["/host_pods"]
-        words = [*container.get("command", []), *container.get("args", [])]
+        words = [here(str(one)) for one in (*container.get("command", []), *container.get("args", []))]
         if "longshore" in container["image"]:
             words = [self.node.program, *words[1:]]
             env["KUBECONFIG"] = str(self._kubeconfig())
@@ -115,7 +117,7 @@ class Pod:
             words = ["sleep", "infinity"]
         log = self.node.logs / f"{self.namespace}-{self.name}-{container['name']}.log"
         log.write_text(f"{shlex.join(map(str, words))}\n")
-        started = ChildProcess(self.name, [here(str(one)) for one in words], log_path=log, env=env)
+        started = ChildProcess(self.name, words, log_path=log, env=env)
         self.processes[container["name"]] = started
         return started
 
