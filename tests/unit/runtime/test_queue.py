@@ -41,6 +41,12 @@ class Model(RuleBasedStateMachine):
                 del self.delayed[item]
                 self._add(item)
 
+    def _delay(self, item: str, due: float) -> None:
+        """The earlier moment counts; of those of one moment, whose was said first."""
+        if self.delayed.get(item, due + 1) > due:
+            self.delayed.pop(item, None)
+            self.delayed[item] = due
+
     @rule(item=ITEMS)
     def add(self, item: str) -> None:
         self._ripen()
@@ -58,8 +64,8 @@ class Model(RuleBasedStateMachine):
             return
         if tenths == 0:
             self._add(item)
-        elif self.delayed.get(item, due + 1) > due:
-            self.delayed[item] = due
+        else:
+            self._delay(item, due)
 
     @rule(item=ITEMS)
     def add_rate_limited(self, item: str) -> None:
@@ -69,8 +75,8 @@ class Model(RuleBasedStateMachine):
         assert seconds == pytest.approx(min(30.0, 0.005 * 2 ** self.failures[item]))
         self.failures[item] += 1
         due = self.clock.monotonic() + seconds
-        if not self.down and self.delayed.get(item, due + 1) > due:
-            self.delayed[item] = due
+        if not self.down:
+            self._delay(item, due)
 
     @rule(item=ITEMS)
     def forget(self, item: str) -> None:
