@@ -1112,6 +1112,11 @@ class Repository:
         self.bad_frames: set[int] = set()
         self.bad_chunks: set[tuple[int, int]] = set()
 
+    def close(self) -> None:
+        """Give back the packs that are open."""
+        while self._pack_fds:
+            os.close(self._pack_fds.popitem()[1])
+
     # opening
 
     def _open(self, secret: Secret) -> Keys:
@@ -2618,12 +2623,13 @@ def folder_path(value: str) -> str:
 def run(options: argparse.Namespace, out: Output) -> int:
     """Run a command; failures come as RescueError."""
     with contextlib.closing(Folder(folder_path(options.repository))) as folder:
-        repository = Repository(folder, read_secret(options.key_file, options.passphrase_file), out)
-        if options.command == "list":
-            return command_list(repository, out)
-        if options.command == "check":
-            return command_check(repository, out)
-        return command_restore(repository, out, options.snapshot, options.target, options.source)
+        secret = read_secret(options.key_file, options.passphrase_file)
+        with contextlib.closing(Repository(folder, secret, out)) as repository:
+            if options.command == "list":
+                return command_list(repository, out)
+            if options.command == "check":
+                return command_check(repository, out)
+            return command_restore(repository, out, options.snapshot, options.target, options.source)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -19,14 +19,12 @@ from tests.cluster.node_rig import (
     LEASES,
     NODE,
     ROOT,
-    Cluster,
-    credentials_of,
     fill,
     keys_in_store,
     location_of,
     wait_for,
 )
-from tests.cluster.test_install import Account, installed  # noqa: F401 - a fixture
+from tests.cluster.test_install import Account, installed, worked  # noqa: F401 - fixtures
 from tests.node.tenant import restored_pod, simple_pod
 from tests.support.processes import ChildProcess
 
@@ -34,19 +32,11 @@ CANARY = "canary-of-a-secret-key"
 
 
 @pytest.fixture
-def site(api_server, installed, s3_server, bucket, tmp_path):  # noqa: F811 - the fixture
+def site(api_server, installed, worked):  # noqa: F811 - the fixtures
     """A node's folder in an installation, with the accounts of agent and server."""
-    made = Cluster(
-        api_server,
-        installed,
-        tmp_path / "node",
-        location=location_of(s3_server, bucket),
-        credentials=credentials_of(s3_server),
-    )
-    made.accounts = {name: Account(api_server, installed, name) for name in ("node-agent", "longshore-server")}
-    yield made
-    made.close()
-    for account in made.accounts.values():
+    worked.accounts = {name: Account(api_server, installed, name) for name in ("node-agent", "longshore-server")}
+    yield worked
+    for account in worked.accounts.values():
         account.close()
 
 

@@ -15,32 +15,16 @@ from tests.cluster.node_rig import (
     AGENT,
     LEASES,
     ROOT,
-    Cluster,
-    credentials_of,
     fill,
     keys_in_store,
-    location_of,
     longshore,
     wait_for,
 )
-from tests.cluster.test_install import Account, installed  # noqa: F401 - a fixture
+from tests.cluster.test_install import Account, installed, worked  # noqa: F401 - fixtures
 from tests.support.processes import ChildProcess
 
 KIND = "backuprepositories"
 LONG_AGO = "2020-01-01T00:00:00Z"
-
-
-@pytest.fixture
-def worked(api_server, installed, s3_server, bucket, tmp_path):  # noqa: F811 - the fixture
-    made = Cluster(
-        api_server,
-        installed,
-        tmp_path / "node",
-        location=location_of(s3_server, bucket),
-        credentials=credentials_of(s3_server),
-    )
-    yield made
-    made.close()
 
 
 @pytest.fixture
@@ -150,7 +134,7 @@ class Kubelet:
 
 
 @pytest.fixture
-def kubelet(worked, account, api_client):
+def kubelet(worked, account, api_client):  # noqa: F811 - the fixture
     return Kubelet(worked, account, api_client)
 
 
@@ -187,7 +171,14 @@ def delete_snapshot(cluster, s3, bucket, snapshot, folder):
     assert done.returncode == 0, done.stderr
 
 
-def test_due_repository_is_pruned_by_its_job_and_read_back(worked, kubelet, api_server, s3_server, bucket, tmp_path):
+def test_due_repository_is_pruned_by_its_job_and_read_back(
+    worked,  # noqa: F811 - the fixture
+    kubelet,
+    api_server,
+    s3_server,
+    bucket,
+    tmp_path,
+):
     uid, path = worked.pod("db-0")
     fill(path, seed=1, megabytes=16, files=20)
     # The administrator's account: what the agent's may do is proven elsewhere.
@@ -311,7 +302,7 @@ def damage(s3, bucket):
     api.put_object(Bucket=bucket, Key=largest["Key"], Body=bytes(body))
 
 
-def test_run_without_a_repository_makes_none_and_reports(worked, kubelet):
+def test_run_without_a_repository_makes_none_and_reports(worked, kubelet):  # noqa: F811 - the fixture
     spec = {"volumeNamespace": "x", "backupStorageLocation": "default", "maintenanceFrequency": "24h"}
     body = {"apiVersion": "velero.io/v1", "kind": "BackupRepository", "metadata": {"name": "r"}, "spec": spec}
     worked.custom.create_namespaced_custom_object("velero.io", "v1", worked.namespace, KIND, body)

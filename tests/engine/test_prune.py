@@ -32,7 +32,8 @@ def test_rescue_reads_what_was_pruned_and_repacked(place: Place, tmp_path: Path)
     folder.mkdir()
     fill(folder, range(40), seed=1)
     first = place.backup(folder)
-    for name in range(36):
+    # What stays is spread, for how many packs there are, and which files lie in each, is up to the threads: no pack is mostly alive.
+    for name in set(range(40)) - {0, 13, 26, 39}:
         (folder / f"f{name:03d}").unlink()
     fill(folder, range(100, 103), seed=2)
     second = place.backup(folder)

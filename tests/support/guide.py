@@ -18,7 +18,7 @@ Does not know: longshore, nor what a page is about.
 
 import os
 import re
-import select
+import selectors
 import shlex
 import signal
 import subprocess
@@ -234,7 +234,10 @@ class Shell:
         said.write_text(text + "\n")
         self._say(f". {shlex.quote(str(said))} </dev/null >{shlex.quote(str(out))} 2>{shlex.quote(str(err))}; echo $?")
         assert self._bash.stdout
-        ready, _, _ = select.select([self._bash.stdout], [], [], seconds)
+        # A selector, for `select` knows no descriptor above 1,023.
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._bash.stdout, selectors.EVENT_READ)
+            ready = selector.select(seconds)
         answer = self._bash.stdout.readline().strip() if ready else ""
 
         def told(path: Path) -> str:

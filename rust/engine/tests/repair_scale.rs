@@ -1,25 +1,24 @@
 //! A million chunks and forty snapshots checked, verified, checked and repaired after damage and pruned, in bounded memory. A process of its own:
 //! what it measures is its own peak.
 
-#![expect(clippy::unwrap_used, reason = "a test makes its own files and may fail loudly")]
-
 mod common;
 
-use common::pruned::{back_up_alone, prune};
-use common::{init, write};
+use common::pruned::prune;
+use common::scale::{BOUND_BYTES, OnDisk, peak_bytes};
+use common::write;
 use longshore_engine::check::{self, CheckOptions};
 use longshore_engine::job::Job;
 use longshore_engine::prune::PruneOptions;
 use longshore_engine::repair::{self, RepairOptions};
 use longshore_engine::repository::reader::ChunkReader;
 use longshore_format::envelope::{Codec, Compression};
-use longshore_format::id::{ChunkKind, PackName, RandomName, SessionId};
-use longshore_format::index::{SegmentBuilder, index_key, seal_segment};
+use longshore_format::id::{ChunkKind, PackName, SessionId};
+use longshore_format::index::{SegmentBuilder, index_key};
 use longshore_format::pack::{BirthName, PackWriter};
-use longshore_format::snapshot::{Snapshot, SnapshotObject, snapshot_key};
+use longshore_format::snapshot::Snapshot;
 use longshore_format::tree::{Entry, Item, Node};
 use longshore_format::usage::{Usage, usage_key};
-use longshore_store::{Key, LocalSettings, LocalStore, Store};
+use longshore_store::Key;
 use std::sync::Arc;
 
 const PACKS: u32 = 1000;
@@ -27,31 +26,17 @@ const FRAMES: u32 = 100;
 const CHUNKS: u32 = 10;
 const CHUNK_BYTES: usize = 16;
 const SNAPSHOTS: u32 = 40;
-const BOUND_BYTES: u64 = 200 << 20;
-
-fn peak_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
-}
 
 #[test]
 fn a_million_chunks_and_forty_snapshots_are_checked_repaired_and_pruned_within_two_hundred_megabytes() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = LocalStore::open(folder.path(), LocalSettings { create: true, ..LocalSettings::default() }).unwrap();
-    let store: Arc<dyn Store> = Arc::new(store);
-    let repository = init(Arc::clone(&store));
     let volume = tempfile::tempdir().unwrap();
     write(&volume.path().join("file"), b"content");
-    back_up_alone(&repository, volume.path()).unwrap();
-    let model = repository.snapshots().unwrap().0.remove(0).snapshot;
+    let disk = OnDisk::new(volume.path());
+    let (repository, store, model) = (&disk.repository, &disk.store, &disk.model);
     let job = Arc::new(Job::new());
     let reader = ChunkReader::new(repository.clone(), Arc::new(repository.load_index(&job).unwrap()), job, 1 << 20);
     let file = reader.entry_at(&model.root, b"file").unwrap();
     let (mut codec, world) = (Codec::new().unwrap(), repository.world().clone());
-    let put = |text: String, bytes: Vec<u8>| {
-        store.put_new(&Key::new(text).unwrap(), bytes.into()).unwrap();
-    };
     // A file a pack: its chunks in ten a frame, and the list that names them in a pack of trees.
     let session = SessionId([7; 16]);
     let name = |number: u32| PackName { session, number };
@@ -76,12 +61,9 @@ fn a_million_chunks_and_forty_snapshots_are_checked_repaired_and_pruned_within_t
         }
         let done = pack.finish(&mut codec).unwrap();
         builder.add_pack(done.name, done.salt, done.bytes.len() as u64, &done.frames);
-        put(done.name.key(), done.bytes);
+        disk.put(done.name.key(), done.bytes);
         if builder.chunks() >= 64 << 10 || number == PACKS - 1 {
-            let segment = RandomName(world.random16());
-            let payload = std::mem::take(&mut builder).payload().unwrap();
-            put(index_key(segment), seal_segment(repository.keys(), segment, world.salt(), &payload, &mut codec).unwrap());
-            segments.push(segment);
+            segments.push(disk.put_segment(std::mem::take(&mut builder), &mut codec));
         }
         let id = repository.keys().chunk_id(ChunkKind::List, &list);
         let size_bytes = u64::from(FRAMES * CHUNKS) * CHUNK_BYTES as u64;
@@ -96,12 +78,8 @@ fn a_million_chunks_and_forty_snapshots_are_checked_repaired_and_pruned_within_t
     let done = trees.finish(&mut codec).unwrap();
     let mut builder = SegmentBuilder::new();
     builder.add_pack(done.name, done.salt, done.bytes.len() as u64, &done.frames);
-    put(done.name.key(), done.bytes);
-    let segment = RandomName(world.random16());
-    put(
-        index_key(segment),
-        seal_segment(repository.keys(), segment, world.salt(), &builder.payload().unwrap(), &mut codec).unwrap(),
-    );
+    disk.put(done.name.key(), done.bytes);
+    disk.put_segment(builder, &mut codec);
     let root =
         Entry { node: Node::Directory { content: vec![Item::Piece { span: u64::from(PACKS), id }] }, ..model.root.clone() };
     let (mut tables, mut builder) = (Vec::new(), SegmentBuilder::new());
@@ -121,22 +99,19 @@ fn a_million_chunks_and_forty_snapshots_are_checked_repaired_and_pruned_within_t
         own.push(ChunkKind::Data, &bytes, vec![(chunk, 4)], Compression::None, &mut codec).unwrap();
         let done = own.finish(&mut codec).unwrap();
         builder.add_pack(done.name, done.salt, done.bytes.len() as u64, &done.frames);
-        put(done.name.key(), done.bytes);
+        disk.put(done.name.key(), done.bytes);
         for pack in 0..PACKS {
             (0..FRAMES).for_each(|ordinal| usage.insert(BirthName { pack: name(pack), ordinal }));
         }
         (0..=PACKS).for_each(|ordinal| usage.insert(BirthName { pack: name(PACKS), ordinal }));
         let made = SessionId([number as u8 + 100; 16]);
         let (table, bytes) = usage.encode(repository.keys(), made, world.salt(), &mut codec).unwrap();
-        put(usage_key(table), bytes);
+        disk.put(usage_key(table), bytes);
         tables.push(table);
         let snapshot = Snapshot { nonce: [number as u8; 16], usage: vec![table], root: root.clone(), ..model.clone() };
-        let object = SnapshotObject::Committed(Box::new(snapshot));
-        put(snapshot_key(made), object.encode(repository.keys(), made, world.salt(), &mut codec).unwrap());
+        disk.put_snapshot(made, snapshot, &mut codec);
     }
-    let segment = RandomName(world.random16());
-    let payload = builder.payload().unwrap();
-    put(index_key(segment), seal_segment(repository.keys(), segment, world.salt(), &payload, &mut codec).unwrap());
+    disk.put_segment(builder, &mut codec);
     let within = |what: &str| {
         println!("peak after {what}: {} MiB", peak_bytes() >> 20);
         assert!(peak_bytes() < BOUND_BYTES, "{what}: peak_bytes={}", peak_bytes());
@@ -144,13 +119,13 @@ fn a_million_chunks_and_forty_snapshots_are_checked_repaired_and_pruned_within_t
     drop(reader);
     within("making it");
     let how = CheckOptions { memory_budget_bytes: 128 << 20, fresh: true, ..CheckOptions::default() };
-    let looked = check::run(&repository, &Arc::new(Job::new()), &how).unwrap();
+    let looked = check::run(repository, &Arc::new(Job::new()), &how).unwrap();
     assert_eq!((looked.exit_code, looked.snapshots), (0, u64::from(SNAPSHOTS) + 1), "{:?}", looked.findings);
     within("a check of what is listed");
-    let read = check::run(&repository, &Arc::new(Job::new()), &CheckOptions { read_percent: 100, ..how.clone() }).unwrap();
+    let read = check::run(repository, &Arc::new(Job::new()), &CheckOptions { read_percent: 100, ..how.clone() }).unwrap();
     assert!(read.exit_code == 0 && read.frames_read > u64::from(PACKS * FRAMES), "{:?}", read.findings);
     within("a check of every byte");
-    let verified = check::verify_snapshot(&repository, SessionId([100; 16]), true, &Arc::new(Job::new()), &how).unwrap();
+    let verified = check::verify_snapshot(repository, SessionId([100; 16]), true, &Arc::new(Job::new()), &how).unwrap();
     assert!(verified.exit_code == 0 && verified.frames_read >= u64::from(PACKS * FRAMES), "{:?}", verified.findings);
     within("a verify of a snapshot");
     // Two packs gone, the header of a third damaged, two segments gone and one damaged, a table gone.
@@ -171,13 +146,13 @@ fn a_million_chunks_and_forty_snapshots_are_checked_repaired_and_pruned_within_t
         store.delete(&Key::new(index_key(segment)).unwrap()).unwrap();
     }
     store.delete(&Key::new(usage_key(tables[11])).unwrap()).unwrap();
-    let hurt = check::run(&repository, &Arc::new(Job::new()), &how).unwrap();
+    let hurt = check::run(repository, &Arc::new(Job::new()), &how).unwrap();
     assert_eq!((hurt.exit_code, hurt.items_hurt), (4, u64::from(2 * SNAPSHOTS)), "{:?}", hurt.findings);
     // All chunks once, and for each snapshot the two files that are hurt.
     let all = u64::from(PACKS * FRAMES * CHUNKS);
     assert!((all..all + all / 5).contains(&hurt.lookups), "{} look-ups", hurt.lookups);
     within("a check of what is damaged");
-    let report = repair::run(&repository, &Arc::new(Job::new()), &RepairOptions::default()).unwrap();
+    let report = repair::run(repository, &Arc::new(Job::new()), &RepairOptions::default()).unwrap();
     assert_eq!(
         (report.exit_code, report.snapshots, report.snapshots_touched),
         (4, u64::from(SNAPSHOTS) + 1, u64::from(SNAPSHOTS))
@@ -187,7 +162,7 @@ fn a_million_chunks_and_forty_snapshots_are_checked_repaired_and_pruned_within_t
     assert!(report.packs_indexed > 150 && report.segments_deleted > 0, "{report:?}");
     within("a repair");
     let pruned =
-        prune(&repository, &PruneOptions { waste_percent: 100, pack_size_bytes: 128, ..PruneOptions::default() }).unwrap();
+        prune(repository, &PruneOptions { waste_percent: 100, pack_size_bytes: 128, ..PruneOptions::default() }).unwrap();
     // The pack without a header, and what only the lost table named: no tree does.
     assert_eq!((pruned.exit_code, pruned.packs_deleted), (0, 2), "{:?}", pruned.kept);
     within("a prune");

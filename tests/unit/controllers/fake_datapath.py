@@ -122,6 +122,20 @@ class FakeJob:
         return self._result
 
 
+def slow_to_stop(monkeypatch):
+    """Make jobs take their time to stop. Gives two events: one is asked to stop; set by the test, it does."""
+    asked, let_go = threading.Event(), threading.Event()
+    stop = FakeJob.cancel
+
+    def slowly(job):
+        if not asked.is_set():
+            threading.Thread(target=lambda: (let_go.wait(20), stop(job)), daemon=True).start()
+        asked.set()
+
+    monkeypatch.setattr(FakeJob, "cancel", slowly)
+    return asked, let_go
+
+
 class FakeWorld:
     """What outlives agents: the stores of all places."""
 

@@ -1,10 +1,7 @@
 """Cancellation and deletion in every phase and state of both kinds: it ends at once, and a volume that is not whole lets no pod go."""
 
-import threading
-
 import pytest
-from tests.unit.controllers import fake_datapath
-from tests.unit.controllers.fake_datapath import wait_for
+from tests.unit.controllers.fake_datapath import slow_to_stop, wait_for
 from tests.unit.controllers.rig import NAMESPACE, PVB, PVR
 
 STATES = ["container", "turn", "running", "store"]
@@ -159,15 +156,7 @@ def test_object_of_another_agent_is_cancelled(rig, resource, phase):
 
 @pytest.mark.parametrize("resource", [PVB, PVR], ids=["backup", "restore"])
 def test_job_that_takes_its_time_to_stop_is_canceling(rig, resource, monkeypatch):
-    asked, let_go = threading.Event(), threading.Event()
-    stop = fake_datapath.FakeJob.cancel
-
-    def slowly(job):
-        if not asked.is_set():
-            threading.Thread(target=lambda: (let_go.wait(20), stop(job)), daemon=True).start()
-        asked.set()
-
-    monkeypatch.setattr(fake_datapath.FakeJob, "cancel", slowly)
+    asked, let_go = slow_to_stop(monkeypatch)
     if resource is PVR:
         name, target, _snapshot, _agent = restore_that_is(rig, "running")
     else:

@@ -5,7 +5,7 @@ from tests.unit.controllers.fake_datapath import wait_for
 from tests.unit.controllers.rig import BSL, NAMESPACE, PVB, TERMINAL
 from tests.unit.controllers.test_keys import lay_down
 from tests.unit.controllers.test_nonsense import NONSENSE, put_in
-from tests.unit.controllers.test_server import REPOSITORY, RunningServer
+from tests.unit.controllers.test_server import REPOSITORY, serve  # noqa: F401 - a fixture
 
 from longshore.kube.fake.status import StatusError
 
@@ -70,21 +70,8 @@ def template(rig, provider):
     return {"metadata": {}, "spec": spec}
 
 
-@pytest.fixture
-def serve(rig):
-    running = []
-
-    def start(**settings):
-        running.append(RunningServer(rig, **settings))
-        return running[-1]
-
-    yield start
-    for one in running:
-        one.end()
-
-
 @pytest.mark.parametrize("provider", FIELDS)
-def test_nonsense_in_each_field_of_a_location(rig, serve, provider):
+def test_nonsense_in_each_field_of_a_location(rig, serve, provider):  # noqa: F811 - the fixture
     pod, path = rig.pod()
     (path / "a").write_bytes(b"x")
     planted = {}

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 from tests.unit.controllers import fake_datapath
-from tests.unit.controllers.fake_datapath import wait_for
+from tests.unit.controllers.fake_datapath import slow_to_stop, wait_for
 from tests.unit.controllers.rig import NAMESPACE, NODE, PVB, PVR, RESTORE_UID
 
 from longshore.controllers import pod_volume
@@ -82,15 +82,7 @@ def test_stopped_in_order_leaves_the_object_and_gives_the_lease_back(rig):
 
 def test_agent_that_is_ending_takes_nothing_more(rig, monkeypatch):
     """Its job takes its time to stop, and places are free: what is offered meanwhile is the next agent's."""
-    asked, let_go = threading.Event(), threading.Event()
-    stop_job = fake_datapath.FakeJob.cancel
-
-    def slowly(job):
-        if not asked.is_set():
-            threading.Thread(target=lambda: (let_go.wait(20), stop_job(job)), daemon=True).start()
-        asked.set()
-
-    monkeypatch.setattr(fake_datapath.FakeJob, "cancel", slowly)
+    asked, let_go = slow_to_stop(monkeypatch)
     pod, _path = rig.pod()
     rig.world.gate.clear()
     names = [rig.backup(pod)]
@@ -245,8 +237,6 @@ def test_lost_lease_stops_jobs_and_writes_nothing(rig):
 
 
 def test_process_ends_when_a_job_outlives_the_lease(rig, monkeypatch):
-    from tests.unit.controllers import fake_datapath
-
     monkeypatch.setattr(fake_datapath.FakeJob, "cancel", lambda self: None)
     pod, _path = rig.pod()
     rig.world.gate.clear()
@@ -278,8 +268,6 @@ def test_work_that_is_planned_while_the_lease_is_lost_never_begins(rig, monkeypa
 
 def test_process_lives_on_when_the_lease_is_had_again_before_the_old_job_stopped(rig, monkeypatch):
     """What begins under the new term must not be taken for an old job that does not stop."""
-    from tests.unit.controllers import fake_datapath
-
     cancel = fake_datapath.FakeJob.cancel
     monkeypatch.setattr(fake_datapath.FakeJob, "cancel", lambda self: threading.Timer(0.6, cancel, (self,)).start())
     pods = [rig.pod(name)[0] for name in ("db-0", "db-1")]

@@ -48,6 +48,7 @@ class Rig:
     def run(self, *words: object, passphrase: Path | None = None) -> Ran:
         secret = ["--key-file", self.key] if passphrase is None else ["--passphrase-file", passphrase]
         out, err = io.StringIO(), io.StringIO()
+        before = os.listdir("/proc/self/fd")
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
                 code = program.main([str(w) for w in ("--repository", self.repo, *secret, *words)])
@@ -55,6 +56,7 @@ class Rig:
                 code = int(str(stop.code))
         ran = Ran(code, out.getvalue(), err.getvalue())
         assert "error in this program" not in ran.out + ran.err, ran
+        assert os.listdir("/proc/self/fd") == before, "a descriptor is left open"
         return ran
 
     def restore(self, wanted: str = "latest", *words: object) -> Ran:

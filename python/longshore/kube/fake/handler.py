@@ -465,8 +465,10 @@ class Handler(BaseHTTPRequestHandler):
             self._must_be_connected()
 
     def _must_be_connected(self) -> None:
-        readable, _, _ = select.select([self.connection], [], [], 0)
-        if readable and not self.connection.recv(1, socket.MSG_PEEK):
+        # `select` would know no descriptor above 1,023.
+        waiting = select.poll()
+        waiting.register(self.connection, select.POLLIN)
+        if waiting.poll(0) and not self.connection.recv(1, socket.MSG_PEEK):
             raise _Hangup
 
     def _hang_up(self) -> None:

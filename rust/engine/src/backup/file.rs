@@ -110,8 +110,7 @@ pub(crate) fn read_batch(worker: &mut Worker, batch: FileBatch) -> Result<()> {
         if is_large(&job.stat) {
             note(&mut record);
         }
-        let begun = job.begun.take();
-        let entry = read_one(worker, &node, &job, begun, &mut record)?;
+        let entry = read_one(worker, &node, &mut job, &mut record)?;
         settle(worker, &node, job.slot, entry, false)?;
     }
     note(&mut record);
@@ -123,15 +122,9 @@ fn is_large(stat: &Stat) -> bool {
     stat.size_bytes > SHARE_FROM_BYTES
 }
 
-fn read_one(
-    worker: &mut Worker,
-    node: &DirNode,
-    job: &FileJob,
-    begun: Option<Box<Partial>>,
-    record: &mut Option<FilesRecord>,
-) -> Result<Option<Entry>> {
+fn read_one(worker: &mut Worker, node: &DirNode, job: &mut FileJob, record: &mut Option<FilesRecord>) -> Result<Option<Entry>> {
     let path = node.path_of(&job.name);
-    let outcome = capture(worker, node, job, &path, begun)?;
+    let outcome = capture(worker, node, job, &path)?;
     let shared = Arc::clone(&worker.shared);
     let (notes, progress) = (&shared.notes, &shared.job);
     progress.files_done.fetch_add(1, Relaxed);
@@ -181,7 +174,7 @@ fn lost(error: &VolumeError) -> Outcome {
     }
 }
 
-fn capture(worker: &mut Worker, node: &DirNode, job: &FileJob, path: &[u8], begun: Option<Box<Partial>>) -> Result<Outcome> {
+fn capture(worker: &mut Worker, node: &DirNode, job: &mut FileJob, path: &[u8]) -> Result<Outcome> {
     let file = match node.dir.open_file(&job.name) {
         Ok(file) => file,
         Err(error) => return Ok(lost(&error)),
@@ -189,7 +182,7 @@ fn capture(worker: &mut Worker, node: &DirNode, job: &FileJob, path: &[u8], begu
     let mut attempt = 0;
     let interrupted = worker.shared.journal.as_ref().and_then(|journal| journal.before());
     let large = || interrupted.filter(|_| is_large(&job.stat))?.partial(path);
-    let mut begun = begun.map(|begun| *begun).or_else(large);
+    let mut begun = job.begun.take().map(|begun| *begun).or_else(large);
     loop {
         attempt += 1;
         let before = match file.stat() {

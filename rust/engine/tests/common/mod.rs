@@ -7,6 +7,7 @@ pub mod counted;
 pub mod made;
 pub mod portrait;
 pub mod pruned;
+pub mod scale;
 pub mod watched;
 
 use longshore_engine::backup::{self, BackupOptions, ParentChoice};
