@@ -14,14 +14,17 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from tests.support.components import interrupt_on_sigterm
 
 from benches.volume import absolute, plots, render, rows
+from benches.volume.bench import LIMIT, CannotMeasureError, Options
 from benches.volume.keep import FOLDER, Keep
 from benches.volume.peers import PEERS
-from benches.volume.scenarios import LIMIT, CannotMeasureError, Options, measure
+from benches.volume.scenarios import measure, shared
 
 PAGE = Path(__file__).with_name("results.md")
 # What keeps a figure from being reached, with the measurement: written by hand.
@@ -84,12 +87,15 @@ def main(arguments: list[str] | None = None) -> int:
             tuple(options.profiles.split(",")),
             keep_folder,
         )
-        for name in names:
+        figures = [figure for name in names if (figure := absolute.named(name)) is not None]
+        todo: list[tuple[str, Callable[[], None]]] = [
+            (",".join(row.name for row in together), partial(measure, together, asked))
+            for together in shared(row for row in rows.ROWS if row.name in names)
+        ]
+        todo += [(f.name, partial(absolute.measure, f, work, options.scale, keep_folder)) for f in figures]
+        for name, work_on in todo:
             try:
-                if (figure := absolute.named(name)) is not None:
-                    absolute.measure(figure, work, options.scale, keep_folder)
-                else:
-                    measure(rows.row(name), asked)
+                work_on()
             except (CannotMeasureError, absolute.NotHereError) as error:
                 print(f"{name}: not measured: {error}", file=sys.stderr)
                 failed.append(name)

@@ -1,8 +1,8 @@
 """The data of each scenario, made from seeds, and the changes that are made to it between backups.
 
 Sizes are those of the page at scale 1; a smaller scale shrinks bytes and counts alike. Most of it is written by `make-data` of
-benches/micro, which gives the same bytes on every machine. The real tree is what the machine has, taken in a fixed order up to a fixed
-number of files and bytes, and says what it took. Promises that making the same data again, with the same changes after it, gives the same
+benches/micro, which gives the same bytes on every machine. The real tree is what the machine has, its directories taken in a fixed order up
+to a fixed number of files and bytes, and says what it took. Promises that making the same data again, with the same changes after it, gives the same
 tree, so that a source may be dropped while a restore needs the room. Does not know who reads it.
 """
 
@@ -48,7 +48,7 @@ def _make(*words: object) -> None:
 
 
 def real_roots() -> list[Path]:
-    """Where real files are taken from, in order: the system's programs and libraries, then the sources that build caches hold."""
+    """Where real files are taken from: the system's programs and libraries, and the sources that build caches hold."""
     home = Path.home()
     return [Path("/usr"), Path(sys.base_prefix), home / "go/pkg/mod", home / ".cargo/registry/src", ROOT / ".venv/lib"]
 
@@ -64,21 +64,30 @@ def _regular(folder: Path) -> Iterator[Path]:
 
 
 def real_tree(folder: Path, scale: float, *, limit_bytes: int = REAL_BYTES) -> Data:
-    """Copy what the machine has: programs, libraries, headers, documentation, sources; up to so many files and bytes."""
-    files, size = 0, 0
+    """Copy what the machine has: programs, libraries, headers, documentation, sources; up to so many files and bytes.
+
+    Directory by directory, in an order of chance that their names give: a smaller tree is of the same kind as a large one.
+    """
+    found: list[tuple[bytes, int, Path, Path]] = []
     seen: set[Path] = set()
     for number, root in enumerate(real_roots()):
         if not root.is_dir() or any(root.is_relative_to(other) for other in seen):
             continue
         seen.add(root)
         for path in _regular(root):
-            length = path.lstat().st_size
-            if files >= REAL_FILES * scale or size + length > limit_bytes * scale:
-                return _dated(Data("real tree", files, size), folder)
-            target = folder / str(number) / path.relative_to(root)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(path, target, follow_symlinks=False)
-            files, size = files + 1, size + length
+            place = f"{number}/{path.parent.relative_to(root)}"
+            found.append((hashlib.sha256(os.fsencode(place)).digest()[:8], number, path, path.relative_to(root)))
+    files, size = 0, 0
+    for _, number, path, below in sorted(found):
+        length = path.lstat().st_size
+        if files >= REAL_FILES * scale:
+            break
+        if size + length > limit_bytes * scale:
+            continue
+        target = folder / str(number) / below
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, target, follow_symlinks=False)
+        files, size = files + 1, size + length
     return _dated(Data("real tree", files, size), folder)
 
 

@@ -12,9 +12,9 @@ import statistics
 from collections.abc import Callable
 from pathlib import Path
 
+from benches.volume.bench import LIMIT
 from benches.volume.keep import FOLDER, Keep, Run
 from benches.volume.peers import ALL
-from benches.volume.scenarios import LIMIT
 from benches.volume.svg import Bar, Line, bars, lines
 
 PLOTS = Path(__file__).with_name("plots")

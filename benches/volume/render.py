@@ -22,6 +22,10 @@ INTRODUCTION = """\
 Each figure is a ratio of time, peer ÷ Longshore: the median over pairs of runs that stood beside one another, **wall** / CPU, with what it
 should reach. ✓ says that both medians reach it and the lower ends of both intervals 85 % of it."""
 METRICS = ("wall_seconds", "cpu_seconds")
+# These check nothing before they upload; beside them ours is also measured without its check.
+WITHOUT_CHECK = ("kopia", "borg")
+# Ours may store so many times what restic stores, in the mean of the first backups.
+STORED_FIGURE = 1.03
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +46,12 @@ class Against:
 
 
 def pairs(
-    runs: Iterable[Run], peer: str, profile: str, metric: str, step: str, peer_step: str
+    runs: Iterable[Run], peer: str, profile: str, metric: str, step: str, peer_step: str, ours_profile: str = "default"
 ) -> tuple[list[float], list[float]]:
     """Runs of a peer and of ours that stood in the same round of the same group."""
-    ours = {(r.group, r.round): r.figures[metric] for r in runs if r.tool == OURS and r.step == step}
+    ours = {
+        (r.group, r.round): r.figures[metric] for r in runs if (r.tool, r.profile, r.step) == (OURS, ours_profile, step)
+    }
     theirs = [
         ((r.group, r.round), r.figures[metric])
         for r in runs
@@ -54,14 +60,16 @@ def pairs(
     return [value for _, value in theirs], [ours[key] for key, _ in theirs]
 
 
-def against(runs: list[Run], peer: str, figure: float, step: str, peer_step: str) -> Against | None:
+def against(
+    runs: list[Run], peer: str, figure: float, step: str, peer_step: str, ours_profile: str = "default"
+) -> Against | None:
     """Compare ours with the better profile of a peer; None when they never ran beside one another."""
     found: dict[str, tuple[Ratio, str]] = {}
     profiles = sorted({run.profile for run in runs if run.tool == peer})
     for metric in METRICS:
         ratios = []
         for profile in profiles:
-            theirs, ours = pairs(runs, peer, profile, metric, step, peer_step)
+            theirs, ours = pairs(runs, peer, profile, metric, step, peer_step, ours_profile)
             if ours:
                 ratios.append((ratio(theirs, ours), profile))
         if not ratios:
@@ -162,7 +170,7 @@ def details(row: Row, runs: list[Run]) -> list[str]:
         anon = [max(0.0, run.figures["anon_mib"] - run.figures["idle_anon_mib"]) for run in mine]
         stored = _median(mine, "stored_bytes")
         cells = [
-            f"{mine[0].notes['version']}, {profile}, {step}" if tool != OURS else f"{mine[0].notes['version']}, {step}",
+            ", ".join(word for word in (mine[0].notes["version"], profile, step) if (tool, word) != (OURS, "default")),
             str(len(mine)),
             _number(_median(mine, "wall_seconds")),
             _number(_median(mine, "cpu_seconds")),
@@ -182,7 +190,33 @@ def details(row: Row, runs: list[Run]) -> list[str]:
                 f"CPU {one.cpu.median:.2f} ({one.cpu.low:.2f} to {one.cpu.high:.2f}, {one.cpu_profile}), {one.wall.pairs} pairs; figure {one.figure:g}: "
                 f"{'reached' if one.reached else 'below'}"
             )
+    for peer in WITHOUT_CHECK:
+        if beside := against(runs, peer, row.figures.get(peer, 0.0), "first", "first", "unchecked"):
+            lines.append(
+                f"- {peer}, which checks nothing before it uploads, beside Longshore without its check: wall {beside.wall.median:.2f}, "
+                f"CPU {beside.cpu.median:.2f}"
+            )
     return [*lines, ""]
+
+
+def stored(rows: Iterable[tuple[Row, list[Run]]]) -> list[str]:
+    """Say what ours stores beside restic as it comes, in the mean of the first backups that were measured."""
+    shares = []
+    for row, runs in rows:
+        sizes = [
+            _median([r for r in runs if (r.tool, r.profile) == (tool, "default")], "stored_bytes")
+            for tool in (OURS, "restic")
+        ]
+        if row.way == "first" and sizes[0] and sizes[1]:
+            shares.append(sizes[0] / sizes[1])
+    if not shares:
+        return []
+    mean = statistics.fmean(shares)
+    mark = "✓" if mean <= STORED_FIGURE else "✗"
+    return [
+        f"{mark} Stored: {mean:.3f} of what restic stores (≤ {STORED_FIGURE}; mean of {len(shares)} first backups).",
+        "",
+    ]
 
 
 def page(rows: list[tuple[Row, list[Run]]], absolute: list[str], bounds: list[str], plots: list[str]) -> str:
@@ -201,6 +235,7 @@ def page(rows: list[tuple[Row, list[Run]]], absolute: list[str], bounds: list[st
         "",
         *table(rows),
         "",
+        *stored(rows),
         "## What bounds it",
         "",
         *(bounds or ["Nothing written yet."]),

@@ -60,18 +60,18 @@ ROWS = [
     Row("first-database", "first, database 8 GiB, log 2 GiB", "first", data.database_and_log, _figures(2.5, 2, 1.5, 4), expected_minutes=40),
     Row("first-copies", "first, duplicate-heavy (four slightly edited copies)", "first", data.copies, _figures(4.5, 3.5, 3.5, 6), expected_minutes=35),
     Row("first-small", "first, one million small files", "first", data.small_files, _figures(3.5, 2, 5, 8), expected_minutes=60),
-    Row("unchanged", "unchanged, one million files, caches warm", "again", data.small_files, _figures(12, 3, 15, 30), expected_minutes=30),
+    Row("unchanged", "unchanged, one million files, caches warm", "again", data.small_files, _figures(12, 3, 15, 30), peers_at_once=3, expected_minutes=30),
     Row(
         "unchanged-chown", "unchanged, after `chown -R` of the tree", "again", data.small_files, _figures(12, 8, 12, 15),
-        change=data.change_owner, needs_root=True, expected_minutes=35,
+        change=data.change_owner, needs_root=True, peers_at_once=3, expected_minutes=35,
     ),
     Row(
         "unchanged-new-node", "unchanged, on a new node without local cache", "again", data.small_files, _figures(6, 3, 6, 10),
-        new_node=True, expected_minutes=35,
+        new_node=True, peers_at_once=3, expected_minutes=35,
     ),
     Row(
         "changed-files", "1 % of the files changed, one million", "again", data.small_files, _figures(10, 4, 10, 12),
-        change=data.change_files, expected_minutes=40,
+        change=data.change_files, peers_at_once=3, expected_minutes=40,
     ),
     Row(
         "changed-pages", "1 % of the pages changed in place, 8 GiB database", "again", data.database, _figures(3, 2.5, 2, 5),
@@ -87,7 +87,10 @@ ROWS = [
         "verify", "verify all data / tags only", "verify", data.real_tree, _figures(3, 4, 3, 4),
         more_steps={"tags": _figures(8, 10, 8, 10)}, expected_minutes=25,
     ),
-    Row("open", "open a repository of one million chunks and list its snapshots", "open", data.small_files, _figures(5, 3, 5, 5), expected_minutes=20),
+    Row(
+        "open", "open a repository of one million chunks and list its snapshots", "open", data.small_files, _figures(5, 3, 5, 5),
+        peers_at_once=3, expected_minutes=20,
+    ),
 ]  # fmt: skip
 
 

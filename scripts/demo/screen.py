@@ -9,12 +9,14 @@ Does not know: what is shown.
 from __future__ import annotations
 
 import io
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.padding import Padding
@@ -27,6 +29,9 @@ from rich.text import Text
 from longshore.cli.output.human import duration, printable, size
 
 __all__ = ["Screen", "Tracker"]
+
+# Without the fonts that it would have the reader's browser fetch from elsewhere: any monospaced one does.
+_PICTURE = re.sub(r"\s*@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
 
 _WIDTH_MAX = 118
 _PICTURE_WIDTH = 108
@@ -195,7 +200,7 @@ class Screen:
         """Write what was printed as a picture of a terminal."""
         if self._picture is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._picture.save_svg(str(path), title=title)
+            self._picture.save_svg(str(path), title=title, code_format=_PICTURE)
 
     def _frame(self) -> RenderableType:
         tracker = self._tracker

@@ -8,6 +8,8 @@ use longshore_store::{Rng, SeededRng};
 /// Size of a database page.
 pub const PAGE_BYTES: usize = 8192;
 const PAGE_HEAD_BYTES: usize = 24;
+/// Size and layout of a page, as its header says them.
+const PAGE_MARK: u16 = 0x2004;
 const WORDS: usize = 4096;
 
 /// Chance that repeats itself: `SplitMix64`.
@@ -123,13 +125,13 @@ pub fn text(seed: u64, length: usize) -> Vec<u8> {
     out
 }
 
-/// One page of a database, as it was written by its `version`-th change: a header with log position and checksum, an array of slots,
-/// and rows from the end of the page on, three quarters full.
+/// One page of a database, as it was written by its `version`-th change: PostgreSQL's header (log position, checksum, where slots end and
+/// rows begin, size and layout), an array of slots, and rows from the end of the page on, three quarters full.
 pub fn page(seed: u64, number: u64, version: u64, words: &Words, out: &mut [u8; PAGE_BYTES]) {
     let mut chance = Chance::new(seed ^ number.wrapping_mul(0x9e37_79b9) ^ version.wrapping_mul(0xc2b2_ae3d_27d4_eb4f));
     out.fill(0);
     out[..8].copy_from_slice(&(version << 40 | number).to_le_bytes());
-    out[8..16].copy_from_slice(&chance.bits().to_le_bytes());
+    out[8..10].copy_from_slice(&(chance.bits() as u16).to_le_bytes());
     let (mut slot, mut end) = (PAGE_HEAD_BYTES, PAGE_BYTES);
     let mut row = Vec::with_capacity(256);
     while end > PAGE_BYTES / 4 {
@@ -146,8 +148,9 @@ pub fn page(seed: u64, number: u64, version: u64, words: &Words, out: &mut [u8; 
         out[slot..slot + 2].copy_from_slice(&(end as u16).to_le_bytes());
         slot += 4;
     }
-    out[16..18].copy_from_slice(&(slot as u16).to_le_bytes());
-    out[18..20].copy_from_slice(&(end as u16).to_le_bytes());
+    for (at, word) in [(12, slot as u16), (14, end as u16), (16, PAGE_BYTES as u16), (18, PAGE_MARK)] {
+        out[at..at + 2].copy_from_slice(&word.to_le_bytes());
+    }
 }
 
 /// A lot of pages, one behind the other.
@@ -217,7 +220,12 @@ mod tests {
         assert_eq!(found, PINNED);
     }
 
-    const PINNED: [&str; 4] = ["6fdc2f42ad6ded1e", "4e68b7849ed29eb5", "b4365106791efc1b", "96c8081f0ee62f07"];
+    const PINNED: [&str; 4] = ["6fdc2f42ad6ded1e", "4e68b7849ed29eb5", "6ff0ff5e3432be08", "96c8081f0ee62f07"];
+
+    #[test]
+    fn pages_are_known_for_a_databases() {
+        assert!(longshore_engine::chunker::pages::is_paged(&pages(3, 64 << 10)));
+    }
 
     #[test]
     fn noise_is_one_stream() {

@@ -64,3 +64,8 @@ def test_broken_links_are_seen(tmp_path):
         "# A `b`, c\n\n[x](#a-b-c) [y](#a-b) [z](gone.md) [w](page.md#a-b-c)\n\n```\n[not](a-link.md)\n```\n"
     )
     assert broken(page) == ["#a-b: no such heading", "gone.md: no such file"]
+
+
+@pytest.mark.parametrize("picture", files(ending=".svg"))
+def test_pictures_fetch_nothing(picture):
+    assert re.findall(r"""(?:url\(|href=|src=)["']?https?:[^"')]*""", (ROOT / picture).read_text()) == []

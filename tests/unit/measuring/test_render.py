@@ -1,6 +1,6 @@
 """The page: the better profile counts, runs are paired by round and group, and what was not measured is never called reached."""
 
-from benches.volume.render import against, compared, details, page, table, verdict
+from benches.volume.render import against, compared, details, page, stored, table, verdict
 from benches.volume.rows import Row
 from tests.unit.measuring.runs import SETTING, made_up_run
 
@@ -67,3 +67,24 @@ def test_page_shows_memory_beyond_the_start_and_the_conditions():
     whole = page([(ROW, runs)], ["no absolute figures"], [], [])
     assert "| a row | ✓ **3.00** / 3.00 (≥ 2) | - | - | - | reached |" in whole
     assert whole.count("a machine") == 1
+
+
+def test_ours_without_its_check_counts_for_no_figure_and_is_shown_beside_who_has_none():
+    row = Row("row", "a row", "first", lambda *_: None, {"restic": 2.0, "kopia": 2.0})
+    runs = three("longshore", 2.0) + three("longshore", 1.0, profile="unchecked")
+    runs += three("restic", 5.0) + three("kopia", 4.5)
+    assert [one.wall.median for one in compared(row, runs)[0][1]] == [2.5, 2.25]
+    text = "\n".join(details(row, runs))
+    assert "- kopia, which checks nothing before it uploads, beside Longshore without its check: wall 4.50" in text
+    assert "| longshore 1, unchecked, first |" in text and "restic, which" not in text
+
+
+def test_what_is_stored_is_held_against_restic_in_the_mean_of_first_backups():
+    def rows(ours):
+        again = Row("again", "again", "again", lambda *_: None, {"restic": 2.0})
+        runs = three("longshore", 1.0, stored_bytes=ours) + three("restic", 3.0, stored_bytes=100.0)
+        return [(ROW, runs), (ROW, three("longshore", 1.0, stored_bytes=90.0) + runs[3:]), (again, runs), (ROW, [])]
+
+    assert stored(rows(110.0))[0].startswith("✓ Stored: 1.000 of") and "mean of 2" in stored(rows(110.0))[0]
+    assert stored(rows(120.0))[0].startswith("✗ Stored: 1.050 of")
+    assert stored([(ROW, [])]) == []

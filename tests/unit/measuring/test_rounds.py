@@ -1,13 +1,16 @@
 """Rounds: every contender once in each, resumed where they stopped, the worse profile left behind after the first."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
-from benches.volume import scenarios
+from benches.volume import bench as measuring
+from benches.volume.bench import Bench, Options, better, checked, groups, rounds, to_be_compared
+from benches.volume.data import Data
 from benches.volume.keep import Keep
 from benches.volume.process import Cost
-from benches.volume.rows import Row
-from benches.volume.scenarios import Bench, Options, better, groups, rounds
+from benches.volume.rows import ROWS, Row
+from benches.volume.scenarios import shared
 from tests.unit.measuring.runs import SETTING, made_up_run
 
 
@@ -15,12 +18,20 @@ class FakeContender:
     def __init__(self, tool, profile, wall):
         self.tool, self.profile, self.wall = tool, profile, wall
         self.name = f"{tool}/{profile}"
+        self.did = []
+
+    def fresh(self):
+        self.did.append("fresh")
+
+    def backup(self, source):
+        self.did.append("backup")
 
 
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
-    monkeypatch.setattr(scenarios.keep, "commit", lambda: "0123456789ab")
-    row = Row("row", "a row", "first", lambda folder, scale: None, {"restic": 2.0})
+    monkeypatch.setattr(measuring.keep, "commit", lambda: "0123456789ab")
+    monkeypatch.setattr(measuring, "settle", lambda: None)
+    row = Row("row", "a row", "first", lambda folder, scale: Data("data", 3, 4), {"restic": 2.0})
     found = Bench(row, Options(Path(tmp_path)), SETTING, Keep("row", tmp_path))
     found.versions = found.idle_mib = dict.fromkeys(("longshore", "restic"), 1.0)
     return found
@@ -87,3 +98,47 @@ def test_a_profile_that_is_worse_in_both_is_left_and_one_that_saves_cpu_stays():
 def test_groups_fit_on_the_disk():
     assert groups(["a", "b"], 4) == [("", ["a", "b"])]
     assert groups(["a", "b", "c"], 2) == [("a+b", ["a", "b"]), ("c", ["c"])]
+
+
+def test_what_was_measured_needs_no_data_and_no_repositories(bench):
+    go(bench)
+    bench.source.rmdir()
+    bench.ran = False
+    assert go(bench) == []
+    assert not bench.ran and not bench.source.exists()
+
+
+def test_repositories_are_made_once_and_one_that_was_left_behind_catches_up(bench):
+    changed = dataclasses.replace(bench.row, change=lambda folder, round_: None)
+    each = contenders()
+
+    def run(row):
+        bench.row, bench.kept = row, Keep(row.name, bench.options.work)
+        rounds(
+            bench, "", each, lambda _: None, lambda _bench, one, _round: [("first", Cost(one.wall, one.wall, 1, 1), {})]
+        )
+
+    run(changed)
+    assert [one.did for one in each] == [["fresh", "backup"]] * 3
+    assert bench.behind == {"restic/default"}
+    run(dataclasses.replace(bench.row, name="next"))
+    assert [one.did for one in each] == [["fresh", "backup"], ["fresh", "backup", "backup"], ["fresh", "backup"]]
+
+
+def test_each_tool_is_compared_once_and_ours_in_the_last_round_too(bench, monkeypatch):
+    monkeypatch.setattr(measuring, "compare", lambda source, target: ["x"] if bench.row.name == "odd" else [])
+    ours, restic, tuned = contenders()
+    assert [checked(bench, one) for one in (ours, restic, tuned)] == [{"differences": 0.0}] * 2 + [{}]
+    assert not any(to_be_compared(bench, one) for one in (ours, restic, tuned))
+    bench.last_round = True
+    assert to_be_compared(bench, ours) and not to_be_compared(bench, restic)
+    bench.row = dataclasses.replace(bench.row, name="odd")
+    with pytest.raises(AssertionError, match="restore differs"):
+        checked(bench, ours)
+
+
+def test_rows_that_go_on_from_the_same_repositories_share_them():
+    names = [[row.name for row in together] for together in shared(ROWS)]
+    assert ["open", "unchanged", "unchanged-chown", "unchanged-new-node", "changed-files"] in names
+    assert sorted(name for together in names for name in together) == sorted(row.name for row in ROWS)
+    assert ["changed-pages"] in names

@@ -2,19 +2,20 @@
 //!
 //! `limit SOURCE SCRATCH [THREADS] [BYTES]` reads files below SOURCE, at most BYTES of them, and prints one JSON object: for each stage its
 //! seconds of CPU for a GiB of source, measured on THREADS threads, each with data of its own. `stat` and `open` are microseconds a file.
-//! Stages: stat, open, read, cut, hash, zstd (1 and −3, no sample test), seal, unseal, unzip, write (to SCRATCH, which must exist). The
-//! write is what the page cache takes, then a sync by itself. Promises the same kernels as the engine uses. Does not know the engine's
-//! pipeline: what it adds is what the figures leave out.
+//! Stages: stat, open, read, cut, hash, zstd (1 with its sample test, and −3), seal, unseal, unzip, write (to SCRATCH, which must exist, by the
+//! local store, durably). Promises the same kernels as the engine uses, in frames of its size. Does not know the engine's pipeline: what it
+//! adds is what the figures leave out.
 
 #![expect(clippy::disallowed_methods, reason = "a program of its own, outside the engine, that is to read files and clocks")]
 
 use longshore_engine::chunker::Cutter;
 use longshore_format::config::Cut;
 use longshore_format::envelope::{Codec, Compression};
-use longshore_format::pack::{FinishedPack, PackKey, PackWriter};
+use longshore_format::pack::{PackKey, PackWriter};
 use longshore_format::{ChunkId, ChunkKind, PackName, SessionId};
 use longshore_micro::Result;
 use longshore_micro::kernels::keys;
+use longshore_store::{Key, LocalSettings, LocalStore, Store};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -22,7 +23,9 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 const GIB: f64 = (1u64 << 30) as f64;
-const FRAME: usize = 256 << 10;
+const FRAME: usize = 1 << 20;
+const BATCH: usize = 2 << 20;
+const SAMPLE: usize = 4 << 10;
 const PACK: usize = 32 << 20;
 const LIMIT: u64 = 1 << 30;
 
@@ -50,116 +53,148 @@ fn timed<T>(sums: &mut Sums, stage: &'static str, work: impl FnOnce() -> Result<
     Ok(out)
 }
 
-/// The bytes of some files as the engine would group them: short ones together, long ones cut.
-struct Load {
-    frames: Vec<Vec<u8>>,
+/// One thread's way through its files: a batch is read, cut, hashed, squeezed and sealed while it lies in the processor's caches, in buffers
+/// that are used again, as the engine does it.
+struct Stages {
+    sums: Sums,
+    cutter: Cutter,
+    codec: Codec,
+    store: LocalStore,
+    writer: Option<PackWriter>,
+    packs: u32,
+    session: SessionId,
+    frame: Vec<u8>,
+    squeezed: Vec<u8>,
+    sealed: Vec<u8>,
+    opened: Vec<u8>,
 }
 
-fn load(paths: &[PathBuf], sums: &mut Sums) -> Result<Load> {
-    let mut seen = 0;
-    timed(sums, "stat", || {
-        for path in paths {
-            seen += std::fs::symlink_metadata(path)?.len();
-        }
-        Ok(())
-    })?;
-    timed(sums, "open", || {
-        for path in paths {
-            drop(File::open(path)?);
-        }
-        Ok(())
-    })?;
-    let mut whole = Vec::with_capacity(seen as usize);
-    timed(sums, "read", || {
-        for path in paths {
-            File::open(path)?.read_to_end(&mut whole)?;
-        }
-        Ok(())
-    })?;
-    *sums.entry("bytes").or_default() += whole.len() as f64;
-    *sums.entry("files").or_default() += paths.len() as f64;
-    let cutter = Cutter::new(&keys(), Cut::default())?;
-    let frames = timed(sums, "cut", || {
-        let (mut rest, mut cuts) = (&whole[..], Vec::new());
-        while !rest.is_empty() {
-            let length = cutter.first(rest, true);
-            cuts.push(length);
-            rest = &rest[length..];
-        }
-        Ok(cuts)
-    })?;
-    let mut at = 0;
-    let frames = frames
-        .into_iter()
-        .map(|length| {
-            at += length;
-            whole[at - length..at].to_vec()
+impl Stages {
+    fn new(scratch: &Path, name: usize) -> Result<Self> {
+        let settings = LocalSettings { create: true, ..LocalSettings::default() };
+        Ok(Self {
+            sums: Sums::new(),
+            cutter: Cutter::new(&keys(), Cut::default())?,
+            codec: Codec::new()?,
+            store: LocalStore::open(scratch.join(format!("limit-{name}")), settings)?,
+            writer: None,
+            packs: 0,
+            session: SessionId([name as u8; 16]),
+            frame: Vec::with_capacity(2 * FRAME),
+            squeezed: Vec::with_capacity(3 * FRAME),
+            sealed: Vec::with_capacity(2 * FRAME),
+            opened: Vec::with_capacity(2 * FRAME),
         })
-        .collect();
-    Ok(Load { frames })
-}
-
-fn pack_up(stored: &[Vec<u8>], codec: &mut Codec, buffer: Vec<u8>) -> Result<FinishedPack> {
-    let mut writer = PackWriter::new(&keys(), PackName { session: SessionId([3; 16]), number: 1 }, [4; 32], buffer)?;
-    for payload in stored {
-        writer.push(ChunkKind::Data, payload, vec![(ChunkId([0; 32]), payload.len() as u32)], Compression::None, codec)?;
     }
-    Ok(writer.finish(codec)?)
-}
 
-fn stages(paths: &[PathBuf], scratch: &Path, name: usize) -> Result<Sums> {
-    let mut sums = Sums::new();
-    let load = load(paths, &mut sums)?;
-    let (keys, mut codec) = (keys(), Codec::new()?);
-    timed(&mut sums, "hash", || Ok(load.frames.iter().fold(0, |sum, frame| sum ^ keys.chunk_id(ChunkKind::Data, frame).0[0])))?;
-    let mut squeeze = |sums: &mut Sums, stage, level| -> Result<Vec<Vec<u8>>> {
-        let mut all = Vec::with_capacity(load.frames.len());
-        for frame in &load.frames {
-            let mut out = Vec::with_capacity(FRAME * 5);
-            timed(sums, stage, || Ok(codec.wrap(frame, Compression::Zstd(level), &mut out)?))?;
-            all.push(out);
+    fn all(&mut self, paths: &[PathBuf]) -> Result<()> {
+        timed(&mut self.sums, "stat", || paths.iter().try_for_each(|path| Ok(std::fs::symlink_metadata(path).map(drop)?)))?;
+        *self.sums.entry("files").or_default() += paths.len() as f64;
+        let (mut batch, mut length) = (vec![0; BATCH], 0);
+        for path in paths {
+            let mut file = timed(&mut self.sums, "open", || Ok(File::open(path)?))?;
+            loop {
+                let got = timed(&mut self.sums, "read", || Ok(file.read(&mut batch[length..])?))?;
+                length += got;
+                if length == BATCH {
+                    self.batch(&batch)?;
+                    length = 0;
+                } else if got == 0 {
+                    break;
+                }
+            }
         }
-        Ok(all)
-    };
-    drop(squeeze(&mut sums, "zstd -3", -3)?);
-    let stored = squeeze(&mut sums, "zstd 1", 1)?;
-    *sums.entry("stored").or_default() += stored.iter().map(Vec::len).sum::<usize>() as f64;
-    let mut out = Vec::with_capacity(4 * FRAME);
-    timed(&mut sums, "unzip", || {
-        for envelope in &stored {
-            codec.unwrap(envelope, 1 << 20, "frame", &mut out)?;
-        }
-        Ok(())
-    })?;
-    let path = scratch.join(format!("limit-{name}"));
-    let mut file = File::create(&path)?;
-    let mut buffer = Vec::with_capacity(PACK + (2 << 20));
-    let (mut from, mut size) = (0, 0);
-    for to in 1..=stored.len() {
-        size += stored[to - 1].len();
-        if size < PACK && to < stored.len() {
-            continue;
-        }
-        let pack = timed(&mut sums, "seal", || pack_up(&stored[from..to], &mut codec, std::mem::take(&mut buffer)))?;
-        let key = PackKey::derive(&keys, pack.name, &pack.salt)?;
-        let mut sealed = Vec::with_capacity(4 * FRAME);
-        timed(&mut sums, "unseal", || {
-            for frame in &pack.frames {
-                sealed.clear();
-                let start = frame.offset_bytes as usize;
-                sealed.extend_from_slice(&pack.bytes[start..start + frame.stored_bytes as usize]);
-                key.check_frame(frame.birth.ordinal, &mut sealed)?;
+        self.batch(&batch[..length])?;
+        self.close_frame()?;
+        self.close_pack()
+    }
+
+    fn batch(&mut self, bytes: &[u8]) -> Result<()> {
+        *self.sums.entry("bytes").or_default() += bytes.len() as f64;
+        let (cutter, mut rest, mut cuts) = (&self.cutter, bytes, Vec::new());
+        timed(&mut self.sums, "cut", || {
+            while !rest.is_empty() {
+                let length = cutter.first(rest, true);
+                cuts.push(length);
+                rest = &rest[length..];
             }
             Ok(())
         })?;
-        timed(&mut sums, "write", || Ok(file.write_all(&pack.bytes)?))?;
-        buffer = pack.bytes;
-        (from, size) = (to, 0);
+        let mut at = 0;
+        for length in cuts {
+            let chunk = &bytes[at..at + length];
+            at += length;
+            let keys = keys();
+            timed(&mut self.sums, "hash", || Ok(std::hint::black_box(keys.chunk_id(ChunkKind::Data, chunk))))?;
+            self.frame.extend_from_slice(chunk);
+            if self.frame.len() >= FRAME {
+                self.close_frame()?;
+            }
+        }
+        Ok(())
     }
-    timed(&mut sums, "sync", || Ok(file.sync_all()?))?;
-    drop(file);
-    std::fs::remove_file(path)?;
-    Ok(sums)
+
+    fn close_frame(&mut self) -> Result<()> {
+        let (frame, codec, squeezed) = (std::mem::take(&mut self.frame), &mut self.codec, &mut self.squeezed);
+        if !frame.is_empty() {
+            // What does not shrink is stored as it is, by three samples.
+            let noise = timed(&mut self.sums, "zstd 1", || {
+                for at in [0, frame.len() / 2, frame.len().saturating_sub(SAMPLE)] {
+                    let sample = &frame[at..frame.len().min(at + SAMPLE)];
+                    if codec.estimate(sample)? < sample.len() - sample.len() / 32 {
+                        return Ok(false);
+                    }
+                }
+                Ok(true)
+            })?;
+            for (stage, level) in [("zstd -3", -3), ("zstd 1", 1)] {
+                squeezed.clear();
+                let how = if noise { Compression::None } else { Compression::Zstd(level) };
+                timed(&mut self.sums, stage, || Ok(codec.wrap(&frame, how, squeezed)?))?;
+            }
+            *self.sums.entry("stored").or_default() += squeezed.len() as f64;
+            if self.writer.is_none() {
+                self.packs += 1;
+                let name = PackName { session: self.session, number: self.packs };
+                self.writer = Some(PackWriter::new(&keys(), name, [4; 32], Vec::with_capacity(PACK + (4 << 20)))?);
+            }
+            if let Some(writer) = &mut self.writer {
+                let chunks = vec![(ChunkId([0; 32]), squeezed.len() as u32)];
+                timed(&mut self.sums, "seal", || {
+                    Ok(writer.push(ChunkKind::Data, squeezed, chunks, Compression::None, codec)?)
+                })?;
+            }
+            let opened = &mut self.opened;
+            timed(&mut self.sums, "unzip", || Ok(codec.unwrap(squeezed, 4 << 20, "frame", opened)?))?;
+        }
+        self.frame = frame;
+        self.frame.clear();
+        if self.writer.as_ref().is_some_and(|writer| writer.stored_bytes() >= PACK) { self.close_pack() } else { Ok(()) }
+    }
+
+    fn close_pack(&mut self) -> Result<()> {
+        let Some(writer) = self.writer.take() else { return Ok(()) };
+        let pack = timed(&mut self.sums, "seal", || Ok(writer.finish(&mut self.codec)?))?;
+        let key = PackKey::derive(&keys(), pack.name, &pack.salt)?;
+        for frame in &pack.frames {
+            let (sealed, start) = (&mut self.sealed, frame.offset_bytes as usize);
+            sealed.clear();
+            sealed.extend_from_slice(&pack.bytes[start..start + frame.stored_bytes as usize]);
+            timed(&mut self.sums, "unseal", || Ok(key.check_frame(frame.birth.ordinal, sealed)?))?;
+        }
+        // By the engine's own way to a disk; the sync is in it.
+        let name = Key::new(pack.name.key())?;
+        timed(&mut self.sums, "write", || Ok(self.store.put_new(&name, pack.bytes.into())?))?;
+        self.store.delete(&name)?;
+        Ok(())
+    }
+}
+
+fn stages(paths: &[PathBuf], scratch: &Path, name: usize) -> Result<Sums> {
+    let mut stages = Stages::new(scratch, name)?;
+    stages.all(paths)?;
+    std::fs::remove_dir_all(scratch.join(format!("limit-{name}")))?;
+    Ok(stages.sums)
 }
 
 fn main() -> Result<()> {

@@ -96,7 +96,8 @@ fn pages(path: &Path, seed: u64, round: u64, share: f64) -> Result<()> {
     let mut page = [0; PAGE_BYTES];
     for _ in 0..((total as f64 * share) as u64).max(1) {
         let number = chance.below(total);
-        made::page(seed, number, round, &words, &mut page);
+        // Version 0 is what it was made as.
+        made::page(seed, number, round + 1, &words, &mut page);
         file.write_all_at(&page, number * PAGE_BYTES as u64)?;
     }
     drop(file);
