@@ -1,4 +1,4 @@
-# Every door of the house: each target works by itself on a machine that has Python 3.11 with venv, Rust, Go, a C compiler, make and git.
+# Every door of the house: each target works by itself on a machine that has Python 3.11 with venv, Rust 1.95, Go, a C compiler, make and git.
 #
 # Holds the recipes that people, `.ci/run` and pre-commit share, so that green here and green there mean the same. Promises: whatever a
 # target needs is made first, a second run of something that stands costs nothing, and what is made lies in .venv/, target/, .cache/ and
@@ -37,7 +37,7 @@ RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust -type f \( -name '*.rs' 
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help venv build tools demo dashboard test test-rust test-unit test-engine test-scale test-cluster test-image test-node sim sim-long bench bench-quick bench-micro bench-tools gate \
+.PHONY: help machine venv build tools demo dashboard test test-rust test-unit test-engine test-scale test-cluster test-image test-node sim sim-long bench bench-quick bench-micro bench-tools gate \
 	lint lint-rust lint-python lint-types lint-seam lint-house format crds manifests image image-lock ci lock clean
 
 help: ## This list
@@ -45,24 +45,30 @@ help: ## This list
 
 # --- what the other targets stand on ---
 
+# Who lacks something is told all of it before minutes of fetching; once there is an extension, nothing lacked.
+machine:
+	@PYTHON="$(PYTHON)" scripts/machine.sh python rust cc
+
 venv: .venv/.stamp-requirements ## .venv/ with every pinned Python package
 
 # uv installs in seconds what plain pip needs many minutes to resolve; it comes with its hash out of the same lock file as the rest.
+# An environment without pip is half of one, left by an interruption or by a Python that could not make it.
 .venv/.stamp-requirements: requirements.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than 3.11: say make PYTHON=python3.11" >&2; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	lock=$$(mktemp) && trap 'rm -f "$$lock"' EXIT && awk '/^[a-z]/ {ours = /^uv==/} ours' requirements.txt >"$$lock" && \
+	@$(BIN)/python -c 'import pip' 2>/dev/null || { PYTHON="$(PYTHON)" scripts/machine.sh python && echo "making .venv" && $(PYTHON) -m venv --clear .venv; }
+	@echo "installing the pinned Python packages into .venv"
+	@lock=$$(mktemp) && trap 'rm -f "$$lock"' EXIT && awk '/^[a-z]/ {ours = /^uv==/} ours' requirements.txt >"$$lock" && \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --require-hashes --no-deps -r "$$lock"
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.txt
-	touch $@
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.txt
+	@touch $@
 
 build: .venv/.stamp-extension ## The native extension (release) and the commands, in .venv/
 
 # Python sources stay editable in place; only Rust and the package's metadata make the extension anew.
-.venv/.stamp-extension: .venv/.stamp-requirements pyproject.toml $(RUST_SOURCES)
-	PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV="$(CURDIR)/.venv" $(BIN)/maturin develop --release --locked --uv
-	test -x $(BIN)/longshore -a -x $(BIN)/kubectl-longshore
-	touch $@
+.venv/.stamp-extension: $(if $(wildcard .venv/.stamp-extension),,machine) .venv/.stamp-requirements pyproject.toml $(RUST_SOURCES)
+	@echo "compiling the extension: the first time it takes minutes"
+	@PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV="$(CURDIR)/.venv" $(BIN)/maturin develop --release --locked --uv
+	@test -x $(BIN)/longshore -a -x $(BIN)/kubectl-longshore
+	@touch $@
 
 tools: ## kube-apiserver, etcd, an S3 server, restic and Velero, built from source and cached
 	tests/tools/build.sh
