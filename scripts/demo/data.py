@@ -122,7 +122,7 @@ def copy_source(source: Path, target: Path, *, apart_from: Path) -> list[str]:
     if not target.is_dir():
         raise DemoError(f"SOURCE could not be copied: {done.stderr.strip()}", "name a directory that you may read")
     # Where the copy is of a tree with a read-only root, the demo still has to work in it.
-    return left_out + _take_rights_away(target)
+    return left_out + _owners_left_out(real, target) + _take_rights_away(target)
 
 
 def measure(root: Path) -> Volume:
@@ -281,6 +281,18 @@ def _make_odd(target: Path, chance: random.Random) -> list[str]:
     else:
         left_out.append("files of other owners: only root can make them")
     return left_out
+
+
+def _owners_left_out(source: Path, target: Path) -> list[str]:
+    """Say how much of a copy has another owner or group than what it was copied from: cp keeps silent about that."""
+    changed = 0
+    for path, state in [(target, target.lstat()), *_walk(target)]:
+        try:
+            was = (source / path.relative_to(target)).lstat()
+        except OSError:
+            continue
+        changed += (was.st_uid, was.st_gid) != (state.st_uid, state.st_gid)
+    return [f"the owner or group of {changed:,} entries: only root can give files away"] if changed else []
 
 
 def _take_rights_away(root: Path) -> list[str]:

@@ -241,6 +241,8 @@ def _restore(screen: Screen, folder: Folder, told: _Told, cluster: Cluster, *, n
     screen.good(f"PodVolumeRestore {arrows(tracker.phases)} in {duration(tracker.seconds)}{_rate(row)}")
     if message := status.get("message"):
         screen.say(printable(str(message)), style="yellow")
+    if os.geteuid() != 0:
+        screen.say("In a cluster the agent is root. Here it is you, so all files were yours before and are yours now.")
     cluster.let_pod_go_on(pod, restore_uid)
     with screen.track("Comparing every byte and attribute"):
         differences, counts = compare_and_count(folder.reference, pod.volume)

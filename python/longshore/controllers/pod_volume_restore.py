@@ -292,10 +292,12 @@ class PodVolumeRestoreController(PodVolumeController):
         annotations: dict[str, str | None] = {}
         left_out = ""
         if result.items_dropped:
-            head = (
-                f"left out because they lend rights beyond owner and mode (annotation {ANNOTATION_ALLOW} lets them in)"
+            left_out = describe_lost(
+                left_out_because(restore_owner=self._restore_owner),
+                result.dropped,
+                count=result.items_dropped,
+                counted="items_left_out",
             )
-            left_out = describe_lost(head, result.dropped, count=result.items_dropped, counted="items_left_out")
         message = ""
         if outcome.true_mode is not None:
             octal = f"{outcome.true_mode:04o}"
@@ -385,6 +387,16 @@ def source_namespace(parsed: PodVolumeRestore) -> str:
     except UsageError:
         return parsed.spec.pod.namespace
     return last
+
+
+def left_out_because(*, restore_owner: bool) -> str:
+    """Say why a restore that is whole lacks something: policy, and in an agent that is not root the owners, too."""
+    if restore_owner:
+        return f"left out because they lend rights beyond owner and mode (annotation {ANNOTATION_ALLOW} lets them in)"
+    return (
+        "owners are left out because the agent is not root, and what lends rights beyond owner and mode "
+        f"(annotation {ANNOTATION_ALLOW} lets that in)"
+    )
 
 
 def restore_uid_of(parsed: PodVolumeRestore) -> str:

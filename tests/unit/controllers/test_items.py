@@ -5,6 +5,7 @@ from tests.unit.controllers.fake_datapath import Lost
 
 from longshore.controllers import items
 from longshore.controllers.items import describe_changed, describe_lost, log_items
+from longshore.controllers.pod_volume_restore import left_out_because
 
 CHUNK = "0123456789abcdef" * 4
 
@@ -56,3 +57,9 @@ def test_log_names_each_item_whole(monkeypatch):
     log_items("not restored", [Lost(b"a\n", f"damaged: chunk={CHUNK}"), Lost(b"b", "y")], count=5, kind="K", key="v/n")
     assert [fields.get("path") for fields in told] == ["a\\x0a", "b", None] and CHUNK in told[0]["reason"]
     assert told[2]["count"] == 3 and {fields["key"] for fields in told} == {"v/n"}
+
+
+def test_agent_that_is_not_root_says_why_owners_are_left_out():
+    assert "owner and mode" in left_out_because(restore_owner=True)
+    assert "root" not in left_out_because(restore_owner=True)
+    assert left_out_because(restore_owner=False).startswith("owners are left out because the agent is not root, ")
