@@ -21,7 +21,7 @@ _START_SECONDS = 60.0
 _CONFIG = """\
 version = 3
 root = '{folder}/root'
-state = '{folder}/state'
+state = '{state}'
 [grpc]
   address = '{socket}'
 [plugins.'io.containerd.internal.v1.opt']
@@ -55,6 +55,8 @@ class Containers:
         """
         self.folder, self._pause = folder, pause
         self.socket = folder / "containerd.sock"
+        self.state = folder / "state"
+        """What it keeps in memory on a real node."""
         self._child: ChildProcess | None = None
 
     def start(self) -> None:
@@ -80,7 +82,11 @@ class Containers:
         config = self.folder / "config.toml"
         config.write_text(
             _CONFIG.format(
-                folder=self.folder, socket=self.socket, pause=self._pause, runc=self.folder / "path" / "runc"
+                folder=self.folder,
+                state=self.state,
+                socket=self.socket,
+                pause=self._pause,
+                runc=self.folder / "path" / "runc",
             )
         )
         (self.folder / "network" / "10-pods.conflist").write_text(json.dumps(self._network()))
@@ -97,6 +103,12 @@ class Containers:
         if self._child is not None:
             self._child.stop(grace_seconds=grace_seconds)
             self._child = None
+
+    @property
+    def pid(self) -> int:
+        """Process id of containerd."""
+        assert self._child is not None, "containerd does not run"
+        return self._child.pid
 
     def import_images(self, archives: Sequence[Path]) -> None:
         """Take images in."""

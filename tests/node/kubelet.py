@@ -76,6 +76,12 @@ class Kubelet:
             self._child.stop(grace_seconds=grace_seconds)
             self._child = None
 
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        assert self._child is not None, "the kubelet does not run"
+        return self._child.pid
+
     def _configuration(self) -> dict[str, Any]:
         certificate, key = self._control_plane.serve_pair(self.folder, NODE)
         authority = str(self._control_plane.pki / "ca.crt")

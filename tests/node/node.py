@@ -12,7 +12,9 @@ from pathlib import Path
 from tests.node.containers import Containers
 from tests.node.control_plane import NODE_ADDRESS, ControlPlane
 from tests.node.images import PAUSE, archives
+from tests.node.kubelet import ROOT as KUBELET_ROOT
 from tests.node.kubelet import Kubelet
+from tests.node.power import clear, end_all
 from tests.node.room import CGROUP, FOLDER
 from tests.support.components import S3Server
 
@@ -60,6 +62,27 @@ class Node:
         if self.s3 is not None:
             self.s3.stop()
         self.control_plane.stop()
+
+    def lose_power(self) -> int:
+        """Let the node be cut off; control plane and S3 server go on, as if elsewhere.
+
+        Returns:
+            How many processes that ended.
+        """
+        count = end_all({self.kubelet.pid, self.containers.pid})
+        self.kubelet.stop(grace_seconds=0)
+        self.containers.stop()
+        clear(
+            self.folder,
+            mounts_below=[KUBELET_ROOT, self.kubelet.folder, self.containers.folder],
+            memory=[self.containers.state, self.containers.socket],
+        )
+        return count
+
+    def boot(self) -> None:
+        """Start the daemons again, as a machine does when it has power; returns when the node is ready."""
+        self.containers.start()
+        self.kubelet.start()
 
     def kubectl(self, *words: str, stdin: str | None = None, seconds: float = 60.0) -> str:
         """Run kubectl as administrator; gives its stdout."""

@@ -4,6 +4,7 @@ Promises: everything is asked through kubectl and the longshore command; what Ve
 with the objects' own words and the agent's log when something does not come true. Knows the node and what the command is called, and nothing of how it works.
 """
 
+import base64
 import contextlib
 import copy
 import json
@@ -68,16 +69,35 @@ class Site:
 
     def longshore(self, *words: str, ok: bool = True) -> str:
         """Run the command as administrator; gives stdout and stderr."""
-        main = "import sys; from longshore.cli.main import main; sys.exit(main())"
         where = [f"--kubeconfig={self.node.control_plane.api.kubeconfig}", f"--namespace={NAMESPACE}"]
+        return self._command(*words, *where, ok=ok)
+
+    def bring_back(self, snapshot: str, namespace: str, target: Path) -> None:
+        """Restore a snapshot of a namespace's volume by the command, without the cluster, with the key that lies in it."""
+        held = self.get("secret", "longshore-repo-credentials")["data"]["repository-key"]
+        with tempfile.NamedTemporaryFile() as key:
+            key.write(base64.b64decode(held))
+            key.flush()
+            self._command(
+                *("volume", "restore", snapshot, str(target), f"--key-file={key.name}"),
+                f"--repository=s3://{_BUCKET}/plugins/longshore/{namespace}",
+                AWS_ENDPOINT_URL=self.s3.endpoint_url,
+                AWS_ACCESS_KEY_ID=self.s3.access_key,
+                AWS_SECRET_ACCESS_KEY=self.s3.secret_key,
+                AWS_REGION=self.s3.region,
+            )
+
+    def _command(self, *words: str, ok: bool = True, **settings: str) -> str:
+        main = "import sys; from longshore.cli.main import main; sys.exit(main())"
         environment = {
+            **settings,
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(_CLONE / "python"),
             "HOME": str(self.node.folder),
             "AWS_EC2_METADATA_DISABLED": "true",
         }
         done = subprocess.run(
-            [sys.executable, "-c", main, *words, *where],
+            [sys.executable, "-c", main, *words],
             env=environment,
             capture_output=True,
             text=True,
@@ -142,10 +162,10 @@ class Site:
         folder = ROOT / "pods" / pod["uid"]
         self.wait(lambda: not folder.exists(), seconds=90, what=f"the kubelet has taken {folder} away")
 
-    def events(self, kind: str, name: str) -> dict[str, str]:
+    def events(self, kind: str, name: str, *, namespace: str = NAMESPACE) -> dict[str, str]:
         """Give the messages of an object's events by their reasons."""
         picked = f"--field-selector=involvedObject.kind={kind},involvedObject.name={name}"
-        found = json.loads(self.kubectl("get", "events", "-n", NAMESPACE, picked, "-o", "json"))["items"]
+        found = json.loads(self.kubectl("get", "events", "-n", namespace, picked, "-o", "json"))["items"]
         return {one["reason"]: one["message"] for one in found}
 
     def volume(self, pod: dict[str, str], plugin: str, name: str) -> Path:

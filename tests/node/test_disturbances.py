@@ -1,13 +1,17 @@
 """What happens to a node while volumes go out and come back: nothing is stuck, nothing is lost, and every object ends by itself.
 
-The volume is a tenant's emptyDir under the restricted pod-security level, large enough that a backup of all of it takes a second or more. Each backup that must
-be under way when something happens is asked to read everything, with one thread; where it was quicker than what was done to it, that is done again.
+The volume is a tenant's emptyDir under the restricted pod-security level, large enough that a backup of new content takes a second or more. Before each backup
+that must be under way when something happens its content is made anew, for what the store has is not sent again. It is read whole, with one thread, and where
+it was quicker than what was done to it, that is done again.
 """
 
+import contextlib
 import itertools
 import json
 import os
 import random
+import re
+import shutil
 import time
 from pathlib import Path
 
@@ -15,6 +19,7 @@ import pytest
 
 from tests.cluster.node_rig import fill, tree
 from tests.node import tenant
+from tests.node.kubelet import NODE
 from tests.node.room import CGROUP
 from tests.node.site import NAMESPACE, TERMINAL
 
@@ -23,14 +28,21 @@ _KILLS = int(os.environ.get("LONGSHORE_NODE_KILLS", "20"))
 _OUTAGE_SECONDS = 120.0
 _TRIES = 6
 _HEADROOM_BYTES = 384 << 20
+_LARGE_MEGABYTES = 800
+# So much is stored, and so much is written back, when the power goes.
+_STORED_BYTES, _WRITTEN_BYTES = 96 << 20, 64 << 20
 _names = (f"out-{number}" for number in itertools.count(1))
 
 
 @pytest.fixture(scope="module")
-def victim(site):
-    """A pod with a large volume that does not change."""
-    site.namespace(_PLACE, level="restricted")
-    # It has written its folder `live`, and from now on it only waits.
+def place(site):
+    """The tenant's namespace."""
+    return site.namespace(_PLACE, level="restricted")
+
+
+@pytest.fixture(scope="module")
+def victim(site, place):
+    """A pod with a large volume that changes only when a test makes it anew."""
     pod = tenant.simple_pod("victim", _PLACE)
     pod["spec"]["containers"][0] = tenant.container(mounts={"scratch": "/scratch"})
     site.apply(pod)
@@ -41,18 +53,39 @@ def victim(site):
     return found
 
 
-@pytest.fixture(scope="module")
-def expected(site, victim):
-    """What the volume holds."""
-    return tree(site.volume(victim, "empty-dir", "scratch"))
+def content(site, pod):
+    """What the volume of a pod holds."""
+    return tree(site.volume(pod, "empty-dir", "scratch"))
 
 
-def begin(site, victim, **spec):
+def renew(site, pod):
+    """Write other data into the large files of a volume; what the store has of it is of no use then."""
+    for path in site.volume(pod, "empty-dir", "scratch").glob("big*"):
+        path.write_bytes(random.randbytes(path.stat().st_size))
+
+
+def begin(site, victim):
+    """Start a backup that reads and sends everything; gives its name as soon as it is under way."""
+    renew(site, victim)
+    return ask(site, victim, next(_names))
+
+
+def ask(site, victim, name):
     """Start a backup that reads everything; gives its name as soon as it is under way."""
-    name = next(_names)
-    site.backup(name, victim, "scratch", parentSnapshot="none", uploaderSettings={"ParallelFilesUpload": "1"}, **spec)
-    site.ended("podvolumebackup", name, "InProgress", seconds=60)
+    site.backup(name, victim, "scratch", parentSnapshot="none", uploaderSettings={"ParallelFilesUpload": "1"})
+    site.ended("podvolumebackup", name, "InProgress", *TERMINAL, seconds=90)
     return name
+
+
+def begin_and(site, victim, act, undo):
+    """Begin backups until one is still under way when that was done to it; gives its name."""
+    for _ in range(_TRIES):
+        name = begin(site, victim)
+        act()
+        if site.get("podvolumebackup", name)["status"]["phase"] == "InProgress":
+            return name
+        undo()
+    pytest.fail("each backup had ended before anything was done to it")
 
 
 def end(site, name, **how):
@@ -83,26 +116,30 @@ def restarts(site, pod):
 
 def test_kubelet_restart_disturbs_nothing(site, victim, figures):
     agent, before = site.agent(), restarts(site, victim)
-    name = begin(site, victim)
-    site.node.kubelet.stop()
+    name = begin_and(site, victim, site.node.kubelet.stop, site.node.kubelet.start)
     started = time.monotonic()
     site.node.kubelet.start()
-    figures.seconds("kubelet restarted until the node is Ready", time.monotonic() - started)
+    figures.seconds("kubelet restarted during a backup, until the node is Ready", time.monotonic() - started)
     status = end(site, name)
+    figures.seconds("kubelet restarted during a backup, until it is Completed", time.monotonic() - started)
     assert site.agent() == agent and restarts(site, agent) == 0 and restarts(site, victim) == before
     assert status["instance"].startswith(agent["name"])
+    check_restores(site, status["snapshotID"], content(site, victim))
 
 
-def test_containerd_restart_disturbs_nothing(site, victim):
-    agent = site.agent()
-    name = begin(site, victim)
-    site.node.containers.stop()
+def test_containerd_restart_disturbs_nothing(site, victim, figures):
+    agent, before = site.agent(), restarts(site, victim)
+    name = begin_and(site, victim, site.node.containers.stop, site.node.containers.start)
+    started = time.monotonic()
     site.node.containers.start()
-    end(site, name)
-    assert site.agent() == agent and restarts(site, agent) == 0
+    figures.seconds("containerd restarted during a backup, until it answers", time.monotonic() - started)
+    status = end(site, name)
+    figures.seconds("containerd restarted during a backup, until it is Completed", time.monotonic() - started)
+    assert site.agent() == agent and restarts(site, agent) == 0 and restarts(site, victim) == before
+    check_restores(site, status["snapshotID"], content(site, victim))
 
 
-def test_rolling_update_hands_a_backup_over(site, victim, expected, figures):
+def test_rolling_update_hands_a_backup_over(site, victim, figures):
     for _ in range(_TRIES):
         agent, name = site.agent(), begin(site, victim)
         first = site.get("podvolumebackup", name)["status"]["instance"]
@@ -116,19 +153,17 @@ def test_rolling_update_hands_a_backup_over(site, victim, expected, figures):
         if status["instance"] != first:
             figures.seconds("rolling update during a backup, until the new agent is Ready", ready)
             figures.seconds("rolling update during a backup, until the backup is Completed", time.monotonic() - started)
-            check_restores(site, status["snapshotID"], expected)
+            check_restores(site, status["snapshotID"], content(site, victim))
             return
     pytest.fail("each backup had ended before its agent was stopped")
 
 
-def test_store_is_away_for_two_minutes(site, victim, expected, figures):
-    for _ in range(_TRIES):
-        name = begin(site, victim)
+def test_store_is_away_for_two_minutes(site, victim, figures):
+    def go():
         site.s3.halt(crash=True)
         time.sleep(2.0)
-        if site.get("podvolumebackup", name)["status"]["phase"] == "InProgress":
-            break
-        site.s3.start()
+
+    name = begin_and(site, victim, go, site.s3.start)
     time.sleep(_OUTAGE_SECONDS - 2.0)
     status = site.get("podvolumebackup", name)["status"]
     assert status["phase"] == "InProgress", status
@@ -136,28 +171,34 @@ def test_store_is_away_for_two_minutes(site, victim, expected, figures):
     back = time.monotonic()
     status = end(site, name)
     figures.seconds("store away for 120 s: from its return to Completed", time.monotonic() - back)
-    check_restores(site, status["snapshotID"], expected)
+    check_restores(site, status["snapshotID"], content(site, victim))
 
 
-def test_credentials_are_rotated_while_a_backup_runs(site, victim):
+def test_credentials_are_rotated_while_a_backup_runs(site, victim, figures):
     def give(access, secret):
         text = site.credentials(access, secret)
         change = {"stringData": {"cloud": text}}
         site.kubectl("patch", "secret", "cloud-credentials", "-n", NAMESPACE, "--type=merge", "-p", json.dumps(change))
 
-    first, second = site.s3.account(), site.s3.account()
-    give(*first)
+    def rotate():
+        accounts.append(site.s3.account())
+        give(*accounts[-1])
+        site.s3.close_account(accounts[-2][0])
+
+    accounts = [site.s3.account()]
+    give(*accounts[0])
     end(site, begin(site, victim))
-    name = begin(site, victim)
-    give(*second)
-    site.s3.close_account(first[0])
-    end(site, name)
+    name = begin_and(site, victim, rotate, lambda: None)
+    rotated = time.monotonic()
+    status = end(site, name)
+    figures.seconds("credentials rotated during a backup, until it is Completed", time.monotonic() - rotated)
+    check_restores(site, status["snapshotID"], content(site, victim))
     end(site, begin(site, victim))
     give(None, None)
-    site.s3.close_account(second[0])
+    site.s3.close_account(accounts[-1][0])
 
 
-def test_neighbour_takes_the_memory_of_the_node(site, victim, expected, figures):
+def test_neighbour_takes_the_memory_of_the_node(site, victim, figures):
     """All pods of the node get little more than they use; a neighbour without a limit of its own takes it until the kernel ends somebody."""
     agent = site.agent()
     name = begin(site, victim)
@@ -181,7 +222,7 @@ def test_neighbour_takes_the_memory_of_the_node(site, victim, expected, figures)
     status = end(site, name)
     figures.note("neighbour takes all memory: restarts of the agent", str(restarts(site, agent)))
     assert site.agent() == agent
-    check_restores(site, status["snapshotID"], expected)
+    check_restores(site, status["snapshotID"], content(site, victim))
 
 
 def memory_of_pods():
@@ -196,7 +237,83 @@ def memory_of_pods():
     raise AssertionError("no cgroup limits the memory of pods here")
 
 
-def test_pod_is_deleted_while_its_volume_is_read(site, figures):
+@pytest.mark.timeout(600)
+def test_power_is_lost_while_volumes_go_out_and_come_back(site, place, figures):
+    """All processes of the node end at once, and what it held in memory is gone; its disk stays, and API server and store are elsewhere."""
+    pod = tenant.simple_pod("large", _PLACE)
+    pod["spec"]["containers"][0] = tenant.container(mounts={"scratch": "/scratch"})
+    site.apply(pod)
+    large = site.ready("large", _PLACE)
+    root = site.volume(large, "empty-dir", "scratch")
+    fill(root, seed=9, megabytes=_LARGE_MEGABYTES)
+    os.chown(root, tenant.USER, tenant.USER)
+    # The restore is of what was there before the backup that the power cuts off.
+    name = begin(site, large)
+    first, came = end(site, name)["snapshotID"], content(site, large)
+    assert "Rebooted" not in site.events("Node", NODE, namespace="default")
+    agent, running = site.agent(), ready_pods(site)
+    for _ in range(_TRIES):
+        back = f"back-{next(_names)}"
+        site.apply(tenant.restored_pod(back, _PLACE, "scratch"))
+        waiting = site.placed(back, _PLACE)
+        target, stored = site.volume(waiting, "empty-dir", "scratch"), held(site.s3.data_dir)
+        name = begin(site, large)
+        site.restore(back, waiting, "scratch", first)
+        ends = time.monotonic() + 60
+        while held(site.s3.data_dir) - stored < _STORED_BYTES or held(target) < _WRITTEN_BYTES:
+            assert time.monotonic() < ends, "nothing is stored or nothing comes back"
+            time.sleep(0.01)
+        before = restarts(site, agent)
+        count, lost = site.node.lose_power(), time.monotonic()
+        begun = [site.get("podvolumebackup", name)["status"], site.get("podvolumerestore", back)["status"]]
+        site.node.boot()
+        booted = time.monotonic()
+        if all(one["phase"] == "InProgress" for one in begun):
+            break
+        site.wait(lambda: restarts(site, agent) > before, seconds=90, what="the agent is started again")  # noqa: B023
+    else:
+        pytest.fail("backup or restore had ended before the power was lost")
+    ended = [end(site, name), site.ended("podvolumerestore", back)]
+    figures.note("power lost: processes of the node that ended at once", str(count))
+    figures.seconds("power lost: from the daemons' start until the node is Ready", booted - lost)
+    figures.seconds("power lost: until backup and restore are Completed", time.monotonic() - lost)
+    assert [one["phase"] for one in ended] == ["Completed", "Completed"], ended
+    assert not {one["instance"] for one in begun} & {one["instance"] for one in ended}
+    told = re.search(
+        r"went on from an interrupted attempt: files_resumed=(\d+), bytes_resumed=(\d+)", ended[0]["message"]
+    )
+    assert told and int(told[1]) > 0 and int(told[2]) > _STORED_BYTES // 3, ended[0]
+    figures.note("power lost: what the backup did not read again", f"{int(told[1])} files, {int(told[2]) >> 20} MiB")
+    site.ready(back, _PLACE)
+    assert tree(target) == came
+    check_restores(site, ended[0]["snapshotID"], content(site, large))
+    # The same pod with the same volumes, its cache among them; and to the kubelet it was a boot.
+    assert site.agent() == agent and restarts(site, agent) > before
+    assert "Rebooted" in site.events("Node", NODE, namespace="default")
+    site.wait(lambda: ready_pods(site) >= running, seconds=120, what="every pod that ran runs again")
+
+
+def held(root):
+    """How many bytes the files of a folder have while others make and remove some."""
+    total = 0
+    for folder, _, files in os.walk(root):
+        for name in files:
+            with contextlib.suppress(FileNotFoundError):
+                total += os.lstat(f"{folder}/{name}").st_size
+    return total
+
+
+def ready_pods(site):
+    """Names of all pods on the node of which every container runs and is ready."""
+    pods = json.loads(site.kubectl("get", "pods", "-A", "-o", "json"))["items"]
+    return {
+        (pod["metadata"]["namespace"], pod["metadata"]["name"])
+        for pod in pods
+        if all(one["ready"] for one in pod["status"].get("containerStatuses") or [{"ready": False}])
+    }
+
+
+def test_pod_is_deleted_while_its_volume_is_read(site, place, figures):
     pod = tenant.simple_pod("leaving", _PLACE)
     site.apply(pod)
     found = site.ready("leaving", _PLACE)
@@ -215,41 +332,50 @@ def test_pod_is_deleted_while_its_volume_is_read(site, figures):
 
 
 @pytest.mark.timeout(1200)
-def test_agent_is_killed_at_random_moments(site, victim, expected, figures):
+def test_agent_is_killed_at_random_moments(site, victim, figures, tmp_path):
     """Half of the kills are by SIGKILL, so that the node's lease is left behind; half by deletion of the pod, so that another pod comes."""
     chance = random.Random(_KILLS)
-    first = end(site, begin(site, victim))
-    started, backups, restores = time.monotonic(), [], {}
+    first, came = end(site, begin(site, victim))["snapshotID"], content(site, victim)
+    started, backups, restores, met = time.monotonic(), {}, {}, 0
     for moment in range(_KILLS):
         agent = site.agent()
         if moment % 3 == 2:
-            name = f"back-{moment}"
+            kind, name = "podvolumerestore", f"back-{moment}"
             site.apply(tenant.restored_pod(name, _PLACE, "scratch"))
             restores[name] = site.placed(name, _PLACE)
-            site.restore(name, restores[name], "scratch", first["snapshotID"])
-            site.ended("podvolumerestore", name, "InProgress", *TERMINAL, seconds=90)
+            site.restore(name, restores[name], "scratch", first)
+            site.ended(kind, name, "InProgress", *TERMINAL, seconds=90)
         else:
-            name = f"kill-{moment}"
-            site.backup(name, victim, "scratch", parentSnapshot="none")
-            backups.append(name)
-            site.ended("podvolumebackup", name, "InProgress", *TERMINAL, seconds=90)
-        time.sleep(chance.uniform(0.0, 3.0))
+            # Its content must not be made anew under one that was killed and goes on.
+            for one in backups:
+                site.ended("podvolumebackup", one)
+            renew(site, victim)
+            kind, name = "podvolumebackup", f"kill-{moment}"
+            backups[name] = content(site, victim)
+            ask(site, victim, name)
+        time.sleep(chance.uniform(0.0, 0.8))
         if moment % 2:
             kill_agent(site, agent)
         else:
             site.kubectl("delete", "pod", agent["name"], "-n", NAMESPACE, "--wait=false")
+        met += site.get(kind, name)["status"]["phase"] == "InProgress"
     last = time.monotonic()
     endings = [site.ended("podvolumebackup", name, seconds=120) for name in backups]
     endings += [site.ended("podvolumerestore", name, seconds=120) for name in restores]
     figures.seconds(f"agent killed {_KILLS} times in", last - started)
+    figures.note("of these kills met a job under way", str(met))
     figures.seconds("from the last kill until every object has ended", time.monotonic() - last)
     figures.note("of them Completed", f"{sum(one['phase'] == 'Completed' for one in endings)} of {len(endings)}")
     assert {one["phase"] for one in endings} == {"Completed"}, endings
+    assert met, "no kill met a job"
     for name, pod in restores.items():
         site.ready(name, _PLACE)
-        assert tree(site.volume(pod, "empty-dir", "scratch")) == expected, name
+        assert content(site, pod) == came, name
         site.kubectl("delete", "pod", name, "-n", _PLACE, "--wait=false")
-    check_restores(site, site.get("podvolumebackup", backups[-1])["status"]["snapshotID"], expected)
+    for (name, expected), ending in zip(backups.items(), endings, strict=False):
+        site.bring_back(ending["snapshotID"], _PLACE, tmp_path / name)
+        assert tree(tmp_path / name) == expected, name
+        shutil.rmtree(tmp_path / name)
 
 
 def kill_agent(site, agent):
