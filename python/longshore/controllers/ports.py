@@ -349,6 +349,11 @@ class Snapshot(Protocol):
         ...
 
     @property
+    def started_nanos(self) -> int:
+        """When it began, since 1970-01-01 UTC, by the clock of its node."""
+        ...
+
+    @property
     def tags(self) -> Mapping[str, str]:
         """What it was tagged with."""
         ...

@@ -35,7 +35,7 @@ from longshore.datapath.results import (
     Snapshot,
     SnapshotList,
 )
-from longshore.datapath.retention import Policy, Verdict, judge, parse_span
+from longshore.datapath.retention import Policy, Verdict, is_dated_ahead, judge, parse_span
 from longshore.datapath.stores import Credentials, FolderStore, S3Store, StoreSettings, store_from_url
 
 __all__ = [
@@ -76,6 +76,7 @@ __all__ = [
     "counts",
     "exists",
     "init",
+    "is_dated_ahead",
     "judge",
     "open",
     "parse_span",

@@ -1,8 +1,12 @@
 """Which snapshots a policy keeps, and why: restic's rules, source by source.
 
-:func:`judge` is a function of its arguments: no clock, no store. For each rule the newest snapshot of a calendar bucket is kept, until as many buckets are
-filled as the rule says; an unfilled rule also keeps the oldest snapshot, so that what is covered reaches back as far as it can. `within` counts back from the
-newest snapshot of the source, not from now: a source that is no longer backed up keeps what it has. Buckets are those of the calendar in UTC; weeks are ISO's.
+:func:`judge` is a function of its arguments, now among them: no clock, no store. For each rule the newest snapshot of a calendar bucket is kept, until as many
+buckets are filled as the rule says; an unfilled rule also keeps the oldest snapshot, so that what is covered reaches back as far as it can. `within` counts
+back from the newest snapshot of the source, not from now: a source that is no longer backed up keeps what it has. Buckets are those of the calendar in UTC;
+weeks are ISO's.
+
+A snapshot's time is what the clock of its host said. One that lies more than an hour ahead of now is of a clock that was wrong: it stays, and no rule counts
+it, for as the newest it would take the place of every true one, for years. The clock of who judges may be the wrong one as well; then too much stays.
 
 A policy without any rule judges nothing: it keeps all. It does not know who deletes.
 """
@@ -18,10 +22,12 @@ from typing import Final, Protocol
 
 from longshore.errors import UsageError
 
-__all__ = ["Policy", "Span", "Verdict", "judge", "parse_span"]
+__all__ = ["Policy", "Span", "Verdict", "is_dated_ahead", "judge", "parse_span"]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _SPAN: Final = re.compile(r"(?:(\d+)y)?(?:(\d+)m)?(?:(\d+)d)?(?:(\d+)h)?\Z")
+_AHEAD_MAX: Final = timedelta(hours=1)
+_DATED_AHEAD: Final = "dated in the future"
 ALL: Final = -1
 """As the number of a rule: without bound."""
 
@@ -107,6 +113,8 @@ class Verdict:
     started_nanos: int
     reasons: tuple[str, ...]
     """The rules that keep it; none: it goes."""
+    dated_ahead: bool = False
+    """It is dated in the future: whatever the rules, it stays, and counts for none of them."""
 
     @property
     def keep(self) -> bool:
@@ -119,6 +127,11 @@ def _moment(nanos: int) -> datetime:
         return _EPOCH + timedelta(microseconds=nanos // 1000)
     except OverflowError:
         return datetime.min.replace(tzinfo=UTC) if nanos < 0 else datetime.max.replace(tzinfo=UTC)
+
+
+def is_dated_ahead(started_nanos: int, *, now: datetime) -> bool:
+    """Tell whether a snapshot's time lies too far ahead to be true: clocks that are kept differ by less than an hour."""
+    return _moment(started_nanos) - now > _AHEAD_MAX
 
 
 _Bucket = Callable[[datetime, int], object]
@@ -140,12 +153,13 @@ def _has_tag(tags: Mapping[str, str], wanted: str) -> bool:
     return key in tags and (not equals or tags[key] == value)
 
 
-def judge(snapshots: Iterable[Judged], policy: Policy) -> list[Verdict]:
+def judge(snapshots: Iterable[Judged], policy: Policy, *, now: datetime) -> list[Verdict]:
     """Judge every snapshot.
 
     Args:
         snapshots: in any order.
         policy: for each source alone.
+        now: what is dated more than an hour later stays, and counts for no rule.
 
     Returns:
         A verdict each: by source, newest first.
@@ -164,7 +178,10 @@ def judge(snapshots: Iterable[Judged], policy: Policy) -> list[Verdict]:
     verdicts = []
     for source in sorted(by_source):
         rows = sorted(by_source[source], key=lambda row: (row.started_nanos, row.id), reverse=True)
-        for row, reasons in zip(rows, _reasons(rows, policy), strict=True):
+        ahead = [row for row in rows if is_dated_ahead(row.started_nanos, now=now)]
+        verdicts += [Verdict(row.id, source, row.started_nanos, (_DATED_AHEAD,), dated_ahead=True) for row in ahead]
+        true = rows[len(ahead) :]
+        for row, reasons in zip(true, _reasons(true, policy), strict=True):
             verdicts.append(Verdict(row.id, source, row.started_nanos, tuple(reasons)))
     return verdicts
 
@@ -185,7 +202,7 @@ def _reasons(rows: Sequence[Judged], policy: Policy) -> list[list[str]]:
             if value != last or oldest:
                 reasons[at].append(f"{name} snapshot" if value != last else f"oldest {name} snapshot")
                 last, left = value, left - 1 if left > 0 else left
-    if policy.within:
+    if policy.within and moments:
         since = policy.within.before(moments[0])
         for at, moment in enumerate(moments):
             if moment > since:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -154,7 +155,7 @@ def ask(
     def run(name: str, *words: str) -> dict[str, object]:
         said: dict[str, object] = {}
 
-        def judge(_rows: object, policy: datapath.Policy) -> list[object]:
+        def judge(_rows: object, policy: datapath.Policy, *, now: datetime) -> list[object]:
             said["policy"] = {
                 field.name: getattr(policy, field.name)
                 for field in dataclasses.fields(policy)

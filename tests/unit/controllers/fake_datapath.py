@@ -73,6 +73,7 @@ class FakeSnapshot:
     files_total: int = 0
     bytes_total: int = 0
     items_lost: int = 0
+    started_nanos: int = field(default_factory=time.time_ns)
 
 
 class FakeJob:

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -68,6 +69,20 @@ def test_verification_reads_the_newest_of_each_volume(rig, opener, snapshots):
     outcome = run(opener, Operation.VERIFICATION)
     assert outcome.succeeded and outcome.figures["snapshots"] == 2 and outcome.figures["bytes_read"] == 10
     assert sorted(called(rig, "verify")) == sorted(snapshots)
+
+
+def test_verification_passes_over_what_is_dated_in_the_future(rig, opener, snapshots):
+    (stored,) = rig.world.repositories.values()
+    first, other = stored.snapshots[-2], stored.snapshots[-1]
+    ahead = first.started_nanos + 10 * 365 * 24 * 3600 * 10**9
+    stored.snapshots.append(replace(first, id="ls0-" + "f" * 32, started_nanos=ahead))
+    run(opener, Operation.VERIFICATION)
+    assert sorted(called(rig, "verify")) == sorted(snapshots)
+    # Where a volume has no other it is read all the same.
+    rig.world.calls.clear()
+    stored.snapshots[:] = [stored.snapshots[-1], other]
+    run(opener, Operation.VERIFICATION)
+    assert sorted(called(rig, "verify")) == sorted(["ls0-" + "f" * 32, other.id])
 
 
 def test_verification_of_a_share_reads_that_and_says_so(rig, opener, snapshots):

@@ -14,6 +14,7 @@ from longshore.datapath.retention import Policy, Span, Verdict, judge, parse_spa
 from longshore.errors import UsageError
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -26,13 +27,17 @@ class Row:
     tags: dict[str, str] = field(default_factory=dict)
 
 
+def nanos(moment: datetime) -> int:
+    return int((moment - EPOCH) / timedelta(microseconds=1)) * 1000
+
+
 def at(text: str, *, source: str = "a", tags: dict[str, str] | None = None) -> Row:
     moment = datetime.fromisoformat(text).replace(tzinfo=UTC)
-    return Row(text, source, int((moment - EPOCH) / timedelta(microseconds=1)) * 1000, tags or {})
+    return Row(text, source, nanos(moment), tags or {})
 
 
 def kept(rows: list[Row], policy: Policy) -> list[str]:
-    return sorted(verdict.snapshot_id for verdict in judge(rows, policy) if verdict.keep)
+    return sorted(verdict.snapshot_id for verdict in judge(rows, policy, now=NOW) if verdict.keep)
 
 
 numbers = st.integers(min_value=-1, max_value=6)
@@ -57,6 +62,18 @@ histories = st.lists(
 ).map(lambda rows: [Row(f"{n:04d}", s, m * 60 * 10**9, t) for n, (s, m, t) in enumerate(rows)])
 
 
+minutes = 60 * 10**9
+# From a minute more than an hour ahead of now to the last nanosecond that fits.
+futures = st.lists(
+    st.tuples(
+        st.sampled_from("abc"),
+        st.integers(min_value=61 * minutes, max_value=(1 << 64) - 1 - nanos(NOW)),
+        st.sampled_from([{}, {"keep": ""}]),
+    ),
+    max_size=5,
+).map(lambda rows: [Row(f"f{n:03d}", s, nanos(NOW) + ahead, t) for n, (s, ahead, t) in enumerate(rows)])
+
+
 def by_source(verdicts: list[Verdict]) -> dict[str, list[Verdict]]:
     found: dict[str, list[Verdict]] = defaultdict(list)
     for verdict in verdicts:
@@ -66,12 +83,12 @@ def by_source(verdicts: list[Verdict]) -> dict[str, list[Verdict]]:
 
 @given(histories, policies)
 def test_every_snapshot_is_judged_once_and_sources_do_not_touch_one_another(rows: list[Row], policy: Policy) -> None:
-    verdicts = judge(rows, policy)
+    verdicts = judge(rows, policy, now=NOW)
     assert sorted(v.snapshot_id for v in verdicts) == sorted(row.id for row in rows)
     for source in {row.source for row in rows}:
-        alone = judge([row for row in rows if row.source == source], policy)
+        alone = judge([row for row in rows if row.source == source], policy, now=NOW)
         assert alone == by_source(verdicts)[source]
-    assert judge(list(reversed(rows)), policy) == verdicts
+    assert judge(list(reversed(rows)), policy, now=NOW) == verdicts
 
 
 @given(histories, policies)
@@ -79,14 +96,14 @@ def test_the_newest_of_each_source_stays_unless_only_tags_are_kept(rows: list[Ro
     counted = any(
         (policy.last, policy.hourly, policy.daily, policy.weekly, policy.monthly, policy.yearly, policy.within)
     )
-    for verdicts in by_source(judge(rows, policy)).values():
+    for verdicts in by_source(judge(rows, policy, now=NOW)).values():
         if counted or policy.is_empty:
             assert verdicts[0].keep
 
 
 @given(histories, numbers)
 def test_a_number_keeps_so_many_buckets_and_no_more(rows: list[Row], number: int) -> None:
-    for verdicts in by_source(judge(rows, Policy(daily=number, last=0))).values():
+    for verdicts in by_source(judge(rows, Policy(daily=number, last=0), now=NOW)).values():
         days = {(EPOCH + timedelta(microseconds=v.started_nanos // 1000)).date() for v in verdicts}
         stays = [v for v in verdicts if v.keep]
         if number == 0:
@@ -123,6 +140,33 @@ def test_judging_again_what_was_kept_deletes_nothing_that_tags_or_spans_hold(row
     assert kept(left, held) == sorted(row.id for row in left)
 
 
+@given(histories, futures, policies)
+def test_what_is_dated_in_the_future_stays_and_changes_nothing_for_the_others(
+    rows: list[Row], ahead: list[Row], policy: Policy
+) -> None:
+    verdicts = judge([*rows, *ahead], policy, now=NOW)
+    dated = [verdict for verdict in verdicts if verdict.dated_ahead]
+    assert sorted(verdict.snapshot_id for verdict in dated) == sorted(row.id for row in ahead)
+    assert all(verdict.reasons == ("dated in the future",) for verdict in dated)
+    assert [verdict for verdict in verdicts if not verdict.dated_ahead] == judge(rows, policy, now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "reasons"), [(3600, ("last snapshot",)), (3601, ("dated in the future",)), (-1, ("last snapshot",))]
+)
+def test_an_hour_ahead_is_no_future_yet(seconds: int, reasons: tuple[str, ...]) -> None:
+    (verdict,) = judge([Row("x", "a", nanos(NOW + timedelta(seconds=seconds)))], Policy(last=1), now=NOW)
+    assert verdict.reasons == reasons
+
+
+@pytest.mark.parametrize("policy", [Policy(within=Span(days=30)), Policy(last=3), Policy(daily=3), Policy(yearly=1)])
+def test_a_clock_that_is_years_ahead_costs_no_true_snapshot(policy: Policy) -> None:
+    rows = [Row(f"{day:02d}", "a", nanos(NOW - timedelta(days=day))) for day in range(1, 31)]
+    bogus = Row("bogus", "a", nanos(NOW + timedelta(days=3650)))
+    assert kept([*rows, bogus], policy) == [*kept(rows, policy), "bogus"]
+    assert "01" in kept([*rows, bogus], policy)
+
+
 def test_buckets_are_those_of_the_calendar_and_the_newest_of_each_stays() -> None:
     rows = [at(f"2026-03-{day:02d}T{hour:02d}:30") for day in range(1, 11) for hour in (3, 15)]
     assert kept(rows, Policy(daily=3)) == ["2026-03-08T15:30", "2026-03-09T15:30", "2026-03-10T15:30"]
@@ -134,7 +178,7 @@ def test_buckets_are_those_of_the_calendar_and_the_newest_of_each_stays() -> Non
 
 def test_the_oldest_stays_while_a_rule_is_not_filled() -> None:
     rows = [at("2026-01-05T10:00"), at("2026-01-20T10:00"), at("2026-02-01T10:00")]
-    verdicts = {v.snapshot_id: v.reasons for v in judge(rows, Policy(monthly=12))}
+    verdicts = {v.snapshot_id: v.reasons for v in judge(rows, Policy(monthly=12), now=NOW)}
     assert verdicts == {
         "2026-02-01T10:00": ("monthly snapshot",),
         "2026-01-20T10:00": ("monthly snapshot",),
@@ -169,4 +213,4 @@ def test_what_is_no_span_is_refused(text: str) -> None:
 def test_spans_are_written_as_they_are_read() -> None:
     assert str(parse_span("1y6m30d12h")) == "1y6m30d12h"
     with pytest.raises(UsageError):
-        judge([], Policy(last=-2))
+        judge([], Policy(last=-2), now=NOW)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["prune_fields", "report_prune", "tell_verdicts"]
 
+_AHEAD_NAMED_MAX: Final = 5
 _GO: Final = frozenset({"unneeded", "duplicate", "repacked"})
 _REASONS: Final = {
     "unneeded": "needed by nobody",
@@ -42,6 +43,7 @@ def tell_verdicts(output: Output, verdicts: Sequence[Verdict], *, dry_run: bool)
                 "reasons": list(verdict.reasons),
             }
         )
+    _tell_ahead(output, [verdict for verdict in verdicts if verdict.dated_ahead])
     if output.as_json:
         return
     columns = [Column("SNAPSHOT"), Column("STARTED"), Column("SOURCE"), Column("DECISION"), Column("REASON")]
@@ -58,6 +60,21 @@ def tell_verdicts(output: Output, verdicts: Sequence[Verdict], *, dry_run: bool)
     for line in render(columns, rows):
         output.line(line)
     output.line()
+
+
+def _tell_ahead(output: Output, ahead: Sequence[Verdict]) -> None:
+    """Name what is dated in the future: nothing but a wrong clock makes it, and it stays until somebody looks."""
+    for verdict in ahead[:_AHEAD_NAMED_MAX]:
+        output.say(
+            f"warning: dated in the future, so it is kept and no rule counts it: snapshot={verdict.snapshot_id}, "
+            f"started={moment(verdict.started_nanos)}, source={verdict.source}"
+        )
+    if len(ahead) > _AHEAD_NAMED_MAX:
+        output.say(f"warning: more are dated in the future: snapshots={len(ahead) - _AHEAD_NAMED_MAX}")
+    if ahead:
+        output.say(
+            "next: look at the clocks of this machine and of the snapshots' hosts; longshore volume delete takes one away that is not needed"
+        )
 
 
 def prune_fields(result: PruneResult) -> dict[str, Any]:

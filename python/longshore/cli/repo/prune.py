@@ -6,6 +6,7 @@ restores and other prunes may run beside it: nothing is locked and nothing waits
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
@@ -85,7 +86,8 @@ def command(
 ) -> int:
     """Delete snapshots that a policy does not keep, then free the space that no snapshot needs.
 
-    The rules hold for each source alone, by calendar in UTC. Without any rule no snapshot is deleted.
+    The rules hold for each source alone, by calendar in UTC. Without any rule no snapshot is deleted. One that is dated more than an hour ahead of
+    now is kept, and no rule counts it.
     """
     from longshore import datapath
 
@@ -102,7 +104,7 @@ def command(
     repository = session.open()
     gone: list[str] = []
     if not policy.is_empty:
-        verdicts = datapath.judge(repository.snapshots().rows, policy)
+        verdicts = datapath.judge(repository.snapshots().rows, policy, now=_now())
         _refuse_bare(verdicts, allow_empty=allow_empty)
         tell_verdicts(session.output, verdicts, dry_run=dry_run)
         gone = [verdict.snapshot_id for verdict in verdicts if not verdict.keep]
@@ -128,9 +130,14 @@ def command(
     return report_prune(session.output, result, fields=fields, dry_run=dry_run, deleted=len(gone))
 
 
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
 def _refuse_bare(verdicts: list[Verdict], *, allow_empty: bool) -> None:
-    """Stop before a source loses its last snapshot to a policy, unless that is meant."""
-    bare = {verdict.source for verdict in verdicts} - {verdict.source for verdict in verdicts if verdict.keep}
+    """Stop before a source loses its last snapshot to a policy, unless that is meant. One that is dated in the future is nobody's last."""
+    judged = [verdict for verdict in verdicts if not verdict.dated_ahead]
+    bare = {verdict.source for verdict in judged} - {verdict.source for verdict in judged if verdict.keep}
     if bare and not allow_empty:
         raise UsageError(
             f"the policy would leave a source without any snapshot: sources={', '.join(sorted(bare)[:5])}",

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from longshore.controllers.maintenance.ledger import Operation, Outcome
-from longshore.controllers.ports import Job, Repository
+from longshore.controllers.ports import Job, Repository, Snapshot
+from longshore.datapath import is_dated_ahead
 from longshore.errors import CancelledError, LongshoreError, SnapshotNotFoundError
 from longshore.kube.clock import SYSTEM_CLOCK, Clock
 from longshore.logs import get_logger
@@ -141,11 +142,10 @@ def _prune(
 def _verify(
     repository: Repository, wait: _Wait, share: tuple[int, int] | None, started: datetime, clock: Clock
 ) -> Outcome:
-    # The listing is oldest first: the last of each source stays.
-    newest = {one.source: one.id for one in repository.snapshots()}
+    newest = _newest(repository.snapshots(), now=started)
     unreadable = repository.status().snapshots_damaged
     errors, size, seconds, hurt, verified, resumed = 0, 0, 0.0, list[str](), 0, 0
-    for snapshot_id in newest.values():
+    for snapshot_id in newest:
         try:
             job = repository.verify(snapshot_id, share=share)
             wait(job)
@@ -188,6 +188,14 @@ def _verify(
     return Outcome(
         succeeded=not hurt and not unreadable, message=message, started=started, ended=clock.now(), figures=figures
     )
+
+
+def _newest(snapshots: Sequence[Snapshot], *, now: datetime) -> list[str]:
+    """Give the newest snapshot of each source; one that is dated in the future only where there is no other."""
+    # The listing is oldest first: the last of each source stays.
+    ahead = {one.source: one.id for one in snapshots if is_dated_ahead(one.started_nanos, now=now)}
+    true = {one.source: one.id for one in snapshots if not is_dated_ahead(one.started_nanos, now=now)}
+    return list({**ahead, **true}.values())
 
 
 def _wait(job: Job[Any], stop: threading.Event, clock: Clock, operation: Operation) -> None:
