@@ -149,12 +149,16 @@ class _EngineRepository:
         return self._opened.restore(options)
 
     def prune(
-        self, *, max_repack_bytes: int | None = None, fence_after_seconds: int | None = None
+        self, *, max_repack_bytes: int | None = None, fence_after_seconds: int | None = None, look_only: bool = False
     ) -> Job[datapath.PruneResult]:
-        options = datapath.PruneOptions(max_repack_bytes=max_repack_bytes)
+        # Who only looks may do so where no snapshot is left: a prune refuses that for what it would free.
+        options = datapath.PruneOptions(max_repack_bytes=max_repack_bytes, dry_run=look_only, allow_empty=look_only)
         if fence_after_seconds is not None:
             options = dataclasses.replace(options, fence_after_seconds=fence_after_seconds)
         return self._opened.prune(options)
+
+    def check(self) -> Job[datapath.CheckResult]:
+        return self._opened.check()
 
     def verify(self, snapshot_id: str, *, share: tuple[int, int] | None = None) -> Job[datapath.CheckResult]:
         return self._opened.verify(snapshot_id, tags_only=True, share=share, keep_journal=True)

@@ -438,8 +438,14 @@ class Repository(Protocol):
         """Begin a restore; the root's own metadata is set last."""
         ...
 
-    def prune(self, *, max_repack_bytes: int | None = None, fence_after_seconds: int | None = None) -> Job[PruneResult]:
-        """Begin to free what no snapshot needs; no snapshot is deleted. Of what is None the engine's own holds."""
+    def prune(
+        self, *, max_repack_bytes: int | None = None, fence_after_seconds: int | None = None, look_only: bool = False
+    ) -> Job[PruneResult]:
+        """Begin to free what no snapshot needs; no snapshot is deleted. Of what is None the engine's own holds. `look_only` changes nothing."""
+        ...
+
+    def check(self) -> Job[CheckResult]:
+        """Begin to look whether everything is there that snapshots need, and all snapshots that anything speaks of."""
         ...
 
     def verify(self, snapshot_id: str, *, share: tuple[int, int] | None = None) -> Job[CheckResult]:

@@ -12,10 +12,11 @@ import time
 from dataclasses import dataclass, field
 
 from longshore.controllers.ports import BackupRequest, Place, RestoreRequest, RootKey
-from longshore.datapath import CheckResult, Counts, PruneResult, RepositoryStatus
+from longshore.datapath import CheckResult, Counts, Finding, PruneResult, RepositoryStatus
 from longshore.errors import (
     AlreadyExistsError,
     CancelledError,
+    CorruptError,
     DeniedError,
     RepositoryNotFoundError,
     SnapshotNotFoundError,
@@ -154,6 +155,9 @@ class FakeWorld:
         self.lost = ()
         self.fail_restore = None
         self.damaged = set()
+        # A snapshot that tables speak of and no listing shows, and what a prune finds there.
+        self.missing = ""
+        self.held = {}
         self.lock = threading.Lock()
 
     def check(self):
@@ -203,11 +207,15 @@ class FakeRepository:
             **{**counts, "id": self.id, "snapshots": len(self._stored.snapshots), "slots": len(self._stored.slots)}
         )
 
-    def prune(self, *, max_repack_bytes=None, fence_after_seconds=None):
+    def prune(self, *, max_repack_bytes=None, fence_after_seconds=None, look_only=False):
         self._may_write()
         self._world.calls.append(("prune options", (max_repack_bytes, fence_after_seconds)))
-        self._world.calls.append(("prune", self._place.url))
+        self._world.calls.append(("look" if look_only else "prune", self._place.url))
         return FakeJob(self._prune, self._world)
+
+    def check(self):
+        self._world.calls.append(("check", self._place.url))
+        return FakeJob(self._check, self._world)
 
     def verify(self, snapshot_id, *, share=None):
         self._world.calls.append(("verify", snapshot_id))
@@ -223,10 +231,29 @@ class FakeRepository:
     def _prune(self, job):
         job.pause()
         self._world.check()
+        if self._world.missing:
+            raise CorruptError(
+                f"a snapshot is not listed that a usage table names: snapshot={self._world.missing}",
+                "bring the object back, or give the snapshot up with longshore volume delete",
+            )
         zeros = dict.fromkeys(PruneResult.__dataclass_fields__, 0)
         lists = {name: [] for name in ("waiting_for", "fenced", "kept", "packs", "damaged")}
         done = {"bytes_freed": 7, "packs_deleted": 1, "snapshots": len(self._stored.snapshots), "seconds": 0.5}
-        return PruneResult(**{**zeros, **lists, "used_reserve": False, **done})
+        return PruneResult(**{**zeros, **lists, "used_reserve": False, **self._world.held, **done})
+
+    def _check(self, job):
+        job.pause()
+        self._world.check()
+        missing = self._world.missing
+        found = (
+            [Finding("error", f"snapshots/{missing}", "is named by a usage table and not there", [missing])]
+            if missing
+            else []
+        )
+        zeros = dict.fromkeys(CheckResult.__dataclass_fields__, 0)
+        return CheckResult(
+            **{**zeros, "findings": found, "hurt": [], "errors": len(found), "exit_code": 4 * len(found)}
+        )
 
     def _verify(self, job, snapshot_id):
         job.pause()

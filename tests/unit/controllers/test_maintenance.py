@@ -352,6 +352,46 @@ def test_map_and_annotation_say_how_much_a_verification_reads(upkeep):
     assert shares(upkeep, True) == [["0/2"]]
 
 
+def test_verification_of_nothing_dates_no_success_and_is_looked_at_again_in_a_day(upkeep):
+    upkeep.repository(maintenanceFrequency="0s")
+    upkeep.restart(verify_frequency=timedelta(days=1))
+    last = upkeep.status()["lastVerificationTime"]
+    upkeep.look()
+    upkeep.end(upkeep.jobs()[0], ok=False, text=Outcome(succeeded=False, message="damaged").text())
+    upkeep.look()
+    upkeep.clock.advance(2 * HOUR)
+    upkeep.look()
+    nothing = Outcome(succeeded=True, nothing=True, message="the repository has no snapshot").text()
+    upkeep.end(upkeep.jobs()[1], text=nothing)
+    upkeep.look()
+    status = upkeep.status()
+    assert status["lastVerificationTime"] == last and len(status["recentVerification"]) == 1
+    held = upkeep.condition("VerificationFailed")
+    assert (held["status"], held["reason"]) == ("False", "NothingThere") and "no snapshot" in held["message"]
+    assert [reason for _, reason, _ in upkeep.recorder.events] == ["VerificationFailed", "VerificationEndedWithNothing"]
+    assert (
+        'verification_runs_total{kind="BackupRepository",name="shop-default-kopia",result="succeeded"}'
+        not in upkeep.metrics()
+    )
+    # Neither at once again nor never; and it is not overdue, for there is nothing that waits for it.
+    upkeep.restart(verify_frequency=timedelta(days=1))
+    upkeep.clock.advance(23 * HOUR)
+    upkeep.look()
+    assert len(upkeep.jobs()) == 2
+    due = [
+        line
+        for line in upkeep.metrics().splitlines()
+        if line.startswith("longshore_repository_verification_due_timestamp_seconds{")
+    ]
+    assert float(due[0].split()[-1]) > upkeep.clock.now().timestamp()
+    upkeep.clock.advance(HOUR + 60)
+    upkeep.look()
+    assert len(upkeep.jobs()) == 3
+    upkeep.end(upkeep.jobs()[2], text=good())
+    upkeep.look()
+    assert upkeep.status()["lastVerificationTime"] != last and len(upkeep.status()["recentVerification"]) == 2
+
+
 def test_first_run_is_counted_from_the_objects_creation(upkeep):
     upkeep.repository()
     found = upkeep.server.get(REPOSITORY, "shop-default-kopia", namespace=NAMESPACE)

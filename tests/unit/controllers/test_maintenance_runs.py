@@ -6,8 +6,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from tests.unit.controllers.fake_datapath import FakeDataPath, wait_for
+from tests.unit.controllers.fake_datapath import FakeDataPath, FakeRepository, wait_for
 from tests.unit.controllers.maintenance_rig import REPOSITORY
+from tests.unit.controllers.next_steps import says_step
 from tests.unit.controllers.rig import NAMESPACE
 from tests.unit.controllers.test_server import condition, repository, serve  # noqa: F401 - a fixture
 
@@ -16,7 +17,7 @@ from longshore.controllers.maintenance.ledger import Ledger, Operation, Outcome
 from longshore.controllers.maintenance.operation import perform
 from longshore.controllers.repositories import Repositories
 from longshore.controllers.repository_keys import RepositoryKeys
-from longshore.errors import InternalError, StoreUnavailableError
+from longshore.errors import InternalError, SnapshotNotFoundError, StoreUnavailableError
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -54,10 +55,42 @@ def test_maintenance_prunes(rig, opener, snapshots):
     assert len(called(rig, "prune")) == 1 and outcome.started <= outcome.ended
 
 
-def test_repository_without_snapshots_is_left_as_it_is(rig, opener):
+def test_repository_whose_snapshots_were_deleted_is_left_as_it_is(rig, opener):
     opener.writable(location="default", namespace="shop")
     outcome = run(opener, Operation.MAINTENANCE)
-    assert outcome.succeeded and "--allow-empty" in outcome.message and called(rig, "prune") == []
+    assert outcome.succeeded and "--allow-empty" not in outcome.message and called(rig, "prune") == []
+    rig.world.held = {"packs_before": 3, "bytes_before": 99}
+    outcome = run(opener, Operation.MAINTENANCE)
+    assert outcome.succeeded and "packs=3, bytes=99; longshore repo prune --allow-empty" in outcome.message
+    assert len(called(rig, "look")) == 2 and called(rig, "prune") == []
+
+
+@pytest.mark.parametrize("operation", Operation)
+def test_snapshots_that_a_listing_leaves_out_are_a_failure(rig, opener, operation):
+    opener.writable(location="default", namespace="shop")
+    rig.world.missing = "ls0-" + "7" * 32
+    outcome = run(opener, operation)
+    assert not outcome.succeeded and not outcome.nothing and rig.world.missing in outcome.message
+    assert says_step(outcome.message) and called(rig, "prune") == []
+
+
+def test_verification_of_nothing_is_no_success_to_rely_on(rig, opener, snapshots):
+    (stored,) = rig.world.repositories.values()
+    del stored.snapshots[:]
+    outcome = run(opener, Operation.VERIFICATION)
+    assert outcome.succeeded and outcome.nothing and "nothing was read back" in outcome.message
+    assert Outcome.parse(outcome.text()) == replace(
+        outcome, started=outcome.started.replace(microsecond=0), ended=outcome.ended.replace(microsecond=0)
+    )
+
+
+def test_snapshots_deleted_while_they_were_to_be_read_are_nothing_read(rig, opener, snapshots, monkeypatch):
+    def verify(_self, snapshot_id, *, share=None):
+        raise SnapshotNotFoundError(f"there is no such snapshot: snapshot={snapshot_id}")
+
+    monkeypatch.setattr(FakeRepository, "verify", verify)
+    outcome = run(opener, Operation.VERIFICATION)
+    assert outcome.nothing and outcome.figures["snapshots"] == 0
 
 
 def test_no_repository_is_made(rig, opener):
@@ -206,8 +239,13 @@ def test_other_texts_are_no_outcome(text):
 def test_spoilt_ledger_is_an_empty_one(text):
     ledger = Ledger.of({"metadata": {"annotations": {"longshore.io/maintenance": text}}})
     assert ledger.runs == 0 and ledger.record(Operation.MAINTENANCE).failures == 0
-    after = ledger.after(Operation.MAINTENANCE, number=4, succeeded=False, at=NOW)
+    after = ledger.after(Operation.MAINTENANCE, Outcome(succeeded=False, message=""), number=4, at=NOW)
     assert Ledger.of({"metadata": {"annotations": {"longshore.io/maintenance": after.text()}}}) == after
+
+
+def test_report_cannot_both_fail_and_have_nothing():
+    text = Outcome(succeeded=True, nothing=True, message="x").text().replace('"succeeded":true', '"succeeded":false')
+    assert not Outcome.parse(text).nothing
 
 
 def due(rig, name="shop-default-kopia"):

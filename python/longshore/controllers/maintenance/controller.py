@@ -373,7 +373,7 @@ class MaintenanceController:
         ended = min(outcome.ended or now, now)
         started = min(outcome.started or ended, ended)
         before = Ledger.of(obj)
-        ledger = before.after(operation, number=number, succeeded=outcome.succeeded, at=ended)
+        ledger = before.after(operation, outcome, number=number, at=ended)
         result = MaintenanceResult.SUCCEEDED if outcome.succeeded else MaintenanceResult.FAILED
         message = bounded(outcome.message)
         entry = {
@@ -385,15 +385,16 @@ class MaintenanceController:
         listed = [one for one in status_of(obj).get(LISTS[operation]) or [] if isinstance(one, dict)]
         same = [one for one in listed if all(one.get(part) == entry[part] for part in ("result", "startTimestamp"))]
         status: JsonObject = {}
-        if not same:
+        # Of a run that had nothing to do it on the condition tells: to list it, or to date a success by it, would hide that there is nothing.
+        if not same and not outcome.nothing:
             status[LISTS[operation]] = [*listed, entry][-_RECENT_MAX:]
-        if outcome.succeeded:
+        if outcome.succeeded and not outcome.nothing:
             status[LAST[operation]] = format_time(ended)
         type_ = FAILED_CONDITIONS[operation]
         failed = condition(
             type_,
             ConditionStatus.FALSE if outcome.succeeded else ConditionStatus.TRUE,
-            reason="RunSucceeded" if outcome.succeeded else "RunFailed",
+            reason=("NothingThere" if outcome.nothing else "RunSucceeded") if outcome.succeeded else "RunFailed",
             message=message,
         )
         status["conditions"] = merged(conditions_of(obj), [failed], now=now)
@@ -401,19 +402,21 @@ class MaintenanceController:
             status["message"] = trouble_of({"status": {**status_of(obj), **status}})
         written = self._patch(obj, {"metadata": {"annotations": {ANNOTATION_LEDGER: ledger.text()}}, "status": status})
         seconds = (ended - started).total_seconds()
-        self._metrics.run_ended(
-            self.kind,
-            name_of(obj),
-            operation=str(operation),
-            succeeded=outcome.succeeded,
-            seconds=seconds,
-            freed=outcome.figures.get("bytes_freed", 0),
-        )
+        if not outcome.nothing:
+            self._metrics.run_ended(
+                self.kind,
+                name_of(obj),
+                operation=str(operation),
+                succeeded=outcome.succeeded,
+                seconds=seconds,
+                freed=outcome.figures.get("bytes_freed", 0),
+            )
         fields = {"kind": self.kind, "name": name_of(obj), "operation": str(operation), "run": name, "reason": message}
         if outcome.succeeded:
             _log.info("Recorded run", **fields)
             if before.record(operation).failures:
-                self._recorder.record(written, EventType.NORMAL, reason_of(operation, "Succeeded"), message)
+                ending = "EndedWithNothing" if outcome.nothing else "Succeeded"
+                self._recorder.record(written, EventType.NORMAL, reason_of(operation, ending), message)
         else:
             _log.warning("Recorded failed run", **fields)
             if not before.record(operation).failures:

@@ -146,6 +146,7 @@ def _outcome(job: JsonObject, pod: JsonObject | None, *, failed: JsonObject | No
             started=said.started or started_at,
             ended=said.ended or ended_at,
             figures=said.figures,
+            nothing=said.nothing,
         )
     if failed is None:
         return Outcome(succeeded=True, message="the Job left no report", started=started_at, ended=ended_at)

@@ -59,12 +59,15 @@ class Outcome:
     started: datetime | None = None
     ended: datetime | None = None
     figures: Mapping[str, float] = field(default_factory=dict)
+    nothing: bool = False
+    """There was nothing to do it on: no failure, and no success that anybody may rely on either."""
 
     def text(self) -> str:
         """Write it for a termination message: short, and without what looks like a secret."""
         body = {
             "longshore": 1,
             "succeeded": self.succeeded,
+            "nothing": self.nothing,
             "message": str(redact(self.message))[:_MESSAGE_CHARS_MAX],
             "started": None if self.started is None else format_time(self.started),
             "ended": None if self.ended is None else format_time(self.ended),
@@ -94,6 +97,7 @@ class Outcome:
             started=_time(body.get("started")),
             ended=_time(body.get("ended")),
             figures=dict(list(numbers.items())[:_FIGURES_MAX]),
+            nothing=body["succeeded"] and body.get("nothing") is True,
         )
 
 
@@ -109,6 +113,8 @@ class Record:
     """How often since it last succeeded."""
     successes: int = 0
     """How often it succeeded; says whose turn it is where each run reads another part."""
+    idle: datetime | None = None
+    """When a run last found nothing to do it on, since it last succeeded or failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,18 +142,21 @@ class Ledger:
         """Give what is remembered of one operation."""
         return self.records.get(operation, Record())
 
-    def after(self, operation: Operation, *, number: int | None, succeeded: bool, at: datetime) -> Ledger:
+    def after(self, operation: Operation, outcome: Outcome, *, number: int | None, at: datetime) -> Ledger:
         """Give the ledger after a run.
 
         Args:
+            outcome: what came of it.
             number: of the run; None for one that could not even be begun.
             at: when it ended.
         """
         before = self.record(operation)
-        if succeeded:  # noqa: SIM108 - one line of both is too long
+        if outcome.nothing:
+            now = replace(before, idle=at, failed=None, failures=0)
+        elif outcome.succeeded:
             now = Record(succeeded=at, successes=before.successes + 1)
         else:
-            now = replace(before, failed=at, failures=before.failures + 1)
+            now = replace(before, failed=at, failures=before.failures + 1, idle=None)
         runs = self.runs if number is None else max(self.runs, number)
         return Ledger(runs, {**self.records, operation: now})
 
@@ -160,6 +169,7 @@ class Ledger:
                 "failed": None if record.failed is None else format_time(record.failed),
                 "failures": record.failures,
                 "successes": record.successes,
+                **({} if record.idle is None else {"idle": format_time(record.idle)}),
             }
         return msgspec.json.encode(body).decode()
 
@@ -174,6 +184,8 @@ def next_due(
     now: datetime,
 ) -> tuple[datetime | None, datetime | None]:
     """Tell when an operation is due by its frequency, and not before when it is tried again after failures.
+
+    Where a run found nothing to do it on, it is due again as late as after many failures: there is nothing that waits for it.
 
     Args:
         record: what is remembered of the operation.
@@ -195,9 +207,11 @@ def next_due(
         due = base + max(frequency, _FREQUENCY_MIN)
     except OverflowError:
         return None, None
+    first, most = _RETRIES[operation]
+    if record.idle is not None and record.idle <= now + _AHEAD_MAX:
+        due = max(due, record.idle + most)
     if record.failures == 0 or record.failed is None or record.failed > now + _AHEAD_MAX:
         return due, due
-    first, most = _RETRIES[operation]
     wait = min(first * 2 ** min(record.failures - 1, 10), most)
     return due, max(due, record.failed + wait)
 
@@ -210,6 +224,7 @@ def _record(body: object) -> Record:
         _time(body.get("failed")),
         _count(body.get("failures")),
         _count(body.get("successes")),
+        _time(body.get("idle")),
     )
 
 

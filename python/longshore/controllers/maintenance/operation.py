@@ -1,7 +1,9 @@
 """What a run does to one repository, in whatever process it runs: prune, or read the newest snapshots back.
 
-Promises: it always comes to an outcome, an error included; asked to stop it cancels the data path's job, waits for it, and says so. No repository is made where
-there is none. A prune deletes no snapshot, and frees nothing at all where none is left: what that would mean is an operator's to decide.
+Promises: it always comes to an outcome, an error included; asked to stop it cancels the data path's job, waits for it, and says so. No repository is made
+where there is none. A prune deletes no snapshot, and frees nothing at all where none is left: what that would mean is an operator's to decide. A listing
+without any snapshot is not believed: the data path is asked whether all were deleted, or something names one that is missing. To read nothing back is no
+success.
 
 It does not know who asked, nor where the outcome goes.
 """
@@ -33,6 +35,7 @@ _Wait = Callable[[Job[Any]], None]
 _POLL_SECONDS: Final = 0.5
 _LOG_SECONDS: Final = 60.0
 _NAMED_MAX: Final = 5
+_NOTHING_READ: Final = "the repository has no snapshot, so nothing was read back"
 
 
 class Opener(Protocol):
@@ -83,8 +86,8 @@ def perform(
             _wait(job, stop, clock, operation)
 
         if operation is Operation.MAINTENANCE:
-            job = functools.partial(repository.prune, max_repack_bytes=max_repack, fence_after_seconds=fence_after)
-            outcome = _prune(repository, job, wait, started, clock)
+            begin = functools.partial(repository.prune, max_repack_bytes=max_repack, fence_after_seconds=fence_after)
+            outcome = _prune(repository, begin, wait, started, clock)
         else:
             outcome = _verify(repository, wait, share, started, clock)
     except CancelledError:
@@ -102,14 +105,18 @@ def perform(
 
 
 def _prune(
-    repository: Repository, begin: Callable[[], Job[PruneResult]], wait: _Wait, started: datetime, clock: Clock
+    repository: Repository, begin: Callable[..., Job[PruneResult]], wait: _Wait, started: datetime, clock: Clock
 ) -> Outcome:
-    if not repository.snapshots():
-        text = "the repository has no snapshot, so nothing was freed; longshore repo prune --allow-empty frees all"
-        return Outcome(succeeded=True, message=text, started=started, ended=clock.now())
-    job = begin()
+    # A look at what there is refuses where something names a snapshot that the listing leaves out.
+    is_empty = not repository.snapshots()
+    job = begin(look_only=is_empty)
     wait(job)
     result = job.result()
+    if is_empty and not result.damaged and not result.exit_code:
+        text = "the repository has no snapshot, so nothing was freed"
+        if result.packs_before:
+            text += f": packs={result.packs_before}, bytes={result.bytes_before}; longshore repo prune --allow-empty frees all"
+        return Outcome(succeeded=True, message=text, started=started, ended=clock.now())
     freed = max(0, result.bytes_freed - result.bytes_moved)
     figures: dict[str, float] = {
         "bytes_freed": freed,
@@ -143,6 +150,8 @@ def _verify(
     repository: Repository, wait: _Wait, share: tuple[int, int] | None, started: datetime, clock: Clock
 ) -> Outcome:
     newest = _newest(repository.snapshots(), now=started)
+    if not newest:
+        return _look_at_nothing(repository, wait, started, clock)
     unreadable = repository.status().snapshots_damaged
     errors, size, seconds, hurt, verified, resumed = 0, 0, 0.0, list[str](), 0, 0
     for snapshot_id in newest:
@@ -170,6 +179,10 @@ def _verify(
         "bytes_read": size,
         "seconds": round(seconds, 3),
     }
+    if not verified and not unreadable:
+        return Outcome(
+            succeeded=True, nothing=True, message=_NOTHING_READ, started=started, ended=clock.now(), figures=figures
+        )
     if hurt or unreadable:
         named = ", ".join(hurt[:_NAMED_MAX])
         message = (
@@ -187,6 +200,21 @@ def _verify(
             message += f"; it went on from a run that was stopped: packs={resumed}"
     return Outcome(
         succeeded=not hurt and not unreadable, message=message, started=started, ended=clock.now(), figures=figures
+    )
+
+
+def _look_at_nothing(repository: Repository, wait: _Wait, started: datetime, clock: Clock) -> Outcome:
+    """Ask whether there should be a snapshot where none is listed."""
+    job = repository.check()
+    wait(job)
+    result = job.result()
+    figures: dict[str, float] = {"snapshots": 0, "errors": result.errors, "seconds": round(result.seconds, 3)}
+    if result.errors or result.exit_code:
+        first = ", ".join(f"{one.object}: {one.message}" for one in result.findings[:1])
+        message = f"no snapshot is listed, and the repository is damaged: errors={result.errors}, first=[{first}]; see all of it with longshore repo check"
+        return Outcome(succeeded=False, message=message, started=started, ended=clock.now(), figures=figures)
+    return Outcome(
+        succeeded=True, nothing=True, message=_NOTHING_READ, started=started, ended=clock.now(), figures=figures
     )
 
 
