@@ -157,11 +157,11 @@ class _EngineRepository:
             options = dataclasses.replace(options, fence_after_seconds=fence_after_seconds)
         return self._opened.prune(options)
 
-    def check(self) -> Job[datapath.CheckResult]:
-        return self._opened.check()
+    def check(self, *, share: tuple[int, int] | None = None) -> Job[datapath.CheckResult]:
+        return self._opened.check(share=share)
 
-    def verify(self, snapshot_id: str, *, share: tuple[int, int] | None = None) -> Job[datapath.CheckResult]:
-        return self._opened.verify(snapshot_id, tags_only=True, share=share, keep_journal=True)
+    def verify(self, snapshot_id: str) -> Job[datapath.CheckResult]:
+        return self._opened.verify(snapshot_id, tags_only=True, keep_journal=True)
 
     def end_verification(self) -> None:
         self._opened.forget_journals()

@@ -444,12 +444,12 @@ class Repository(Protocol):
         """Begin to free what no snapshot needs; no snapshot is deleted. Of what is None the engine's own holds. `look_only` changes nothing."""
         ...
 
-    def check(self) -> Job[CheckResult]:
-        """Begin to look whether everything is there that snapshots need, and all snapshots that anything speaks of."""
+    def check(self, *, share: tuple[int, int] | None = None) -> Job[CheckResult]:
+        """Begin to look whether all is there that snapshots need, and every snapshot that anything speaks of; read one part of the packs, (part, parts)."""
         ...
 
-    def verify(self, snapshot_id: str, *, share: tuple[int, int] | None = None) -> Job[CheckResult]:
-        """Begin to read a snapshot back, or one part of its packs, (part, parts). What was read is not read again until `end_verification`.
+    def verify(self, snapshot_id: str) -> Job[CheckResult]:
+        """Begin to read a snapshot back. What was read is not read again until `end_verification`.
 
         Raises:
             SnapshotNotFoundError: there is none, from here or from the job.

@@ -213,13 +213,12 @@ class FakeRepository:
         self._world.calls.append(("look" if look_only else "prune", self._place.url))
         return FakeJob(self._prune, self._world)
 
-    def check(self):
-        self._world.calls.append(("check", self._place.url))
-        return FakeJob(self._check, self._world)
+    def check(self, *, share=None):
+        self._world.calls.append(("check", share))
+        return FakeJob(lambda job: self._check(job, share), self._world)
 
-    def verify(self, snapshot_id, *, share=None):
+    def verify(self, snapshot_id):
         self._world.calls.append(("verify", snapshot_id))
-        self._world.calls.append(("share", share))
         return FakeJob(lambda job: self._verify(job, snapshot_id), self._world)
 
     def end_verification(self):
@@ -241,19 +240,22 @@ class FakeRepository:
         done = {"bytes_freed": 7, "packs_deleted": 1, "snapshots": len(self._stored.snapshots), "seconds": 0.5}
         return PruneResult(**{**zeros, **lists, "used_reserve": False, **self._world.held, **done})
 
-    def _check(self, job):
+    def _check(self, job, share):
         job.pause()
         self._world.check()
-        missing = self._world.missing
-        found = (
-            [Finding("error", f"snapshots/{missing}", "is named by a usage table and not there", [missing])]
-            if missing
-            else []
-        )
+        missing, held = self._world.missing, [one.id for one in self._stored.snapshots]
+        found = []
+        if missing:
+            found.append(Finding("error", f"snapshots/{missing}", "is named by a usage table and not there", [missing]))
+        # The first part holds what the oldest snapshot alone needs.
+        found += [
+            Finding("error", "packs/0", "is damaged", [one])
+            for one in held
+            if one in self._world.damaged and share[0] == 0
+        ]
         zeros = dict.fromkeys(CheckResult.__dataclass_fields__, 0)
-        return CheckResult(
-            **{**zeros, "findings": found, "hurt": [], "errors": len(found), "exit_code": 4 * len(found)}
-        )
+        done = {"findings": found, "hurt": [], "errors": len(found), "exit_code": 4 if found else 0}
+        return CheckResult(**{**zeros, **done, "snapshots": len(held), "bytes_read": 3 if share else 0})
 
     def _verify(self, job, snapshot_id):
         job.pause()

@@ -325,18 +325,46 @@ def shares(upkeep, *endings):
         job = upkeep.jobs()[-1]
         args = job["spec"]["template"]["spec"]["containers"][0]["args"]
         found.append([one.removeprefix("--share=") for one in args if one.startswith("--share=")])
-        upkeep.end(job, ok=ok, text=Outcome(succeeded=ok, message="x").text())
+        # None is a run that came to no report.
+        text = "" if ok is None else Outcome(succeeded=ok, reported=True, message=f"x{len(upkeep.jobs())}").text()
+        upkeep.end(job, ok=bool(ok), text=text)
         upkeep.look()
     return found
 
 
-def test_each_verification_reads_the_next_share_and_a_failed_one_the_same_again(upkeep):
+def test_each_verification_reads_the_next_share_and_a_damaged_one_again_in_extra_turns(upkeep):
     upkeep.repository(maintenanceFrequency="0s")
     upkeep.restart(verify_frequency=timedelta(days=1), verify_parts=3)
     assert shares(upkeep, True, True) == [["0/3"], ["1/3"]]
     # Another server knows whose turn it is.
     upkeep.restart(verify_frequency=timedelta(days=1), verify_parts=3)
     assert shares(upkeep, False, True, True) == [["2/3"], ["2/3"], ["0/3"]]
+    assert shares(upkeep, False, False, True) == [["1/3"], ["1/3"], ["2/3"]]
+    upkeep.restart(verify_frequency=timedelta(days=1), verify_parts=3)
+    assert shares(upkeep, False, True, False, True) == [["1/3"], ["0/3"], ["1/3"], ["1/3"]]
+
+
+def test_a_whole_part_does_not_end_the_alarm_of_a_damaged_one(upkeep):
+    upkeep.repository(maintenanceFrequency="0s")
+    upkeep.restart(verify_frequency=timedelta(days=1), verify_parts=3)
+    assert shares(upkeep, False, False, True) == [["0/3"], ["0/3"], ["1/3"]]
+    held = upkeep.condition("VerificationFailed")
+    assert held["status"] == "True" and held["message"] == "x2" and "x2" in upkeep.status()["message"]
+    failed = 'longshore_repository_last_verification_failed{kind="BackupRepository",name="shop-default-kopia"} '
+    assert failed + "1.0" in upkeep.metrics()
+    assert [one["result"] for one in upkeep.status()["recentVerification"]] == ["Failed", "Failed", "Succeeded"]
+    assert shares(upkeep, True) == [["0/3"]]
+    assert upkeep.condition("VerificationFailed")["status"] == "False" and upkeep.status()["message"] == ""
+    assert failed + "0.0" in upkeep.metrics()
+    reasons = [reason for _, reason, _ in upkeep.recorder.events]
+    assert reasons == ["VerificationFailed", "VerificationSucceeded"]
+
+
+def test_a_part_whose_runs_come_to_no_report_is_tried_three_times(upkeep):
+    upkeep.repository(maintenanceFrequency="0s")
+    upkeep.restart(verify_frequency=timedelta(days=1), verify_parts=3)
+    assert shares(upkeep, None, None, None, True, True) == [["0/3"], ["0/3"], ["0/3"], ["1/3"], ["2/3"]]
+    assert upkeep.condition("VerificationFailed")["status"] == "False"
 
 
 def test_map_and_annotation_say_how_much_a_verification_reads(upkeep):

@@ -85,7 +85,7 @@ def test_verification_of_nothing_is_no_success_to_rely_on(rig, opener, snapshots
 
 
 def test_snapshots_deleted_while_they_were_to_be_read_are_nothing_read(rig, opener, snapshots, monkeypatch):
-    def verify(_self, snapshot_id, *, share=None):
+    def verify(_self, snapshot_id):
         raise SnapshotNotFoundError(f"there is no such snapshot: snapshot={snapshot_id}")
 
     monkeypatch.setattr(FakeRepository, "verify", verify)
@@ -127,10 +127,40 @@ def test_verification_of_a_share_reads_that_and_says_so(rig, opener, snapshots):
         stop=threading.Event(),
         share=(3, 20),
     )
-    assert outcome.succeeded and "part=4/20" in outcome.message
-    assert called(rig, "share") == [(3, 20), (3, 20)]
-    run(opener, Operation.VERIFICATION)
-    assert called(rig, "share")[2:] == [None, None]
+    assert outcome.succeeded and "a part of all packs was read back: part=4/20, snapshots=4" in outcome.message
+    assert called(rig, "check") == [(3, 20)] and called(rig, "verify") == [] and outcome.figures["bytes_read"] == 3
+    assert Outcome.parse(outcome.text()).reported
+
+
+def test_verification_of_a_share_finds_what_older_snapshots_alone_need(rig, opener, snapshots):
+    (stored,) = rig.world.repositories.values()
+    oldest = stored.snapshots[0].id
+    rig.world.damaged.add(oldest)
+    assert run(opener, Operation.VERIFICATION).succeeded
+    outcomes = [
+        perform(
+            Operation.VERIFICATION,
+            opener=opener,
+            location="default",
+            namespace="shop",
+            stop=threading.Event(),
+            share=(part, 2),
+        )
+        for part in (0, 1)
+    ]
+    assert [one.succeeded for one in outcomes] == [False, True] and all(one.reported for one in outcomes)
+    assert f"named=[{oldest}]" in outcomes[0].message and "part=1/2" in outcomes[0].message
+    assert says_step(outcomes[0].message) and outcomes[0].figures["snapshots_hurt"] == 1
+
+
+def test_run_that_failed_itself_reports_nothing_of_the_repository(rig, opener, snapshots):
+    rig.world.down = True
+    outcome = run(opener, Operation.VERIFICATION)
+    assert not outcome.succeeded and not outcome.reported and not Outcome.parse(outcome.text()).reported
+    rig.world.down = False
+    rig.world.damaged.add(snapshots[0])
+    outcome = run(opener, Operation.VERIFICATION)
+    assert not outcome.succeeded and outcome.reported and Outcome.parse(outcome.text()).reported
 
 
 def test_rates_hold_for_the_run(rig, opener, snapshots):

@@ -209,10 +209,10 @@ class MaintenanceController:
                     self._runner.remove(obj, run)
             elif run.state is RunState.ENDED:
                 outcome = run.outcome or Outcome(succeeded=False, message=_NO_REPORT)
-                obj = self._record(obj, run.operation, outcome, number=run.number, name=run.name)
+                obj = self._record(obj, run.operation, outcome, run=run)
             elif (reason := self._gave_up(uid, run)) is not None:
                 outcome = Outcome(succeeded=False, message=reason)
-                obj = self._record(obj, run.operation, outcome, number=run.number, name=run.name)
+                obj = self._record(obj, run.operation, outcome, run=run)
                 self._runner.remove(obj, run)
             else:
                 working = run
@@ -268,8 +268,7 @@ class MaintenanceController:
                 raise trouble or UsageError("the settings of maintenance cannot be read")
             if operation is Operation.VERIFICATION:
                 parts = verify_parts(obj, settings, default=self._settings.verify_parts)
-                # A part that failed is read again before the next one.
-                turn = ledger.record(operation).successes % parts
+                turn = ledger.record(operation).round.next_part(parts)
                 settings = replace(settings, share=(turn, parts) if parts > 1 else None)
             # Numbers that are taken although the ledger does not know them, because somebody took it off the object.
             taken = max((run.number for run in self._runner.runs(obj, recorded=ledger.runs)), default=0)
@@ -282,7 +281,7 @@ class MaintenanceController:
             if err.retryable:
                 raise
             outcome = Outcome(succeeded=False, message=f"the run could not be begun: {err.told()}")
-            return self._record(obj, operation, outcome, number=None, name=""), None
+            return self._record(obj, operation, outcome, run=None), None
         self._looked.discard(uid)
         _log.info("Began run", kind=self.kind, name=name_of(obj), operation=str(operation), run=name)
         return obj, Run(name=name, number=number, operation=operation, state=RunState.WAITING)
@@ -364,16 +363,16 @@ class MaintenanceController:
 
     # -- telling -----------------------------------------------------------------------------------------------------------------
 
-    def _record(
-        self, obj: JsonObject, operation: Operation, outcome: Outcome, *, number: int | None, name: str
-    ) -> JsonObject:
-        """Write what came of a run, once: the ledger goes in the same write as the status."""
+    def _record(self, obj: JsonObject, operation: Operation, outcome: Outcome, *, run: Run | None) -> JsonObject:
+        """Write what came of a run, once: the ledger goes in the same write as the status. None is a run that could not be begun."""
         now = self._clock.now()
         # A clock that is ahead, where the run was, must not put the next run off.
         ended = min(outcome.ended or now, now)
         started = min(outcome.started or ended, ended)
         before = Ledger.of(obj)
-        ledger = before.after(operation, outcome, number=number, at=ended)
+        number, share = (None, None) if run is None else (run.number, run.share)
+        ledger = before.after(operation, outcome, number=number, at=ended, share=share)
+        was_failing, is_failing = before.record(operation).is_failing, ledger.record(operation).is_failing
         result = MaintenanceResult.SUCCEEDED if outcome.succeeded else MaintenanceResult.FAILED
         message = bounded(outcome.message)
         entry = {
@@ -397,7 +396,9 @@ class MaintenanceController:
             reason=("NothingThere" if outcome.nothing else "RunSucceeded") if outcome.succeeded else "RunFailed",
             message=message,
         )
-        status["conditions"] = merged(conditions_of(obj), [failed], now=now)
+        # While a part is damaged the condition goes on telling of that, whatever another part is like.
+        if not (outcome.succeeded and is_failing):
+            status["conditions"] = merged(conditions_of(obj), [failed], now=now)
         if status_of(obj).get("phase") == RepositoryPhase.READY:
             status["message"] = trouble_of({"status": {**status_of(obj), **status}})
         written = self._patch(obj, {"metadata": {"annotations": {ANNOTATION_LEDGER: ledger.text()}}, "status": status})
@@ -411,15 +412,16 @@ class MaintenanceController:
                 seconds=seconds,
                 freed=outcome.figures.get("bytes_freed", 0),
             )
-        fields = {"kind": self.kind, "name": name_of(obj), "operation": str(operation), "run": name, "reason": message}
+        fields = {"kind": self.kind, "name": name_of(obj), "operation": str(operation), "reason": message}
+        fields["run"] = "" if run is None else run.name
         if outcome.succeeded:
             _log.info("Recorded run", **fields)
-            if before.record(operation).failures:
+            if was_failing and not is_failing:
                 ending = "EndedWithNothing" if outcome.nothing else "Succeeded"
                 self._recorder.record(written, EventType.NORMAL, reason_of(operation, ending), message)
         else:
             _log.warning("Recorded failed run", **fields)
-            if not before.record(operation).failures:
+            if not was_failing:
                 # A Job's report is another process's, perhaps of another version.
                 told = message if "; " in message else f"{message}; see the log of the run"
                 self._recorder.record(written, EventType.WARNING, type_, told)
@@ -465,7 +467,7 @@ class MaintenanceController:
                 operation=str(operation),
                 due=None if (when := due.get(operation)) is None else when.timestamp(),
                 succeeded=None if last is None else last.timestamp(),
-                failed=record.failures > 0 if record.failures or last is not None else None,
+                failed=record.is_failing if record.is_failing or last is not None else None,
             )
 
     def _patch(self, obj: JsonObject, body: JsonObject) -> JsonObject:

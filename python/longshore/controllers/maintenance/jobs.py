@@ -11,6 +11,7 @@ It does not know when a run is due, nor what is recorded where.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -19,7 +20,13 @@ from longshore.api.values import Timestamp
 from longshore.controllers.maintenance.ledger import Operation, Outcome
 from longshore.controllers.maintenance.runs import Run, RunState
 from longshore.controllers.maintenance.settings import JobSettings
-from longshore.controllers.maintenance.template import ANNOTATION_RUN, LABEL_OPERATION, LABEL_REPOSITORY_UID, make_job
+from longshore.controllers.maintenance.template import (
+    ANNOTATION_RUN,
+    ANNOTATION_SHARE,
+    LABEL_OPERATION,
+    LABEL_REPOSITORY_UID,
+    make_job,
+)
 from longshore.errors import AlreadyExistsError, LongshoreError, NotFoundError, UsageError
 from longshore.kube.client import KubeClient
 from longshore.kube.resource import DEPLOYMENTS, JOBS, PODS
@@ -114,15 +121,23 @@ def _pod_of(job: JsonObject, pods: Sequence[JsonObject]) -> JsonObject | None:
 def _run_of(job: JsonObject, number: int, pod: JsonObject | None) -> Run:
     name = str(job["metadata"]["name"])
     operation = Operation(job["metadata"]["labels"][LABEL_OPERATION])
+    run = Run(name=name, number=number, operation=operation, state=RunState.WAITING, share=_share_of(job))
     status = job.get("status") or {}
     held = {str(one.get("type")): one for one in status.get("conditions") or [] if one.get("status") == "True"}
     if "Complete" in held or "Failed" in held:
         outcome = _outcome(job, pod, failed=held.get("Failed"))
-        return Run(name=name, number=number, operation=operation, state=RunState.ENDED, outcome=outcome)
+        return replace(run, state=RunState.ENDED, outcome=outcome)
     phase = str(((pod or {}).get("status") or {}).get("phase") or "")
     if phase in {"Running", "Succeeded", "Failed"}:
-        return Run(name=name, number=number, operation=operation, state=RunState.WORKING)
-    return Run(name=name, number=number, operation=operation, state=RunState.WAITING, reason=_why_waiting(pod, name))
+        return replace(run, state=RunState.WORKING)
+    return replace(run, reason=_why_waiting(pod, name))
+
+
+def _share_of(job: JsonObject) -> tuple[int, int] | None:
+    part, _, parts = str((job["metadata"].get("annotations") or {}).get(ANNOTATION_SHARE) or "").partition("/")
+    if not all(one.isascii() and one.isdigit() and len(one) < 6 for one in (part, parts)):
+        return None
+    return (int(part), int(parts)) if int(part) < int(parts) else None
 
 
 def _outcome(job: JsonObject, pod: JsonObject | None, *, failed: JsonObject | None) -> Outcome:
@@ -146,6 +161,7 @@ def _outcome(job: JsonObject, pod: JsonObject | None, *, failed: JsonObject | No
             started=said.started or started_at,
             ended=said.ended or ended_at,
             figures=said.figures,
+            reported=said.reported,
             nothing=said.nothing,
         )
     if failed is None:

@@ -21,6 +21,7 @@ import msgspec
 
 from longshore.api.model import JsonObject
 from longshore.api.values import Timestamp
+from longshore.controllers.maintenance.rounds import Round
 from longshore.errors import LongshoreError
 from longshore.kube.clock import format_time
 from longshore.logs import redact
@@ -59,6 +60,8 @@ class Outcome:
     started: datetime | None = None
     ended: datetime | None = None
     figures: Mapping[str, float] = field(default_factory=dict)
+    reported: bool = False
+    """The run came to its end: what it says, a failure too, is of the repository and not of the run."""
     nothing: bool = False
     """There was nothing to do it on: no failure, and no success that anybody may rely on either."""
 
@@ -67,6 +70,7 @@ class Outcome:
         body = {
             "longshore": 1,
             "succeeded": self.succeeded,
+            "reported": self.reported,
             "nothing": self.nothing,
             "message": str(redact(self.message))[:_MESSAGE_CHARS_MAX],
             "started": None if self.started is None else format_time(self.started),
@@ -97,6 +101,7 @@ class Outcome:
             started=_time(body.get("started")),
             ended=_time(body.get("ended")),
             figures=dict(list(numbers.items())[:_FIGURES_MAX]),
+            reported=body.get("reported") is True,
             nothing=body["succeeded"] and body.get("nothing") is True,
         )
 
@@ -112,9 +117,16 @@ class Record:
     failures: int = 0
     """How often since it last succeeded."""
     successes: int = 0
-    """How often it succeeded; says whose turn it is where each run reads another part."""
+    """How often it succeeded."""
     idle: datetime | None = None
     """When a run last found nothing to do it on, since it last succeeded or failed."""
+    round: Round = field(default_factory=Round)
+    """Whose turn it is where each run reads another part."""
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last run failed, or one before it found damage in a part that has not been whole since."""
+        return self.failures > 0 or bool(self.round.again)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,21 +154,35 @@ class Ledger:
         """Give what is remembered of one operation."""
         return self.records.get(operation, Record())
 
-    def after(self, operation: Operation, outcome: Outcome, *, number: int | None, at: datetime) -> Ledger:
+    def after(
+        self,
+        operation: Operation,
+        outcome: Outcome,
+        *,
+        number: int | None,
+        at: datetime,
+        share: tuple[int, int] | None = None,
+    ) -> Ledger:
         """Give the ledger after a run.
 
         Args:
             outcome: what came of it.
             number: of the run; None for one that could not even be begun.
             at: when it ended.
+            share: (part, parts) of the packs that it was to read; None for all.
         """
         before = self.record(operation)
+        after = before.round
+        if number is not None and not outcome.nothing:
+            reported = outcome.reported or outcome.succeeded
+            after = before.round.after(share, succeeded=outcome.succeeded, reported=reported)
         if outcome.nothing:
-            now = replace(before, idle=at, failed=None, failures=0)
+            # Where no snapshot is left none is damaged.
+            now = replace(before, idle=at, failed=None, failures=0, round=replace(before.round, again=()))
         elif outcome.succeeded:
-            now = Record(succeeded=at, successes=before.successes + 1)
+            now = Record(succeeded=at, successes=before.successes + 1, round=after)
         else:
-            now = replace(before, failed=at, failures=before.failures + 1, idle=None)
+            now = replace(before, failed=at, failures=before.failures + 1, idle=None, round=after)
         runs = self.runs if number is None else max(self.runs, number)
         return Ledger(runs, {**self.records, operation: now})
 
@@ -169,6 +195,7 @@ class Ledger:
                 "failed": None if record.failed is None else format_time(record.failed),
                 "failures": record.failures,
                 "successes": record.successes,
+                "round": record.round.body(),
                 **({} if record.idle is None else {"idle": format_time(record.idle)}),
             }
         return msgspec.json.encode(body).decode()
@@ -219,12 +246,14 @@ def next_due(
 def _record(body: object) -> Record:
     if not isinstance(body, dict):
         return Record()
+    successes = _count(body.get("successes"))
     return Record(
         _time(body.get("succeeded")),
         _time(body.get("failed")),
         _count(body.get("failures")),
-        _count(body.get("successes")),
+        successes,
         _time(body.get("idle")),
+        Round.of(body.get("round"), turn=successes),
     )
 
 

@@ -51,7 +51,7 @@ class LocalRunner:
         """See :class:`longshore.controllers.maintenance.runs.Runner`."""
         spec, key = obj["spec"], (str(obj["metadata"]["uid"]), number)
         name = f"in the server, run {number}"
-        run = Run(name=name, number=number, operation=operation, state=RunState.WORKING)
+        run = Run(name=name, number=number, operation=operation, state=RunState.WORKING, share=settings.share)
         stop = threading.Event()
 
         def work() -> None:

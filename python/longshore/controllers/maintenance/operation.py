@@ -1,4 +1,4 @@
-"""What a run does to one repository, in whatever process it runs: prune, or read the newest snapshots back.
+"""What a run does to one repository, in whatever process it runs: prune, or read back: the newest snapshots, or a part of all packs.
 
 Promises: it always comes to an outcome, an error included; asked to stop it cancels the data path's job, waits for it, and says so. No repository is made
 where there is none. A prune deletes no snapshot, and frees nothing at all where none is left: what that would mean is an operator's to decide. A listing
@@ -70,7 +70,8 @@ def perform(
         location: the repository's storage location.
         namespace: whose volumes it holds.
         stop: set it to have the run end soon.
-        share: (part, parts): a verification reads one part of the packs alone, and looks whether the others are there; None for all.
+        share: (part, parts): a verification reads one part of the packs, of whatever snapshot, and looks whether the others are there; None for all that the
+            newest snapshots need.
         limit_upload: bytes a second that it sends at most; None for no limit.
         limit_download: the same for what it fetches.
         max_repack: bytes that a prune moves at most; None for no bound.
@@ -89,7 +90,11 @@ def perform(
             begin = functools.partial(repository.prune, max_repack_bytes=max_repack, fence_after_seconds=fence_after)
             outcome = _prune(repository, begin, wait, started, clock)
         else:
-            outcome = _verify(repository, wait, share, started, clock)
+            outcome = (
+                _verify(repository, wait, started, clock)
+                if share is None
+                else _check(repository, wait, share, started, clock)
+            )
     except CancelledError:
         outcome = _failed("the run was stopped before its end; wait for the next one, which goes on", started, clock)
     except LongshoreError as err:
@@ -146,17 +151,15 @@ def _prune(
     )
 
 
-def _verify(
-    repository: Repository, wait: _Wait, share: tuple[int, int] | None, started: datetime, clock: Clock
-) -> Outcome:
+def _verify(repository: Repository, wait: _Wait, started: datetime, clock: Clock) -> Outcome:
     newest = _newest(repository.snapshots(), now=started)
     if not newest:
-        return _look_at_nothing(repository, wait, started, clock)
+        return _check(repository, wait, None, started, clock)
     unreadable = repository.status().snapshots_damaged
     errors, size, seconds, hurt, verified, resumed = 0, 0, 0.0, list[str](), 0, 0
     for snapshot_id in newest:
         try:
-            job = repository.verify(snapshot_id, share=share)
+            job = repository.verify(snapshot_id)
             wait(job)
             result = job.result()
         except SnapshotNotFoundError:
@@ -190,31 +193,57 @@ def _verify(
             "see what is hurt with longshore repo check, put right what can be with longshore repo repair, and back these volumes up again"
         )
     else:
-        what = (
-            "snapshots were read back"
-            if share is None
-            else f"a part of the snapshots was read back: part={share[0] + 1}/{share[1]}"
-        )
-        message = f"{what}{':' if share is None else ','} snapshots={verified}, bytes={size}"
-        if resumed:
-            message += f"; it went on from a run that was stopped: packs={resumed}"
-    return Outcome(
-        succeeded=not hurt and not unreadable, message=message, started=started, ended=clock.now(), figures=figures
-    )
+        message = f"snapshots were read back: snapshots={verified}, bytes={size}{_went_on(resumed)}"
+    return _reported(not hurt and not unreadable, message, started, clock, figures)
 
 
-def _look_at_nothing(repository: Repository, wait: _Wait, started: datetime, clock: Clock) -> Outcome:
-    """Ask whether there should be a snapshot where none is listed."""
-    job = repository.check()
+def _went_on(packs: int) -> str:
+    return f"; it went on from a run that was stopped: packs={packs}" if packs else ""
+
+
+def _check(
+    repository: Repository, wait: _Wait, share: tuple[int, int] | None, started: datetime, clock: Clock
+) -> Outcome:
+    """Read one part of all packs, or none, and look whether everything else is there, a snapshot that is not listed included."""
+    unreadable = repository.status().snapshots_damaged
+    job = repository.check(share=share)
     wait(job)
     result = job.result()
-    figures: dict[str, float] = {"snapshots": 0, "errors": result.errors, "seconds": round(result.seconds, 3)}
+    hurt = sorted({one for found in result.findings if found.severity == "error" for one in found.snapshots})
+    figures: dict[str, float] = {
+        "snapshots": result.snapshots,
+        "snapshots_hurt": len(hurt),
+        "snapshots_unreadable": unreadable,
+        "errors": result.errors,
+        "bytes_read": result.bytes_read,
+        "seconds": round(result.seconds, 3),
+    }
+    part = "" if share is None else f", part={share[0] + 1}/{share[1]}"
     if result.errors or result.exit_code:
+        what = (
+            "the repository is damaged" if result.snapshots else "no snapshot is listed, and the repository is damaged"
+        )
         first = ", ".join(f"{one.object}: {one.message}" for one in result.findings[:1])
-        message = f"no snapshot is listed, and the repository is damaged: errors={result.errors}, first=[{first}]; see all of it with longshore repo check"
-        return Outcome(succeeded=False, message=message, started=started, ended=clock.now(), figures=figures)
+        message = (
+            f"{what}: snapshots_hurt={len(hurt)}, named=[{', '.join(hurt[:_NAMED_MAX])}], snapshots_unreadable={unreadable}, "
+            f"errors={result.errors}{part}, first=[{first}]; see what is hurt with longshore repo check, put right what can be with "
+            "longshore repo repair, and back these volumes up again"
+        )
+        return _reported(False, message, started, clock, figures)
+    if not result.snapshots:
+        return Outcome(
+            succeeded=True, nothing=True, message=_NOTHING_READ, started=started, ended=clock.now(), figures=figures
+        )
+    message = (
+        f"a part of all packs was read back{part.replace(', ', ': ', 1)}, snapshots={result.snapshots}, "
+        f"bytes={result.bytes_read}{_went_on(result.packs_resumed)}"
+    )
+    return _reported(True, message, started, clock, figures)
+
+
+def _reported(succeeded: bool, message: str, started: datetime, clock: Clock, figures: dict[str, float]) -> Outcome:  # noqa: FBT001 - it is the answer
     return Outcome(
-        succeeded=True, nothing=True, message=_NOTHING_READ, started=started, ended=clock.now(), figures=figures
+        succeeded=succeeded, message=message, started=started, ended=clock.now(), figures=figures, reported=True
     )
 
 

@@ -37,6 +37,8 @@ class Run:
     """Why it does not start, as far as it can be seen."""
     outcome: Outcome | None = None
     """Of a run that ended."""
+    share: tuple[int, int] | None = None
+    """(part, parts) of the packs that it reads; None for all."""
 
 
 class Runner(Protocol):

@@ -25,6 +25,7 @@ from longshore.errors import UsageError
 
 __all__ = [
     "ANNOTATION_RUN",
+    "ANNOTATION_SHARE",
     "LABEL_OPERATION",
     "LABEL_REPOSITORY_NAME",
     "LABEL_REPOSITORY_UID",
@@ -38,6 +39,8 @@ LABEL_REPOSITORY_UID: Final = "longshore.io/repository-uid"
 LABEL_OPERATION: Final = "longshore.io/operation"
 ANNOTATION_RUN: Final = "longshore.io/run"
 """The run's number."""
+ANNOTATION_SHARE: Final = "longshore.io/share"
+"""Which part of the packs it reads, as `3/20`; none for all."""
 
 _CONTAINER: Final = "maintenance"
 _STEM_CHARS_MAX: Final = 30
@@ -100,6 +103,7 @@ def make_job(
         UsageError: the Deployment is none from which a run could be started.
     """
     name, metadata = job_name(obj, number), obj["metadata"]
+    share = None if settings.share is None else f"{settings.share[0]}/{settings.share[1]}"
     template = ((deployment.get("spec") or {}).get("template")) or {}
     pod, noted = template.get("spec") or {}, template.get("metadata") or {}
     container = _server_of(pod, noted, deployment)
@@ -124,7 +128,7 @@ def make_job(
             str(metadata["name"]),
             f"--kind={obj['kind']}",
             f"--operation={operation}",
-            *([] if settings.share is None else [f"--share={settings.share[0]}/{settings.share[1]}"]),
+            *([] if share is None else [f"--share={share}"]),
             *([] if settings.limit_upload is None else [f"--limit-upload={settings.limit_upload}"]),
             *([] if settings.limit_download is None else [f"--limit-download={settings.limit_download}"]),
             *([] if settings.max_repack is None else [f"--max-repack={settings.max_repack}"]),
@@ -150,7 +154,7 @@ def make_job(
             "name": name,
             "namespace": namespace,
             "labels": labels,
-            "annotations": {ANNOTATION_RUN: str(number)},
+            "annotations": {ANNOTATION_RUN: str(number), **({} if share is None else {ANNOTATION_SHARE: share})},
             "ownerReferences": [
                 {
                     "apiVersion": str(obj["apiVersion"]),
