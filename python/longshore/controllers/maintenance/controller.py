@@ -412,8 +412,8 @@ class MaintenanceController:
                 seconds=seconds,
                 freed=outcome.figures.get("bytes_freed", 0),
             )
-        fields = {"kind": self.kind, "name": name_of(obj), "operation": str(operation), "reason": message}
-        fields["run"] = "" if run is None else run.name
+        name = "" if run is None else run.name
+        fields = {"kind": self.kind, "name": name_of(obj), "operation": str(operation), "run": name, "reason": message}
         if outcome.succeeded:
             _log.info("Recorded run", **fields)
             if was_failing and not is_failing:
