@@ -1,7 +1,8 @@
-"""What agent and helper take on a node: the most memory that the agent's container has had while it backed up many files and a large one, and how soon the
-helper that holds a restored pod looks for the first time. Judged is only what is promised: nobody was ended for want of memory.
+"""What agent and helper take on a node: the most memory that the agent's container has had while many files and a large one went out, came back, and did both
+at once, and how soon the helper that holds a restored pod looks for the first time. Judged is only what is promised: nobody was ended for want of memory.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -11,12 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster.node_rig import tree
 from tests.node import tenant
 from tests.node.room import CGROUP
 from tests.node.site import NAMESPACE
 
 _PLACE = "cost"
 _FILES, _LARGE_BYTES, _BLOCK_BYTES = 50_000, 1 << 30, 8 << 20
+_SIZE = f"{_FILES:,} small files and one of 1 GiB"
 _STARTS = 40
 # In a container of the image, as the runtime runs it: from the request for a process until what it says after its first look has come. What the runtime and
 # the kubelet take to make a container is not in it.
@@ -78,19 +81,28 @@ def counted(text):
     return int(text) if text.strip().isdecimal() else int(re.search(r"^max (\d+)$", text, re.MULTILINE)[1])
 
 
-def fill(root):
+@pytest.fixture(scope="module")
+def volume(site, pod):
+    """The pod's volume with many small files and a large one."""
+    root = site.volume(pod, "empty-dir", "scratch")
     for number in range(_FILES):
         folder = root / f"d{number // 500}"
         if number % 500 == 0:
             folder.mkdir()
         (folder / f"f{number}").write_bytes(os.urandom(number % 2048))
+    renew(root)
+    return root
+
+
+def renew(root):
+    """Write the large file, of which no part was ever stored."""
     with open(root / "large", "wb") as file:
         file.writelines(os.urandom(_BLOCK_BYTES) for _ in range(_LARGE_BYTES // _BLOCK_BYTES))
 
 
-def test_agent_stays_below_its_memory_limit(site, pod, figures):
-    fill(site.volume(pod, "empty-dir", "scratch"))
-    # A new container, of which nothing is known but this backup.
+@contextlib.contextmanager
+def measured(site, figures, what):
+    """Measure what is done meanwhile by an agent of which nothing else is known."""
     site.kubectl("delete", "pod", site.agent()["name"], "-n", NAMESPACE, "--wait=true")
     agent = site.agent()
     found = site.get("pod", agent["name"])
@@ -99,20 +111,66 @@ def test_agent_stays_below_its_memory_limit(site, pod, figures):
     group, (peak, limit, failures) = memory_group(status["containerID"].partition("//")[2])
     assert int((group / limit).read_text()) == 512 << 20
     started = time.monotonic()
-    site.backup("cost", pod, "scratch")
-    done = site.ended("podvolumebackup", "cost", seconds=300)
-    took = time.monotonic() - started
-    assert done["phase"] == "Completed" and done["progress"]["totalBytes"] > _LARGE_BYTES, done
-    assert done["progress"]["totalFiles"] >= _FILES, done
+    yield
+    figures.seconds(f"{_SIZE}: {what}", time.monotonic() - started)
+    after = site.get("pod", agent["name"])["status"]["containerStatuses"][0]
+    assert after["restartCount"] == 0 and after["containerID"] == status["containerID"], after
     (process, *_) = (int(one) for one in (group / "cgroup.procs").read_text().split())
     resident = int(re.search(r"^VmHWM:\s+(\d+) kB$", Path(f"/proc/{process}/status").read_text(), re.MULTILINE)[1])
     most, met = int((group / peak).read_text()), counted((group / failures).read_text())
-    what = f"backup of {_FILES:,} small files and one of 1 GiB"
-    figures.seconds(what, took)
     figures.note(
-        f"{what}: peak of the agent's container, limit 512 MiB",
+        f"{_SIZE}: {what}: peak of the agent's container, limit 512 MiB",
         f"{most / (1 << 20):.0f} MiB with page cache, the limit met {met} times; {resident / 1024:.0f} MiB resident",
     )
-    after = site.get("pod", agent["name"])["status"]["containerStatuses"][0]
-    assert after["restartCount"] == 0 and after["containerID"] == status["containerID"], after
     assert resident << 10 < 512 << 20
+
+
+def judge_backup(done):
+    assert done["phase"] == "Completed" and done["progress"]["totalBytes"] > _LARGE_BYTES, done
+    assert done["progress"]["totalFiles"] >= _FILES, done
+
+
+def snapshot(site, pod):
+    """The volume's snapshot of the first test, or one that is made now when that test was not run."""
+    if not site.found("podvolumebackup", "cost"):
+        site.backup("cost", pod, "scratch")
+    return site.ended("podvolumebackup", "cost", seconds=300)["snapshotID"]
+
+
+def held(site, name):
+    """A pod that waits for the volume to come back."""
+    site.apply(tenant.restored_pod(name, _PLACE, "scratch"))
+    return site.placed(name, _PLACE)
+
+
+def test_backup_stays_below_the_memory_limit(site, pod, volume, figures):
+    with measured(site, figures, "backup"):
+        site.backup("cost", pod, "scratch")
+        done = site.ended("podvolumebackup", "cost", seconds=300)
+    judge_backup(done)
+
+
+def test_restore_stays_below_the_memory_limit(site, pod, volume, figures):
+    source, waiting = snapshot(site, pod), held(site, "back")
+    with measured(site, figures, "restore"):
+        site.restore("back", waiting, "scratch", source)
+        done = site.ended("podvolumerestore", "back", seconds=300)
+    assert done["phase"] == "Completed", done
+    assert tree(site.volume(waiting, "empty-dir", "scratch")) == tree(volume)
+    site.ready("back", _PLACE)
+    site.kubectl("delete", "pod", "back", "-n", _PLACE, "--wait=false")
+
+
+def test_two_jobs_at_once_stay_below_the_memory_limit(site, pod, volume, figures):
+    source, waiting = snapshot(site, pod), held(site, "beside")
+    renew(volume)
+    with measured(site, figures, "backup of new content beside a restore"):
+        site.restore("beside", waiting, "scratch", source)
+        site.backup("beside", pod, "scratch", parentSnapshot="none")
+        jobs = [site.ended(kind, "beside", seconds=300) for kind in ("podvolumerestore", "podvolumebackup")]
+    judge_backup(jobs[1])
+    assert jobs[0]["phase"] == "Completed", jobs[0]
+    first, last = (pick(one[f"{key}Timestamp"] for one in jobs) for pick, key in ((max, "start"), (min, "completion")))
+    assert first <= last, "one had ended when the other began"
+    site.ready("beside", _PLACE)
+    site.kubectl("delete", "pod", "beside", "-n", _PLACE, "--wait=false")
