@@ -38,7 +38,7 @@ export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .PHONY: help machine venv build tools demo dashboard test test-rust test-unit test-engine test-scale test-cluster test-image test-node sim sim-long bench bench-quick bench-micro bench-tools gate \
-	lint lint-rust lint-python lint-types lint-seam lint-house format crds manifests image image-lock ci lock clean
+	lint lint-rust lint-python lint-types lint-seam lint-house format crds manifests image image-twice image-lock ci lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -191,6 +191,10 @@ crds: build ## Write daemonset/crds/ from the models in python/longshore/api
 
 image: venv ## The container image, without a container daemon: target/image/*.oci.tar (DEBIAN=current, APT_SOURCES=file: docs/guide/image.md)
 	$(BIN)/python -m scripts.image build $(if $(APT_SOURCES),--apt-sources "$(APT_SOURCES)") $(if $(filter current,$(DEBIAN)),--current)
+
+# Each from a fresh clone, with a target folder and a cargo home of its own: some ten minutes, for whoever makes a release.
+image-twice: venv ## Make the image of the last commit twice, in two clones that share nothing compiled, and compare the digests
+	$(BIN)/python -m scripts.image twice $(if $(APT_SOURCES),--apt-sources "$(APT_SOURCES)") $(if $(filter current,$(DEBIAN)),--current)
 
 image-lock: venv ## Pin the Debian packages of the image as the mirror has them today
 	$(BIN)/python -m scripts.image lock $(if $(APT_SOURCES),--apt-sources "$(APT_SOURCES)")

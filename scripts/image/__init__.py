@@ -1,6 +1,7 @@
 """Makes the container image: Debian's Python, the pinned packages, our wheel and the restore-wait helper, as an OCI archive, without a container daemon.
 
     python -m scripts.image build      what `make image` runs: target/image/longshore-VERSION-ARCH.oci.tar
+    python -m scripts.image twice      two builds of the last commit that share nothing compiled, compared
     python -m scripts.image folder DIR the same files below a folder; daemonset/image/Dockerfile copies them from there
     python -m scripts.image lock       pin the Debian packages that the mirror has today
 
@@ -12,6 +13,6 @@ Promises
 - The image has no shell, no package manager and no setuid file, and names all that is in it in an SBOM.
 
 Rooms, each knowing only those before it: `tree` (files in memory) → `oci` (layers and the archive) | `debian` | `interpreter` | `packages` | `crates` →
-`ours` | `system` | `sbom` → `assembly` (which files make which layer) → `__main__`. It does not know what the program does, nor how the image is run:
-that stands in longshore.install.
+`ours` | `system` | `sbom` → `assembly` (which files make which layer) → `__main__`; `twice` calls the command alone. It does not know what the program
+does, nor how the image is run: that stands in longshore.install.
 """

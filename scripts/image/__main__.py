@@ -1,4 +1,4 @@
-"""The commands of `make image` and `make image-lock`: turns words into a plan, and says what was made."""
+"""The commands of `make image`, `make image-twice` and `make image-lock`: turns words into a plan, and says what was made."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from pathlib import Path
 
 from scripts.image import assembly
 from scripts.image.tree import ImageError
+from scripts.image.twice import make_twice
 
 
 def main(words: list[str]) -> int:
     """Run one command; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m scripts.image", description="Make the container image.")
-    parser.add_argument("verb", choices=["build", "folder", "lock"])
+    parser.add_argument("verb", choices=["build", "twice", "folder", "lock"])
     parser.add_argument("place", nargs="?", type=Path, help="where `folder` lays the files")
     parser.add_argument("--apt-sources", type=Path, help="a sources.list in place of the machine's")
     parser.add_argument("--current", action="store_true", help="take Debian's packages as the mirror has them today")
@@ -27,6 +28,10 @@ def main(words: list[str]) -> int:
             case "lock":
                 for pin in assembly.lock(plan):
                     print(f"{pin.name} {pin.version}")
+            case "twice":
+                where = [] if given.apt_sources is None else [f"--apt-sources={given.apt_sources.resolve()}"]
+                digest = make_twice(assembly.ROOT, *where, *(["--current"] if given.current else []))
+                print(f"{digest}\ntwice the same, {time.monotonic() - started:.0f} s")
             case "folder":
                 if given.place is None:
                     parser.error("folder wants a place")
