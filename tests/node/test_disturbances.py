@@ -290,9 +290,8 @@ def test_power_is_lost_while_volumes_go_out_and_come_back(site, place, figures):
     # The same pod with the same volumes, its cache among them; and to the kubelet it was a boot.
     assert site.agent() == agent and restarts(site, agent) > before
     assert "Rebooted" in site.events("Node", NODE, namespace="default")
-    site.wait(
-        lambda: ready_pods(site) >= running, seconds=120, what="every pod that ran and was not restored runs again"
-    )
+    # Restored ones among them: a boot runs their init container again, and the done-file for which it waits was gone.
+    site.wait(lambda: ready_pods(site) >= running, seconds=120, what="every pod that ran runs again")
 
 
 def held(root):
@@ -306,16 +305,12 @@ def held(root):
 
 
 def ready_pods(site):
-    """Names of all pods on the node of which every container runs and is ready.
-
-    Without those that came back by a restore and ended to wait: a boot runs their init container again, which waits for a done-file that is gone by then.
-    """
+    """Names of all pods on the node of which every container runs and is ready."""
     pods = json.loads(site.kubectl("get", "pods", "-A", "-o", "json"))["items"]
     return {
         (pod["metadata"]["namespace"], pod["metadata"]["name"])
         for pod in pods
-        if not any(one["name"] == "restore-wait" for one in pod["spec"].get("initContainers") or ())
-        and all(one["ready"] for one in pod["status"].get("containerStatuses") or [{"ready": False}])
+        if all(one["ready"] for one in pod["status"].get("containerStatuses") or [{"ready": False}])
     }
 
 

@@ -12,6 +12,7 @@ What the table of :mod:`longshore.controllers.pod_volume` does not say:
 - *A root that the container cannot search* keeps o+x until the container has ended. Its true mode stands in an annotation before the root is opened to
   others, so that whoever finds the object later can set it.
 - *A `.velero` that the container cannot remove*, for it may not write the root, is removed when the container has ended; an annotation says so.
+- *What comes after the end* is :mod:`longshore.controllers.after_restore`'s.
 - *The end*: items that could not be restored, or data that did not verify, make it Failed, and no done-file is written: the pod does not start over half a
   volume.
 - *Nobody's* is what names no pod, or one that is nowhere in the cluster: no agent would ever find it on its node. When it is old enough one of the agents ends
@@ -24,12 +25,13 @@ It does not know keys, credentials or stores.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, ClassVar, Final, Protocol
+from typing import ClassVar, Final, Protocol
 
 from longshore.api.core import Pod
 from longshore.api.model import JsonObject
@@ -37,6 +39,7 @@ from longshore.api.names import LABEL_RESTORE_UID
 from longshore.api.pod_volume import PodVolumePhase, PodVolumeRestore
 from longshore.api.values import Timestamp
 from longshore.controllers import restore_wait
+from longshore.controllers.after_restore import ANNOTATION_ROOT_MODE, ANNOTATION_WAIT_FOLDER, AfterRestore, root_mode
 from longshore.controllers.claims import node_of
 from longshore.controllers.cluster import ClusterReader, resource_of
 from longshore.controllers.items import describe_lost, log_items
@@ -56,8 +59,6 @@ from longshore.volumes import VolumePath, filled_by_kubernetes
 
 __all__ = [
     "ANNOTATION_ALLOW",
-    "ANNOTATION_ROOT_MODE",
-    "ANNOTATION_WAIT_FOLDER",
     "SETTING_ALLOW",
     "PodVolumeRestoreController",
     "PodsOfNode",
@@ -67,17 +68,12 @@ __all__ = [
 
 _log = get_logger(__name__)
 
-ANNOTATION_ROOT_MODE: Final = "longshore.io/root-mode"
-"""On a PVR: mode, in octal, that the volume's root gets when the waiting container has ended."""
-ANNOTATION_WAIT_FOLDER: Final = "longshore.io/wait-folder"
-"""On a PVR: `remove` while the agent has still to remove `.velero` from the volume."""
 ANNOTATION_ALLOW: Final = "longshore.io/restore-allow"
 """On a PVR: what of setuid, devices and capabilities is brought back, with commas between; `none` for nothing, whatever the agent's default is."""
 SETTING_ALLOW: Final = "RestoreAllow"
 """The same in `spec.uploaderSettings`, for whoever writes those; the annotation goes before it."""
 _WAIT_SECONDS: Final = 30.0
 """Events of the pod come sooner; this is for the one that was missed."""
-_CLOSE_SECONDS: Final = 5.0
 
 
 class PodsOfNode(Protocol):
@@ -152,6 +148,9 @@ class PodVolumeRestoreController(PodVolumeController):
         self._memory_limit_bytes = memory_limit_bytes
         self._restore_owner = restore_owner
         self._allow = allow
+        self._after = AfterRestore(
+            context, kind=self.kind, cluster=cluster, host_root=host_root, patch=self.patch, fresh=self._read_anew
+        )
 
     def is_ours(self, obj: JsonObject) -> bool:
         """Whether its pod is on our node, or we had it before."""
@@ -305,12 +304,12 @@ class PodVolumeRestoreController(PodVolumeController):
                 f"the root of the volume keeps o+x until container {plan.waiter_name} has ended, because its user could not "
                 f"search it; then it gets its true mode: mode={octal}"
             )
-            if _root_mode(obj) != outcome.true_mode:
+            if root_mode(obj) != outcome.true_mode:
                 # Before the root is opened: who finds a root that is open finds its true mode too.
                 obj["metadata"] = self.patch(obj, {"metadata": {"annotations": {ANNOTATION_ROOT_MODE: octal}}})[
                     "metadata"
                 ]
-        elif _root_mode(obj) is not None:
+        elif root_mode(obj) is not None:
             annotations[ANNOTATION_ROOT_MODE] = None
         if outcome.left_behind:
             annotations[ANNOTATION_WAIT_FOLDER] = "remove"
@@ -332,35 +331,16 @@ class PodVolumeRestoreController(PodVolumeController):
         return Ending(PodVolumePhase.COMPLETED, text, fields, annotations)
 
     def final(self, obj: JsonObject) -> Requeue | None:
-        """Leave the root as the snapshot had it, when the waiting container has ended: its true mode, and no `.velero`."""
+        """Look after the volume and its pod (:mod:`longshore.controllers.after_restore`)."""
         again = super().final(obj)
-        mode, left_behind = _root_mode(obj), _annotation(obj, ANNOTATION_WAIT_FOLDER) is not None
-        if (mode is None and not left_behind) or not self.context.lease.is_leader():
+        if not self.context.lease.is_leader():
             return again
-        done = False
-        try:
-            parsed = self.parse(obj)
-            spec = parsed.spec
-            found = find_volume(
-                self._cluster, spec.pod.name, namespace=spec.pod.namespace, uid=spec.pod.uid, volume=spec.volume
-            )
-            if restore_wait.waiting(found.pod) in {Waiting.RUNNING, Waiting.PENDING}:
-                return Requeue(_CLOSE_SECONDS)
-            path = found.locate(self._cluster, host_root=self._host_root)
-            if left_behind and restore_wait.remove_done_file(path, restore_uid_of(parsed)):
-                _log.info("Removed what the waiting container could not", path=str(path))
-            done = mode is not None and restore_wait.close_root(path, mode)
-        except (NotFoundError, UsageError) as err:
-            # The pod or its volume is gone, and with it whoever could have looked in.
-            _log.info("Root was left as it is, the volume is gone", key=parsed_name(obj), error=err)
-        change: JsonObject = {"metadata": {"annotations": {ANNOTATION_ROOT_MODE: None, ANNOTATION_WAIT_FOLDER: None}}}
-        if mode is not None and (obj.get("status") or {}).get("phase") == PodVolumePhase.COMPLETED:
-            said = "the root has its true mode" if done else "the root was left as it is"
-            change["status"] = {"message": f"{said}, for the waiting container has ended: mode={mode:04o}"}
-        fresh = self.context.client.get(self.resource, obj["metadata"]["name"], namespace=obj["metadata"]["namespace"])
-        if fresh["metadata"].get("uid") == obj["metadata"].get("uid"):
-            self.patch(fresh, change)
-        return None
+        parse = functools.partial(self.parse, obj)
+        return self._after.look(obj, parse=parse, pod=self._pod_seen(obj), restore_uid=restore_uid_of) or again
+
+    def _read_anew(self, obj: JsonObject) -> JsonObject:
+        metadata = obj["metadata"]
+        return self.context.client.get(self.resource, metadata["name"], namespace=metadata["namespace"])
 
     def _pod_seen(self, obj: JsonObject) -> Pod | None:
         """The pod as our copy of the node's pods has it; None when it is not there or nonsense stands in the object."""
@@ -425,30 +405,10 @@ def allowed_by(parsed: PodVolumeRestore, *, default: frozenset[Allowance]) -> fr
     return default
 
 
-def parsed_name(obj: Any) -> str:
-    """Namespace and name, for logs."""
-    return f"{obj['metadata'].get('namespace')}/{obj['metadata'].get('name')}"
-
-
 def _made_at(metadata: JsonObject) -> datetime | None:
     try:
         return Timestamp(str(metadata.get("creationTimestamp") or "")).time
     except LongshoreError:
-        return None
-
-
-def _annotation(obj: JsonObject, name: str) -> str | None:
-    found = ((obj.get("metadata") or {}).get("annotations") or {}).get(name)
-    return found if isinstance(found, str) else None
-
-
-def _root_mode(obj: JsonObject) -> int | None:
-    text = _annotation(obj, ANNOTATION_ROOT_MODE)
-    if text is None or not text.isascii() or not text.isdigit() or len(text) > 5:
-        return None
-    try:
-        return int(text, 8) & 0o7777
-    except ValueError:
         return None
 
 

@@ -41,6 +41,7 @@ __all__ = [
     "is_left_behind",
     "remove_done_file",
     "remove_leftovers",
+    "started",
     "true_mode_if_hidden",
     "waiter_of",
     "waiter_user",
@@ -113,6 +114,19 @@ def waiting(pod: Pod) -> Waiting:
     ended = status.state.terminated
     # Ended in any other way it is started again, and its done-files are still there.
     return Waiting.OVER if ended is not None and ended.exit_code == 0 else Waiting.PENDING
+
+
+def started(pod: Pod) -> str:
+    """Tell when the waiting container that runs now was started; empty when none runs or nobody says.
+
+    A node that boots runs the init containers of its pods once more, those of pods that had long gone on (velero#8018).
+    """
+    container = waiter_of(pod)
+    found = (one for one in pod.status.init_container_statuses if container is not None and one.name == container.name)
+    status = next(found, None)
+    running = None if status is None else status.state.running
+    when = None if running is None else running.get("startedAt")
+    return when if isinstance(when, str) else ""
 
 
 def waiter_user(pod: Pod) -> WaiterUser:

@@ -1,16 +1,18 @@
 """The done-file among a tenant's tricks, and a root that the waiting container cannot search."""
 
 import os
+import shutil
 import stat
+import time
 
 import pytest
 from tests.support.lacking import needs
 from tests.unit.controllers.fake_datapath import wait_for
-from tests.unit.controllers.rig import PVR, RESTORE_UID
+from tests.unit.controllers.rig import PODS, PVR, RESTORE_UID
 
 from longshore.api.core import Pod
 from longshore.controllers import restore_wait
-from longshore.controllers.pod_volume_restore import ANNOTATION_ROOT_MODE, ANNOTATION_WAIT_FOLDER
+from longshore.controllers.after_restore import ANNOTATION_ROOT_MODE, ANNOTATION_TOLD_AGAIN, ANNOTATION_WAIT_FOLDER
 from longshore.controllers.restore_wait import Waiting
 from longshore.errors import LongshoreError, UsageError
 from longshore.volumes import VolumePath
@@ -222,6 +224,77 @@ def test_hidden_root_is_closed_by_the_next_instance(rig):
     rig.agent()
     wait_for(lambda: stat.S_IMODE(target.stat().st_mode) == 0o700)
     assert rig.status(PVR, name)["phase"] == "Completed"
+
+
+def boot(rig, pod, *, started="2099-01-01T00:00:00Z", **labels):
+    """Have the pod's waiting container run once more, as after its node has booted."""
+    found = rig.server.get(PODS, pod["metadata"]["name"], namespace=pod["metadata"]["namespace"])
+    found["metadata"]["labels"] = labels
+    found["status"]["initContainerStatuses"][0]["state"] = {"running": {"startedAt": started}}
+    rig.server.put(PODS, found, namespace=pod["metadata"]["namespace"])
+
+
+def gone_on(rig, target, pod):
+    """Do what the waiting container does when it has seen its file."""
+    shutil.rmtree(target / ".velero")
+    rig.let_waiter_end(pod)
+
+
+def restored_pod(rig, **pod):
+    source, path = rig.pod()
+    (path / "a").write_bytes(b"x")
+    path.chmod(pod.pop("mode", 0o755))
+    agent = rig.agent()
+    snapshot = rig.done_backup(source)["snapshotID"]
+    back, target = rig.waiting_pod(**pod)
+    name = rig.restore(back, snapshot)
+    assert rig.wait_phase(PVR, name)["phase"] == "Completed"
+    gone_on(rig, target, back)
+    return agent, back, target, name
+
+
+def test_pod_that_waits_again_after_a_boot_is_let_go_on_once_for_each_start(rig):
+    _agent, back, target, name = restored_pod(rig)
+    (target / "written-since").write_bytes(b"y")
+    boot(rig, back)
+    wait_for((target / ".velero" / RESTORE_UID).is_file)
+    wait_for(lambda: ANNOTATION_TOLD_AGAIN in rig.get(PVR, name)["metadata"].get("annotations", {}))
+    # It has removed the file and not ended yet: another one would stay in the volume.
+    shutil.rmtree(target / ".velero")
+    before = len(rig.server.seen)
+    boot(rig, back, touched="1")
+    wait_for(lambda: any(one.name == name and one.verb == "get" for one in list(rig.server.seen)[before:]))
+    rig.let_waiter_end(back)
+    time.sleep(0.3)
+    assert not (target / ".velero").exists() and (target / "written-since").read_bytes() == b"y"
+    boot(rig, back, started="2099-01-02T00:00:00Z")
+    wait_for((target / ".velero" / RESTORE_UID).is_file)
+    assert rig.status(PVR, name)["phase"] == "Completed"
+    wait_for(lambda: [one["count"] for one in rig.events(name, "WaitsAgain")] in ([2], [1, 1]))
+
+
+def test_pod_that_booted_while_no_agent_ran_is_let_go_on_by_the_next(rig):
+    agent, back, target, _name = restored_pod(rig, mode=0o700, security={"runAsUser": os.geteuid() + 1000})
+    wait_for(lambda: stat.S_IMODE(target.stat().st_mode) == 0o700)
+    agent.kill()
+    boot(rig, back)
+    rig.agent()
+    wait_for((target / ".velero" / RESTORE_UID).is_file)
+    assert stat.S_IMODE(target.stat().st_mode) == 0o701
+    gone_on(rig, target, back)
+    wait_for(lambda: stat.S_IMODE(target.stat().st_mode) == 0o700)
+
+
+def test_pod_goes_on_waiting_for_what_lay_in_memory(rig):
+    volumes = [{"name": "data", "emptyDir": {"medium": "Memory"}}]
+    _agent, back, target, name = restored_pod(rig, volumes=volumes)
+    boot(rig, back)
+    (event,) = wait_for(lambda: rig.events(name, "WaitsAgain"))
+    assert event["type"] == "Warning" and event["message"].endswith("; delete the pod and restore again")
+    boot(rig, back, touched="1")
+    wait_for(lambda: ANNOTATION_TOLD_AGAIN in rig.get(PVR, name)["metadata"].get("annotations", {}))
+    time.sleep(0.3)
+    assert [one["count"] for one in rig.events(name, "WaitsAgain")] == [1] and not (target / ".velero").exists()
 
 
 def test_root_that_the_pod_changed_since_is_left(volume):
