@@ -10,7 +10,7 @@ from tests.unit.controllers.maintenance_rig import HOUR, NAMESPACE, RESOURCES, g
 
 from longshore.cli.main import main
 from longshore.controllers.maintenance.ledger import Outcome
-from longshore.kube.resource import CUSTOM_RESOURCE_DEFINITIONS
+from longshore.kube.resource import CUSTOM_RESOURCE_DEFINITIONS, JOBS
 
 CRDS = Path(__file__).parents[3] / "daemonset" / "crds"
 
@@ -103,9 +103,43 @@ def test_bounds_of_a_prune_are_handed_to_the_job_and_understood_there(upkeep, mo
 
 
 @pytest.mark.parametrize(
+    ("text", "maintenance", "verification"),
+    [("{}", 86_400, 604_800), ('{"runDeadline": "48h"}', 172_800, 172_800), ('{"runDeadline": "0s"}', None, None)],
+)
+def test_a_job_has_a_deadline(upkeep, text, maintenance, verification):
+    upkeep.config_map(**{"global": text})
+    upkeep.restart(config_map="maintenance")
+    upkeep.repository(ago=8 * 24 * HOUR)
+    upkeep.look()
+    upkeep.end(upkeep.jobs()[0], text=good())
+    upkeep.look()
+    assert [job["spec"].get("activeDeadlineSeconds") for job in upkeep.jobs()] == [maintenance, verification]
+
+
+@pytest.mark.parametrize("report", ["", Outcome(succeeded=False, message="the run was stopped; wait").text()])
+def test_run_that_took_too_long_is_told_as_that(upkeep, report):
+    upkeep.repository()
+    upkeep.look()
+    (job,) = upkeep.jobs()
+    upkeep.end(job, ok=False, text=report)
+    (job,) = upkeep.jobs()
+    job["status"]["conditions"][0] |= {
+        "reason": "DeadlineExceeded",
+        "message": "Job was active longer than specified deadline",
+    }
+    upkeep.server.put(JOBS, job, namespace=NAMESPACE)
+    upkeep.look()
+    (entry,) = upkeep.status()["recentMaintenance"]
+    assert entry["result"] == "Failed" and "longer than its deadline" in entry["message"]
+    assert "seconds=86400" in entry["message"] and "runDeadline" in entry["message"]
+
+
+@pytest.mark.parametrize(
     ("entry", "said"),
     [
         ("{", "no JSON"),
+        ('{"runDeadline": "long"}', "field=runDeadline, cause=it is no span"),
+        ('{"runDeadline": "59m"}', "field=runDeadline, cause=it is shorter than an hour"),
         ('{"podResources": {"memory": "1Gi"}}', "podResources.memory"),
         ('{"loadAffinity": {"nodeSelector": {}}}', "loadAffinity"),
         ('{"keepLatestMaintenanceJobs": -1}', "keepLatestMaintenanceJobs"),

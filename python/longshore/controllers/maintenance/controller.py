@@ -5,9 +5,11 @@ BackupRepository is the keeper, and the others show what it shows.
 
 - *Due*: `spec.maintenanceFrequency` after the last success, or after the object was made; verification by a frequency of its own. After a failure it is tried
   again in a quarter of an hour, then after twice that and so on up to six hours. A repository that is not ready waits; one at a ReadOnly location is only read.
-- *One run at a time* for a repository, and not more than a few in the cluster. A run that works is adopted, whoever began it.
+- *One run at a time* for a repository, and not more than a few in the cluster. A run that works is adopted, whoever began it and for whichever object; a new
+  keeper goes on with the ledger of the one before.
 - *Recorded exactly once*: result, times and message go into the status in the same conflict-checked write that counts the run in the ledger.
-- *A run that does not start* (no node, no image) counts as failed after ten minutes, with the reason, and its Job is removed.
+- *A run that does not start* (no node, no image) counts as failed after ten minutes, with the reason, and its Job is removed; so does one that its deadline did
+  not end, because its node is gone.
 - *Told*: conditions MaintenanceDue, MaintenanceFailed and VerificationFailed, an Event when a failure is new and when it is over, metrics at every look.
 
 It does not know Jobs or threads (:mod:`.runs`), nor what a run does.
@@ -25,7 +27,9 @@ from longshore.api.model import JsonObject
 from longshore.api.repository import BackupRepository, MaintenanceResult, RepositoryPhase, ResticRepository
 from longshore.controllers.cluster import ClusterReader, resource_of
 from longshore.controllers.conditions import condition, conditions_of, merged
+from longshore.controllers.maintenance.keeper import Keepers
 from longshore.controllers.maintenance.ledger import ANNOTATION_LEDGER, Ledger, Operation, Outcome, next_due
+from longshore.controllers.maintenance.patience import Patience
 from longshore.controllers.maintenance.runs import Run, Runner, RunState
 from longshore.controllers.maintenance.settings import JobSettings, verify_frequency, verify_parts
 from longshore.controllers.maintenance.shared import MaintenanceSettings, Places, SettingsReader
@@ -34,10 +38,9 @@ from longshore.controllers.maintenance.shown import (
     FAILED_CONDITIONS,
     LAST,
     LISTS,
+    mark_of,
     name_of,
-    rank,
     reason_of,
-    repository_of,
     spec_of,
     status_of,
     time_of,
@@ -120,15 +123,14 @@ class MaintenanceController:
         self._settings = settings
         self._reader = reader
         self._places = places
-        self._peers = peers
+        self._keepers = Keepers(client, peers=peers)
         self._lease = lease
         self._recorder = recorder
         self._metrics = metrics
         self._clock = clock
         self._looked: set[str] = set()
         """UIDs whose runs were looked at by this process and of which none works."""
-        self._waiting: dict[str, tuple[str, float]] = {}
-        """UID → the run that does not start, and since when we know."""
+        self._patience = Patience(start_seconds=settings.start_seconds, clock=clock)
         self._uids: dict[str, str] = {}
         self._written: dict[str, JsonObject] = {}
         """UID → what was last written only to be shown."""
@@ -150,7 +152,7 @@ class MaintenanceController:
         if obj["metadata"].get("deletionTimestamp"):
             return None
         self._uids[key] = uid = str(obj["metadata"]["uid"])
-        keeper = self._keeper(obj)
+        keeper = self._keepers.keeper_of(obj)
         if keeper is not None:
             self._forget(uid)
             self._mirror(obj, keeper)
@@ -160,6 +162,9 @@ class MaintenanceController:
     # -- one repository ----------------------------------------------------------------------------------------------------------
 
     def _serve(self, obj: JsonObject, uid: str) -> Requeue:
+        ledger = self._keepers.ledger_of(obj)
+        if ledger.runs > Ledger.of(obj).runs:
+            obj = self._patch(obj, {"metadata": {"annotations": {ANNOTATION_LEDGER: ledger.text()}}})
         obj, working = self._look_at_runs(obj, uid)
         try:
             settings: JobSettings | None = self._reader.settings_of(spec_of(obj))
@@ -177,7 +182,7 @@ class MaintenanceController:
                 (one for one in plans if one.begin is not None and one.begin <= now and self._may(obj, one)), None
             )
         if wanted is not None:
-            if not self._places.take(uid):
+            if not self._places.take(mark_of(obj), uid):
                 self._show(obj, plans)
                 return Requeue(_PLACE_SECONDS)
             obj, working = self._begin(obj, uid, wanted.operation, settings, trouble)
@@ -210,37 +215,20 @@ class MaintenanceController:
             elif run.state is RunState.ENDED:
                 outcome = run.outcome or Outcome(succeeded=False, message=_NO_REPORT)
                 obj = self._record(obj, run.operation, outcome, run=run)
-            elif (reason := self._gave_up(uid, run)) is not None:
+            elif (reason := self._patience.ends(uid, run)) is not None:
                 outcome = Outcome(succeeded=False, message=reason)
                 obj = self._record(obj, run.operation, outcome, run=run)
                 self._runner.remove(obj, run)
             else:
                 working = run
         if working is not None:
-            self._places.hold(uid)
+            self._places.hold(mark_of(obj), uid)
         else:
             self._places.give(uid)
             self._looked.add(uid)
-            self._waiting.pop(uid, None)
+            self._patience.forget(uid)
         self._clean_up(obj, [run for run in runs if run.state is RunState.ENDED])
         return obj, working
-
-    def _gave_up(self, uid: str, run: Run) -> str | None:
-        """Tell why a run that does not start is not waited for any longer; None while it is."""
-        if run.state is not RunState.WAITING:
-            self._waiting.pop(uid, None)
-            return None
-        now = self._clock.monotonic()
-        name, since = self._waiting.get(uid, ("", 0.0))
-        if name != run.name:
-            self._waiting[uid] = (run.name, now)
-            return None
-        if now - since < self._settings.start_seconds:
-            return None
-        return (
-            f"the run did not start: seconds={now - since:.0f}, job={run.name}, reason={run.reason}; mend that, or choose other "
-            "nodes or resources in the config map for maintenance Jobs"
-        )
 
     def _clean_up(self, obj: JsonObject, ended: list[Run]) -> None:
         if self._runner is None or not ended:
@@ -326,19 +314,6 @@ class MaintenanceController:
 
     # -- several objects for one repository ----------------------------------------------------------------------------------------
 
-    def _keeper(self, obj: JsonObject) -> JsonObject | None:
-        """Give the object that is served in the place of this one; None when it is this one."""
-        own = repository_of(obj)
-        if own is None:
-            return None
-        rivals = [
-            one for one in self._peers() if repository_of(one) == own and not one["metadata"].get("deletionTimestamp")
-        ]
-        # What the cache lacks still, or has in an older state, must not decide about the object itself.
-        rivals = [one for one in rivals if one["metadata"].get("uid") != obj["metadata"]["uid"]]
-        first = min([obj, *rivals], key=rank)
-        return None if first is obj else first
-
     def _mirror(self, obj: JsonObject, keeper: JsonObject) -> None:
         """Show what the keeper shows."""
         theirs, ours = status_of(keeper), status_of(obj)
@@ -358,8 +333,12 @@ class MaintenanceController:
         # Velero's own definitions prune what they do not know: without this the same would be written at every look.
         uid = str(obj["metadata"]["uid"])
         if change and self._written.get(uid) != change:
-            self._patch(obj, {"status": change})
+            obj = self._patch(obj, {"status": change})
             self._written[uid] = change
+        # Its own, when the keeper is deleted.
+        ledger = Ledger.of(keeper)
+        if ledger.runs > Ledger.of(obj).runs:
+            self._patch(obj, {"metadata": {"annotations": {ANNOTATION_LEDGER: ledger.text()}}})
 
     # -- telling -----------------------------------------------------------------------------------------------------------------
 
@@ -481,5 +460,5 @@ class MaintenanceController:
 
     def _forget(self, uid: str) -> None:
         self._looked.discard(uid)
-        self._waiting.pop(uid, None)
+        self._patience.forget(uid)
         self._places.give(uid)

@@ -20,16 +20,18 @@ from longshore.api.values import Timestamp
 from longshore.controllers.maintenance.ledger import Operation, Outcome
 from longshore.controllers.maintenance.runs import Run, RunState
 from longshore.controllers.maintenance.settings import JobSettings
+from longshore.controllers.maintenance.shown import mark_of
 from longshore.controllers.maintenance.template import (
     ANNOTATION_RUN,
     ANNOTATION_SHARE,
     LABEL_OPERATION,
+    LABEL_REPOSITORY,
     LABEL_REPOSITORY_UID,
     make_job,
 )
 from longshore.errors import AlreadyExistsError, LongshoreError, NotFoundError, UsageError
 from longshore.kube.client import KubeClient
-from longshore.kube.resource import DEPLOYMENTS, JOBS, PODS
+from longshore.kube.resource import DEPLOYMENTS, JOBS, PODS, Resource
 from longshore.logs import get_logger
 
 __all__ = ["JobRunner"]
@@ -55,15 +57,22 @@ class JobRunner:
 
     def runs(self, obj: JsonObject, *, recorded: int) -> Sequence[Run]:
         """See :class:`longshore.controllers.maintenance.runs.Runner`."""
-        selector = f"{LABEL_REPOSITORY_UID}={obj['metadata']['uid']}"
-        jobs = self._client.list(JOBS, namespace=self._namespace, label_selector=selector).items
+        jobs = self._labelled(JOBS, obj)
         known = sorted(
             ((number, job) for job in jobs if (number := _number_of(job)) is not None), key=lambda one: one[0]
         )
         pods: list[JsonObject] = []
         if any(number > recorded for number, _ in known):
-            pods = self._client.list(PODS, namespace=self._namespace, label_selector=selector).items
+            pods = self._labelled(PODS, obj)
         return [_run_of(job, number, _pod_of(job, pods)) for number, job in known]
+
+    def _labelled(self, resource: Resource, obj: JsonObject) -> list[JsonObject]:
+        """List what belongs to a repository, and what a version before made for this object."""
+        found = {}
+        for selector in (f"{LABEL_REPOSITORY}={mark_of(obj)}", f"{LABEL_REPOSITORY_UID}={obj['metadata']['uid']}"):
+            for one in self._client.list(resource, namespace=self._namespace, label_selector=selector).items:
+                found[one["metadata"]["name"]] = one
+        return list(found.values())
 
     def begin(self, obj: JsonObject, *, operation: Operation, number: int, settings: JobSettings) -> str:
         """See :class:`longshore.controllers.maintenance.runs.Runner`."""
@@ -121,7 +130,14 @@ def _pod_of(job: JsonObject, pods: Sequence[JsonObject]) -> JsonObject | None:
 def _run_of(job: JsonObject, number: int, pod: JsonObject | None) -> Run:
     name = str(job["metadata"]["name"])
     operation = Operation(job["metadata"]["labels"][LABEL_OPERATION])
-    run = Run(name=name, number=number, operation=operation, state=RunState.WAITING, share=_share_of(job))
+    run = Run(
+        name=name,
+        number=number,
+        operation=operation,
+        state=RunState.WAITING,
+        deadline_seconds=(job.get("spec") or {}).get("activeDeadlineSeconds"),
+        share=_share_of(job),
+    )
     status = job.get("status") or {}
     held = {str(one.get("type")): one for one in status.get("conditions") or [] if one.get("status") == "True"}
     if "Complete" in held or "Failed" in held:
@@ -154,6 +170,9 @@ def _outcome(job: JsonObject, pod: JsonObject | None, *, failed: JsonObject | No
         or _time((failed or {}).get("lastTransitionTime"))
     )
     said = Outcome.parse(str(ended.get("message") or ""))
+    if (failed or {}).get("reason") == "DeadlineExceeded":
+        # What its process says is that it was told to stop.
+        return Outcome(succeeded=False, message=_why_late(job), started=started_at, ended=ended_at)
     if said is not None and said.succeeded == (failed is None):
         return Outcome(
             succeeded=said.succeeded,
@@ -167,6 +186,14 @@ def _outcome(job: JsonObject, pod: JsonObject | None, *, failed: JsonObject | No
     if failed is None:
         return Outcome(succeeded=True, message="the Job left no report", started=started_at, ended=ended_at)
     return Outcome(succeeded=False, message=_why_failed(job, ended, failed), started=started_at, ended=ended_at)
+
+
+def _why_late(job: JsonObject) -> str:
+    seconds = (job.get("spec") or {}).get("activeDeadlineSeconds")
+    return (
+        f"the run took longer than its deadline and was ended: job={job['metadata']['name']}, seconds={seconds}; see in its log how far it came; "
+        "raise runDeadline in the config map for maintenance Jobs, or give it less to do with verifySample or maxRepack"
+    )
 
 
 def _why_failed(job: JsonObject, ended: JsonObject, failed: JsonObject) -> str:

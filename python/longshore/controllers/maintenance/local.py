@@ -17,6 +17,7 @@ from longshore.controllers.maintenance.ledger import Operation, Outcome
 from longshore.controllers.maintenance.operation import Opener, perform
 from longshore.controllers.maintenance.runs import Run, RunState
 from longshore.controllers.maintenance.settings import JobSettings
+from longshore.controllers.maintenance.shown import mark_of
 from longshore.kube.clock import SYSTEM_CLOCK, Clock
 
 __all__ = ["LocalRunner"]
@@ -42,14 +43,14 @@ class LocalRunner:
 
     def runs(self, obj: JsonObject, *, recorded: int) -> Sequence[Run]:  # noqa: ARG002 - all are at hand
         """See :class:`longshore.controllers.maintenance.runs.Runner`."""
-        uid = str(obj["metadata"]["uid"])
+        mark = mark_of(obj)
         with self._lock:
-            own = [held.run for (of, _), held in self._held.items() if of == uid]
+            own = [held.run for (of, _), held in self._held.items() if of == mark]
         return sorted(own, key=lambda run: run.number)
 
     def begin(self, obj: JsonObject, *, operation: Operation, number: int, settings: JobSettings) -> str:
         """See :class:`longshore.controllers.maintenance.runs.Runner`."""
-        spec, key = obj["spec"], (str(obj["metadata"]["uid"]), number)
+        spec, key = obj["spec"], (mark_of(obj), number)
         name = f"in the server, run {number}"
         run = Run(name=name, number=number, operation=operation, state=RunState.WORKING, share=settings.share)
         stop = threading.Event()
@@ -81,7 +82,7 @@ class LocalRunner:
     def remove(self, obj: JsonObject, run: Run) -> None:
         """See :class:`longshore.controllers.maintenance.runs.Runner`."""
         with self._lock:
-            held = self._held.pop((str(obj["metadata"]["uid"]), run.number), None)
+            held = self._held.pop((mark_of(obj), run.number), None)
         if held is not None:
             held.stop.set()
 

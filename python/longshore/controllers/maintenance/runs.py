@@ -37,6 +37,8 @@ class Run:
     """Why it does not start, as far as it can be seen."""
     outcome: Outcome | None = None
     """Of a run that ended."""
+    deadline_seconds: int | None = None
+    """After which whoever runs it ends it; None for never."""
     share: tuple[int, int] | None = None
     """(part, parts) of the packs that it reads; None for all."""
 
@@ -45,7 +47,7 @@ class Runner(Protocol):
     """Where runs take place."""
 
     def runs(self, obj: JsonObject, *, recorded: int) -> Sequence[Run]:
-        """Give all runs of a repository that are there, in the order of their numbers.
+        """Give all runs of a repository that are there, in the order of their numbers, whichever of its objects they were begun for.
 
         Args:
             obj: the repository's object.

@@ -10,6 +10,7 @@ The config map (named by `--repo-maintenance-job-configmap`) has an entry `globa
     verifySample               ours: the share of the packs that is read each time, as 5%; all of them in one round
     limitUpload, limitDownload ours: bytes a second that a run sends to the store and fetches from it at most, as 20MiB
     maxRepack                  ours: bytes that one prune moves out of packs that are mostly dead at most, as 10GiB
+    runDeadline                ours: after how long a run's Job is ended, as 48h; 0s for never
     fenceAfter                 ours: how long nothing of a session may change before it is judged dead, as 72h
 
 What a repository's own entry says goes before `global`; its annotations `longshore.io/verify-frequency` and
@@ -48,6 +49,8 @@ ANNOTATION_VERIFY_SAMPLE: Final = "longshore.io/verify-sample"
 _GLOBAL: Final = "global"
 _KEEP: Final = 3
 _KEEP_MAX: Final = 100
+_DEADLINE_SECONDS_MIN: Final = 3600
+_DEADLINE_SECONDS_MAX: Final = (1 << 31) - 1
 _RESOURCES: Final = {
     "cpuRequest": ("requests", "cpu"),
     "memoryRequest": ("requests", "memory"),
@@ -84,6 +87,8 @@ class JobSettings:
     """Bytes that one prune moves at most; None for no bound."""
     fence_after: int | None = None
     """Seconds without a change, over three prunes, after which a session is judged dead; None for the engine's own."""
+    run_deadline: int | None = None
+    """Seconds after which a run's Job is ended, 0 for never; None for what is usual for the operation."""
     share: tuple[int, int] | None = None
     """Which part of the packs this very run reads, out of how many; None for all."""
 
@@ -185,6 +190,8 @@ def _over(settings: JobSettings, body: dict[str, Any], *, place: str, is_global:
             change["fence_after"] = fence_after_of(str(text))
         except InvalidObjectError as err:
             raise _refused(place, "fenceAfter", err.message) from err
+    if (text := body.get("runDeadline")) is not None:
+        change["run_deadline"] = _deadline(text, place)
     if is_global:
         if (text := body.get("priorityClassName")) is not None:
             change["priority_class_name"] = _text(text, place, "priorityClassName")
@@ -192,6 +199,16 @@ def _over(settings: JobSettings, body: dict[str, Any], *, place: str, is_global:
             if body.get(name):
                 change[wanted] = _texts(body[name], place, name)
     return replace(settings, **change)
+
+
+def _deadline(text: Any, place: str) -> int:
+    try:
+        seconds = Duration(str(text)).span.total_seconds()
+    except InvalidObjectError as err:
+        raise _refused(place, "runDeadline", "it is no span such as 48h") from err
+    if 0 < seconds < _DEADLINE_SECONDS_MIN:
+        raise _refused(place, "runDeadline", "it is shorter than an hour")
+    return min(int(seconds), _DEADLINE_SECONDS_MAX)
 
 
 def _terms(found: Any, place: str) -> tuple[JsonObject, ...]:

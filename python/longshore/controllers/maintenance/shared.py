@@ -46,25 +46,25 @@ class Places:
     def __init__(self, places_max: int) -> None:
         self._places_max = places_max
         self._lock = threading.Lock()
-        self._taken: set[str] = set()
+        self._taken: dict[str, str] = {}
 
-    def take(self, uid: str) -> bool:
-        """Take a place for a repository that is to begin; false when there is none."""
+    def take(self, mark: str, uid: str) -> bool:
+        """Take a place for a repository that is to begin, in the name of one of its objects; false when there is none."""
         with self._lock:
-            if uid not in self._taken and len(self._taken) >= self._places_max:
+            if mark not in self._taken and len(self._taken) >= self._places_max:
                 return False
-            self._taken.add(uid)
+            self._taken[mark] = uid
             return True
 
-    def hold(self, uid: str) -> None:
+    def hold(self, mark: str, uid: str) -> None:
         """Note that a repository's run works, found as it is."""
         with self._lock:
-            self._taken.add(uid)
+            self._taken[mark] = uid
 
     def give(self, uid: str) -> None:
-        """Give its place back."""
+        """Give back what is held in an object's name; another object of the same repository keeps its own."""
         with self._lock:
-            self._taken.discard(uid)
+            self._taken = {mark: holder for mark, holder in self._taken.items() if holder != uid}
 
 
 class SettingsReader:

@@ -5,6 +5,7 @@ It does not know clients.
 
 from __future__ import annotations
 
+import hashlib
 from datetime import datetime
 from typing import Final
 
@@ -22,6 +23,7 @@ __all__ = [
     "FAILED_CONDITIONS",
     "LAST",
     "LISTS",
+    "mark_of",
     "name_of",
     "rank",
     "reason_of",
@@ -64,6 +66,13 @@ def repository_of(obj: JsonObject) -> tuple[str, str] | None:
     spec = spec_of(obj)
     namespace, location = spec.get("volumeNamespace"), spec.get("backupStorageLocation")
     return (namespace, location) if isinstance(namespace, str) and isinstance(location, str) else None
+
+
+def mark_of(obj: JsonObject) -> str:
+    """Give the repository's name for labels: the same for all objects that stand for it. One of which that cannot be said stands for itself."""
+    own = repository_of(obj)
+    text = str(obj["metadata"]["uid"]) if own is None else "/".join(own)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def reason_of(operation: Operation, ending: str) -> str:

@@ -13,7 +13,6 @@ It does not know when a run is due.
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -21,12 +20,14 @@ from longshore.api.model import JsonObject
 from longshore.api.values import valid_label_value
 from longshore.controllers.maintenance.ledger import Operation
 from longshore.controllers.maintenance.settings import JobSettings
+from longshore.controllers.maintenance.shown import mark_of, repository_of
 from longshore.errors import UsageError
 
 __all__ = [
     "ANNOTATION_RUN",
     "ANNOTATION_SHARE",
     "LABEL_OPERATION",
+    "LABEL_REPOSITORY",
     "LABEL_REPOSITORY_NAME",
     "LABEL_REPOSITORY_UID",
     "job_name",
@@ -35,7 +36,10 @@ __all__ = [
 
 LABEL_REPOSITORY_NAME: Final = "velero.io/repo-name"
 """As Velero labels its maintenance Jobs."""
+LABEL_REPOSITORY: Final = "longshore.io/repository"
+"""The repository itself, whichever of its objects the run was begun for."""
 LABEL_REPOSITORY_UID: Final = "longshore.io/repository-uid"
+"""The object; versions before knew their runs by this alone."""
 LABEL_OPERATION: Final = "longshore.io/operation"
 ANNOTATION_RUN: Final = "longshore.io/run"
 """The run's number."""
@@ -44,6 +48,10 @@ ANNOTATION_SHARE: Final = "longshore.io/share"
 
 _CONTAINER: Final = "maintenance"
 _STEM_CHARS_MAX: Final = 30
+_MARK_CHARS: Final = 6
+_DEADLINES: Final = {Operation.MAINTENANCE: 24 * 3600, Operation.VERIFICATION: 7 * 24 * 3600}
+"""Seconds. As long as the usual span from one to the next: what takes longer never keeps up. A run at work ends by itself when the store is silent for a
+quarter of an hour, so only what hangs for another reason comes to it: a node that died with its pod, say."""
 _POD_FIELDS: Final = (
     "serviceAccountName",
     "automountServiceAccountToken",
@@ -76,11 +84,10 @@ _OWN_PREFIXES: Final = ("app.kubernetes.io/", "kubectl.kubernetes.io/", "deploym
 
 
 def job_name(obj: JsonObject, number: int) -> str:
-    """Name the Job of a run: the same for all who want to begin it, so that only one of them can."""
-    metadata = obj["metadata"]
-    mark = hashlib.sha256(str(metadata["uid"]).encode()).hexdigest()[:6]
-    stem = str(metadata["name"])[:_STEM_CHARS_MAX].rstrip("-.").replace(".", "-")
-    return f"{stem}-{mark}-maintain-job-{number}"
+    """Name the Job of a run: the same for all who want to begin it, for whichever of the repository's objects, so that only one of them can."""
+    stem = "-".join(repository_of(obj) or (str(obj["metadata"]["name"]),))
+    stem = stem[:_STEM_CHARS_MAX].rstrip("-.").replace(".", "-")
+    return f"{stem}-{mark_of(obj)[:_MARK_CHARS]}-maintain-job-{number}"
 
 
 def make_job(
@@ -109,6 +116,7 @@ def make_job(
     container = _server_of(pod, noted, deployment)
     labels = {
         LABEL_REPOSITORY_NAME: valid_label_value(str(metadata["name"])),
+        LABEL_REPOSITORY: mark_of(obj),
         LABEL_REPOSITORY_UID: str(metadata["uid"]),
         LABEL_OPERATION: str(operation),
         "app.kubernetes.io/name": "longshore",
@@ -147,6 +155,7 @@ def make_job(
         spec["affinity"] = affinity
     if settings.priority_class_name:
         spec["priorityClassName"] = settings.priority_class_name
+    deadline = _DEADLINES[operation] if settings.run_deadline is None else settings.run_deadline
     pod_labels = {**_others(noted.get("labels")), **settings.pod_labels, **labels}
     pod_annotations = {**_others(noted.get("annotations")), **settings.pod_annotations}
     return {
@@ -168,6 +177,7 @@ def make_job(
             # A run that failed is recorded, and the server decides when the next one is.
             "backoffLimit": 0,
             "completions": 1,
+            **({"activeDeadlineSeconds": deadline} if deadline else {}),
             "parallelism": 1,
             "podFailurePolicy": {
                 "rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
