@@ -4,7 +4,7 @@ Promises
 - Nothing that is there is replaced: keys are laid down with a create or, in a Secret that is there, a conflict-checked write of an entry that it lacks.
 - What is noted as exported has been exported before: whoever calls `note_exported` has the key on a disk.
 - `remove_slot` never takes the last way in, neither anybody's (the last slot) nor the cluster's (the slot that its keys open), and no slot that the agents
-  would make again at once.
+  would make again at once. What somebody removes in the same moment is seen afterwards: then the cluster's key gets a slot again, and who asked is told.
 - Whatever was changed is looked at by the server at once: each repository's object gets a word that makes it look.
 
 It does not know files, terminals, nor how a repository is made: that is an agent's.
@@ -21,13 +21,14 @@ from typing import Final
 from longshore.api.model import JsonObject
 from longshore.api.names import BACKUP_REPOSITORIES, POD_VOLUME_BACKUPS, RESTIC_REPOSITORIES
 from longshore.controllers.cluster import ClusterReader, resource_of
-from longshore.controllers.ports import DataPath, KeySlot, RootKey, RootKeyKind
+from longshore.controllers.ports import DataPath, KeySlot, Repository, RootKey, RootKeyKind
 from longshore.controllers.repositories import OpenRepository, Repositories
 from longshore.controllers.repository_keys import (
     KEY_RECOVERY,
     KEY_RECOVERY_PASSPHRASE,
     KEY_ROOT,
     RECOVERY_LABEL,
+    ROOT_LABEL,
     SECRET_RECOVERY,
     SECRET_ROOT,
     RepositoryKeys,
@@ -276,7 +277,7 @@ class KeyCustody:
         """Take a holder's access away.
 
         Raises:
-            UsageError: it would be the last way in, or the agents would make it again.
+            UsageError: it would be the last way in, or the agents would make it again; or somebody removed the cluster's other way in meanwhile.
             LongshoreError: why it cannot be done.
         """
         name = found.repository
@@ -307,6 +308,26 @@ class KeyCustody:
                     "delete that entry of the Secret first",
                 )
         opened.repository.remove_slot(found.slot.name)
+        self._keep_way_in(name, opened.repository, [key for key in ring.roots if ways[key.origin] is not None])
+
+    def _keep_way_in(self, name: RepositoryName, repository: Repository, roots: Sequence[RootKey]) -> None:
+        """Look whether one of the cluster's keys still opens a repository, and give one its slot back where none does.
+
+        Two who remove a slot each at once have both seen the other's. What is open here holds the master key, whatever became of the slots.
+
+        Args:
+            roots: the keys that opened it before.
+        """
+        for key in roots:
+            if self._repositories.slot_of(location=name.location, namespace=name.namespace, key=key) is not None:
+                return
+        if not roots:
+            return
+        made = repository.add_slot(roots[0], label=ROOT_LABEL)
+        raise UsageError(
+            f"somebody removed the cluster's other key slot at the same time, so its key was given one again: slot={made}, repository={name}",
+            "see with longshore repo key list who can open it, and say it again",
+        )
 
     def look_again(self) -> None:
         """Have the server look at every repository now, so that conditions tell what is; where that cannot be said, it looks within minutes."""

@@ -3,7 +3,7 @@
 import base64
 
 import pytest
-from tests.unit.controllers.fake_datapath import FakeDataPath, wait_for
+from tests.unit.controllers.fake_datapath import FakeDataPath, FakeRepository, wait_for
 from tests.unit.controllers.rig import NAMESPACE, RESOURCES, Rig
 from tests.unit.controllers.test_keys import KEY_TEXT, lay_down, repositories, secret
 from tests.unit.controllers.test_server import REPOSITORY, RunningServer, condition, repository
@@ -192,6 +192,31 @@ def test_root_slot_may_go_when_another_key_of_the_cluster_opens(rig):
     one.import_root(OWN, beside=True)
     one.remove_slot(root)
     assert len(stored.slots) == 1 and one.open(NAME).repository.slots()
+
+
+def test_two_who_remove_the_clusters_two_slots_at_once_leave_it_one(rig, monkeypatch):
+    stored = made(rig)
+    one, other = custody(rig), custody(rig)
+    (root,) = one.slots(NAME)
+    one.add_slot(NAME, OWN)
+    one.import_root(OWN, beside=True)
+    (own,) = [found for found in one.slots(NAME) if found.slot.name != root.slot.name]
+    one.add_slot(NAME, RootKey(RootKeyKind.SECRET, b"f" * 32))
+    real, met = FakeRepository.remove_slot, []
+
+    def remove(repository, name):
+        # The other comes between the look and the removal.
+        if not met:
+            met.append(name)
+            other.remove_slot(own)
+        real(repository, name)
+
+    monkeypatch.setattr(FakeRepository, "remove_slot", remove)
+    with pytest.raises(UsageError, match="at the same time") as caught:
+        one.remove_slot(root)
+    assert caught.value.next_step and met == [root.slot.name]
+    assert root.slot.name not in stored.slots and own.slot.name not in stored.slots
+    assert any(slot.opened_here for slot in custody(rig).slots(NAME)) and len(stored.slots) == 2
 
 
 def test_open_handle_learns_of_export_and_of_a_recovery_key(rig):
