@@ -5,7 +5,7 @@
 mod common;
 
 use common::{assert_same, backup_options, noise, read, restore_with, secret, varied_volume, write};
-use longshore_engine::backup::{self, Summary};
+use longshore_engine::backup::{self, BackupOptions, ParentChoice, Summary};
 use longshore_engine::job::Job;
 use longshore_engine::repository::Repository;
 use longshore_engine::repository::cache::Cache;
@@ -58,6 +58,13 @@ impl Bench {
     fn without_cache(&self) -> Summary {
         let repository = Repository::open(Arc::clone(&self.store), World::system(), &secret(), Cache::none()).unwrap();
         backup::run(&repository, &LinuxFs, &Arc::new(Job::new()), &backup_options(self.volume.path(), 0)).unwrap()
+    }
+
+    /// Reads everything, and takes nothing over from any other snapshot.
+    fn afresh(&self) -> Summary {
+        let repository = Repository::open(Arc::clone(&self.store), World::system(), &secret(), Cache::none()).unwrap();
+        let options = BackupOptions { parent: ParentChoice::None, ..backup_options(self.volume.path(), 0) };
+        backup::run(&repository, &LinuxFs, &Arc::new(Job::new()), &options).unwrap()
     }
 
     fn root(&self, snapshot: Option<SessionId>) -> Entry {
@@ -161,6 +168,63 @@ fn whatever_changes_the_snapshot_is_the_one_that_a_backup_without_a_cache_makes(
             assert_eq!(counts(&again), counts(&without), "{what}");
         }
     }
+}
+
+/// A directory of many pieces, of which some are kept and some are not: at its ends and in the middle, with entries that come, go and change,
+/// and directories among them.
+#[test]
+fn of_a_large_directory_with_a_few_changes_the_pieces_are_those_of_the_whole() {
+    let bench = Bench::new();
+    let big = bench.volume.path().join("big");
+    let name = |n: u64| format!("entry-{:04}", n * 7 % 9000);
+    std::fs::create_dir(&big).unwrap();
+    for n in 0..1200 {
+        write(&big.join(name(n)), &n.to_le_bytes());
+    }
+    for n in 0..6 {
+        let below = big.join(format!("entry-{:04}-directory", n * 1500));
+        std::fs::create_dir_all(below.join("deeper")).unwrap();
+        write(&below.join("deeper/file"), b"in a directory");
+    }
+    settle();
+    bench.back_up(2);
+    let mut chance = 7u64;
+    let mut below = move |bound: u64| {
+        chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (chance >> 33) % bound
+    };
+    let check = |what: &str, workers| {
+        settle();
+        let with = bench.back_up(workers);
+        assert_eq!(bench.root(with.snapshot), bench.root(bench.afresh().snapshot), "{what}");
+        let without = bench.without_cache();
+        let counts = |s: &Summary| (s.counts.files, s.counts.directories, s.counts.bytes, s.counts.files_unchanged);
+        let again = bench.back_up(2);
+        assert_eq!((again.counts.bytes_read, counts(&again)), (0, counts(&without)), "{what}");
+        assert_eq!(bench.usage(again.snapshot), bench.usage(without.snapshot), "{what}");
+    };
+    // Where the last piece ends with the directory it goes on when something follows, and ends elsewhere when its last entry goes.
+    for n in 0..4 {
+        write(&big.join(format!("zzz-{n}")), b"behind all others");
+        check("behind all others", n);
+    }
+    std::fs::remove_file(big.join("zzz-3")).unwrap();
+    check("the last one gone", 0);
+    for round in 0..10u64 {
+        for _ in 0..=below(4) {
+            let path = big.join(name(below(1200)));
+            match (round + below(3)) % 6 {
+                0 => write(&path, format!("written in round {round}").as_bytes()),
+                1 => drop(std::fs::remove_file(&path)),
+                2 => write(&big.join(format!("{}-{round}", name(below(9000)))), b"new"),
+                3 => write(&big.join(format!("a-{round}")), b"before all others"),
+                4 => write(&big.join(format!("entry-{:04}-directory/deeper/file", below(6) * 1500)), &round.to_le_bytes()),
+                _ => mode(&big, 0o700 + (round as u32 & 7)),
+            }
+        }
+        check(&format!("round {round}"), round as usize % 3);
+    }
+    bench.assert_restores(bench.back_up(2).snapshot.unwrap());
 }
 
 #[test]

@@ -1,14 +1,14 @@
 //! The threads of a backup and the queue between them.
 //!
-//! One walker (the calling thread) puts tasks in; workers take them. The queue is short, so the walker waits for the workers and
-//! memory stays bounded. With no workers each task runs when it is put in.
+//! Walkers (`walkers`) put tasks in; workers take them. The queue is short, so walkers wait for the workers and memory stays bounded; workers
+//! never wait for a walker. With no workers each task runs when it is put in.
 //!
 //! Chunks of large files go from the worker that reads to whoever is free, by a second queue that workers look at first. Nobody
 //! waits for it: what does not fit into it the reader does itself, and before a reader waits for what others took it empties the
 //! queue. So each chunk that is waited for is in the hands of a running worker, which waits for nothing but the store.
 
 use super::file::{FileBatch, FileReader};
-use super::tree::{DirNode, Place, close_directory, rely_on_content};
+use super::tree::{DirNode, Place, close_directory};
 use super::{BackupOptions, Hints, Notes, lock};
 use crate::error::{Error, Result};
 use crate::job::Job;
@@ -20,7 +20,7 @@ use crate::seams::Handle;
 use crate::statcache::{Recorder, StatCache};
 use crossbeam_channel::{Receiver, Sender};
 use longshore_format::id::ChunkKind;
-use longshore_format::tree::{Entry, Item, Owner};
+use longshore_format::tree::Entry;
 use longshore_format::usage::Usage;
 use longshore_format::{ChunkId, SessionId};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -140,14 +140,17 @@ pub(crate) struct Remembered {
     pub trust: Arc<AtomicBool>,
 }
 
-/// The threads of one backup.
+/// What walkers see of those who read, close directories and send.
 pub(crate) struct Crew {
     pub shared: Arc<Shared>,
     pub sink: Arc<Sink>,
     sender: Option<Sender<Task>>,
     inline: Mutex<Option<Worker>>,
-    /// The walk's own view of what may be relied on; it never writes.
-    walk: Mutex<Packer>,
+}
+
+/// The threads of one backup that do not walk.
+pub(crate) struct Threads {
+    crew: Arc<Crew>,
     workers: Vec<Box<dyn Handle>>,
     uploaders: Vec<Box<dyn Handle>>,
 }
@@ -279,7 +282,7 @@ impl Crew {
         notes: Arc<Notes>,
         reader: Arc<ChunkReader>,
         remembered: Remembered,
-    ) -> Result<Self> {
+    ) -> Result<Threads> {
         let repository = writer.repository();
         let (sink, packs) = Sink::new(writer, Arc::clone(job), pack_options);
         let shared = Arc::new(Shared {
@@ -298,27 +301,20 @@ impl Crew {
             trust: remembered.trust,
             usage: Mutex::default(),
         });
-        let mut crew = Self {
-            shared: Arc::clone(&shared),
-            sink: Arc::clone(&sink),
-            sender: None,
-            inline: Mutex::new(None),
-            walk: Mutex::new(Packer::new(Arc::clone(&sink))?),
-            workers: Vec::new(),
-            uploaders: Vec::new(),
-        };
+        let mut crew = Self { shared, sink: Arc::clone(&sink), sender: None, inline: Mutex::new(None) };
         if options.workers == 0 {
             *lock(&crew.inline) = Some(crew.worker(writer, None)?);
-            return Ok(crew);
+            return Ok(Threads { crew: Arc::new(crew), workers: Vec::new(), uploaders: Vec::new() });
         }
         let (sender, receiver) = crossbeam_channel::bounded(2 * options.workers);
         crew.sender = Some(sender);
+        let mut threads = Threads { crew: Arc::new(crew), workers: Vec::new(), uploaders: Vec::new() };
         let handing = Handing::new(options.workers);
         let spawn = &repository.world.spawn;
         for n in 0..options.workers {
-            let mut worker = crew.worker(writer, Some(handing.clone()))?;
+            let mut worker = threads.crew.worker(writer, Some(handing.clone()))?;
             let (receiver, pieces) = (receiver.clone(), handing.pieces.1.clone());
-            crew.workers.push(spawn.spawn(
+            threads.workers.push(spawn.spawn(
                 &format!("backup-{n}"),
                 Box::new(move || {
                     worker.serve(&receiver, &pieces);
@@ -329,10 +325,10 @@ impl Crew {
         if let Some(packs) = packs {
             for n in 0..pack_options.upload_threads {
                 let (sink, packs) = (Arc::clone(&sink), packs.clone());
-                crew.uploaders.push(spawn.spawn(&format!("upload-{n}"), Box::new(move || sink.serve(&packs)))?);
+                threads.uploaders.push(spawn.spawn(&format!("upload-{n}"), Box::new(move || sink.serve(&packs)))?);
             }
         }
-        Ok(crew)
+        Ok(threads)
     }
 
     fn worker(&self, writer: &Writer, handing: Option<Handing>) -> Result<Worker> {
@@ -360,25 +356,38 @@ impl Crew {
         }
     }
 
-    /// Relies on all chunks of a file from the walking thread.
-    pub fn rely_on(&self, content: &[Item]) -> Result<bool> {
-        rely_on_content(&mut lock(&self.walk), &self.shared.reader, content, Owner::File)
+    /// Whether the workers have less to do than they could.
+    pub fn has_room(&self) -> bool {
+        self.sender.as_ref().is_some_and(|sender| !sender.is_full())
     }
 
-    /// Adds frames that the walk relied on by their names.
+    /// Adds frames of older packs that a walker relied on.
     pub fn add_usage(&self, usage: &Usage) {
-        lock(&self.walk).usage.merge(usage);
+        lock(&self.shared.usage).merge(usage);
+    }
+
+    /// A thread that should not have ended so.
+    pub fn panicked() -> Error {
+        Error::internal("a thread of the backup panicked").with_next_step("this is a bug of longshore, please report it")
+    }
+}
+
+impl Threads {
+    /// Where walkers put in what they find.
+    pub fn crew(&self) -> &Arc<Crew> {
+        &self.crew
     }
 
     /// Ends the threads, whatever the walk said.
     pub fn finish(self, walked: Result<()>) -> Result<Harvest> {
+        let crew = self.crew;
         if let Err(error) = walked {
-            self.sink.fail(error);
+            crew.sink.fail(error);
         }
-        if let Some(worker) = lock(&self.inline).take() {
+        if let Some(worker) = lock(&crew.inline).take() {
             worker.finish();
         }
-        if let Some(sender) = &self.sender {
+        if let Some(sender) = &crew.sender {
             for _ in 0..self.workers.len() {
                 let _ = sender.send(Task::Stop);
             }
@@ -387,21 +396,18 @@ impl Crew {
         for handle in self.workers {
             whole &= handle.join();
         }
-        self.sink.close();
+        crew.sink.close();
         for handle in self.uploaders {
             whole &= handle.join();
         }
         if !whole {
-            self.sink.fail(
-                Error::internal("a thread of the backup panicked").with_next_step("this is a bug of longshore, please report it"),
-            );
+            crew.sink.fail(Crew::panicked());
         }
-        self.sink.check()?;
+        crew.sink.check()?;
         let (root, place) =
-            lock(&self.shared.root).take().ok_or_else(|| Error::internal("the walk ended and its root is not complete"))?;
-        let mut usage = std::mem::take(&mut *lock(&self.shared.usage));
-        usage.merge(&lock(&self.walk).usage);
-        Ok(Harvest { shared: self.shared, root, place, sink: self.sink, usage })
+            lock(&crew.shared.root).take().ok_or_else(|| Error::internal("the walk ended and its root is not complete"))?;
+        let usage = std::mem::take(&mut *lock(&crew.shared.usage));
+        Ok(Harvest { shared: Arc::clone(&crew.shared), root, place, sink: Arc::clone(&crew.sink), usage })
     }
 }
 

@@ -1,12 +1,12 @@
 //! A volume into a snapshot.
 //!
-//! [`run`] opens a writer session, walks the volume on the calling thread, hands files and finished directories to workers, and
+//! [`run`] opens a writer session, walks the volume on the calling thread and others, hands files and finished directories to workers, and
 //! commits. Promises the commit order of docs/format.md chapter 12, that nothing counts unless [`Summary::snapshot`] is returned,
 //! and that every item that was not captured is named. With no workers everything runs on the calling thread, in an order that
 //! depends only on what it is handed. A backup that is killed is gone on from by the next one of the same volume, through the journal.
 //!
-//! Rooms: `walk` (what is there), `drift` (what of it is unchanged), `crew` (threads and their queue), `file` (one file's bytes), `tree`
-//! (directories, bottom-up) and `pieces` (how they are stored), `proof` (what is still in the repository), `hints` (what others say has changed), `exclude`, `shares` (of memory).
+//! Rooms: `walk` (what is there), `walkers` (who walks what), `drift` (what of it is unchanged), `crew` (threads and their queue), `file` (one file's bytes), `tree`
+//! (directories, bottom-up), `patch` (those the stat cache knows), `rows` (what stands there) and `pieces` (how they are stored), `proof` (what is still in the repository), `hints` (what others say has changed), `exclude`, `shares` (of memory).
 
 mod crew;
 mod drift;
@@ -14,11 +14,14 @@ mod exclude;
 mod file;
 mod hints;
 mod notes;
+mod patch;
 mod pieces;
 mod proof;
+mod rows;
 mod shares;
 mod tree;
 mod walk;
+mod walkers;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{Job, Stage};
@@ -129,6 +132,9 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What a process may hold open where nobody says.
+const DESCRIPTORS_USUAL: u64 = 1024;
+
 /// How often a fenced session may begin again before the operator is asked.
 const FENCED_RETRIES: usize = 3;
 
@@ -152,10 +158,11 @@ pub fn run_with_hints(
     hints: &Arc<Hints>,
 ) -> Result<Summary> {
     let hints = if options.paranoid { Arc::default() } else { Arc::clone(hints) };
-    let given = &Given { excludes: Excludes::new(&options.excludes, &options.exclude_root_names)?, hints };
-    let mut adopts = Vec::new();
     // A deep volume holds a descriptor for each directory on the way down.
-    crate::volume::raise_descriptor_limit();
+    let descriptors = crate::volume::raise_descriptor_limit().1.unwrap_or(DESCRIPTORS_USUAL);
+    let excludes = Arc::new(Excludes::new(&options.excludes, &options.exclude_root_names)?);
+    let given = &Given { excludes, hints, descriptors };
+    let mut adopts = Vec::new();
     let trust = Arc::new(AtomicBool::new(!options.paranoid));
     for _ in 0..FENCED_RETRIES {
         let trusted = trust.load(Relaxed);
@@ -177,8 +184,9 @@ pub fn run_with_hints(
 
 /// What every attempt is given, made ready.
 struct Given {
-    excludes: Excludes,
+    excludes: Arc<Excludes>,
     hints: Arc<Hints>,
+    descriptors: u64,
 }
 
 enum Attempt {
@@ -218,7 +226,7 @@ fn attempt(
             ..remember(repository, options, parent.as_ref(), trust, journal.clone(), started_nanos)
         };
         let (summary, sink, usage, learned) =
-            capture(&writer, root, job, options, &given.excludes, parent.as_ref(), started_nanos, remembered)?;
+            capture(&writer, root, job, options, given, parent.as_ref(), started_nanos, remembered)?;
         if options.dry_run {
             return Ok(Attempt::Done(Box::new(summary.0)));
         }
@@ -362,7 +370,7 @@ fn capture(
     root: Box<dyn crate::volume::Dir>,
     job: &Arc<Job>,
     options: &BackupOptions,
-    excludes: &Excludes,
+    given: &Given,
     parent: Option<&SnapshotRow>,
     started_nanos: i64,
     remembered: Remembered,
@@ -382,11 +390,16 @@ fn capture(
         dry_run: options.dry_run,
     };
     let notes = Arc::new(Notes::default());
-    let reader =
-        Arc::new(ChunkReader::new(writer.repository().clone(), Arc::clone(&writer.index), Arc::clone(job), shares.reader_bytes));
-    let crew = crew::Crew::start(writer, job, options, pack_options, Arc::clone(&notes), Arc::clone(&reader), remembered)?;
-    let walked = walk::walk(&crew, root, excludes, parent, options, started_nanos);
-    let Harvest { shared, root, place, sink, usage } = crew.finish(walked)?;
+    let reader = Arc::new(ChunkReader::of_trees(
+        writer.repository().clone(),
+        Arc::clone(&writer.index),
+        Arc::clone(job),
+        shares.reader_bytes,
+    ));
+    let threads = crew::Crew::start(writer, job, options, pack_options, Arc::clone(&notes), Arc::clone(&reader), remembered)?;
+    let spawn = &writer.repository().world.spawn;
+    let walked = walk::walk(threads.crew(), &**spawn, root, &given.excludes, parent, options, (started_nanos, given.descriptors));
+    let Harvest { shared, root, place, sink, usage } = threads.finish(walked)?;
     sink.finish()?;
     let counts = notes.counts(sink.bytes_stored.load(Relaxed));
     let mut lost = std::mem::take(&mut *lock(&notes.lost));

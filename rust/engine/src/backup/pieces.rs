@@ -32,7 +32,7 @@ pub(super) fn cut_parts(cut_tree: &[u8; 32], names: &Names) -> Vec<usize> {
     parts
 }
 
-fn ends_piece(cut_tree: &[u8; 32], name: &[u8]) -> bool {
+pub(super) fn ends_piece(cut_tree: &[u8; 32], name: &[u8]) -> bool {
     first_u32(blake3::keyed_hash(cut_tree, name).as_bytes()).is_multiple_of(PIECE_CUT)
 }
 
@@ -61,19 +61,58 @@ pub(super) fn encode_pieces(worker: &mut Worker, node: &DirNode, entries: &mut [
     for settled in &mut *entries {
         fit(worker, node, &mut settled.entry);
     }
-    let (mut pieces, mut piece, mut scratch, mut count) = (Vec::new(), Vec::new(), Vec::new(), 0u64);
-    for (at, Settled { entry, .. }) in entries.iter().enumerate() {
-        entry.encode(&mut scratch, &mut piece);
-        count += 1;
-        let cut = ends_piece(&worker.shared.cut_tree, &entry.name);
-        if cut || piece.len() >= PIECE_BYTES_MAX || at + 1 == entries.len() {
-            let (id, _) = worker.packer.store(ChunkKind::Tree, &piece)?;
-            pieces.push(Item::Piece { id, span: count });
-            piece.clear();
-            count = 0;
-        }
+    let mut pieces = PieceWriter::default();
+    for Settled { entry, .. } in entries.iter() {
+        pieces.push(worker, entry)?;
     }
-    Ok(pieces)
+    pieces.end(worker)
+}
+
+/// Stores entries in order of name as pieces.
+#[derive(Debug, Default)]
+pub(super) struct PieceWriter {
+    pieces: Vec<Item>,
+    piece: Vec<u8>,
+    scratch: Vec<u8>,
+    count: u64,
+}
+
+impl PieceWriter {
+    /// Adds an entry.
+    pub fn push(&mut self, worker: &mut Worker, entry: &Entry) -> Result<()> {
+        entry.encode(&mut self.scratch, &mut self.piece);
+        self.count += 1;
+        if ends_piece(&worker.shared.cut_tree, &entry.name) || self.piece.len() >= PIECE_BYTES_MAX {
+            self.cut(worker)?;
+        }
+        Ok(())
+    }
+
+    fn cut(&mut self, worker: &mut Worker) -> Result<()> {
+        let (id, _) = worker.packer.store(ChunkKind::Tree, &self.piece)?;
+        self.pieces.push(Item::Piece { id, span: self.count });
+        self.piece.clear();
+        self.count = 0;
+        Ok(())
+    }
+
+    /// Whether a piece ends here, so that the next entry begins one.
+    pub fn is_between(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Adds a piece that is stored already. Only between two.
+    pub fn keep(&mut self, piece: Item) {
+        self.pieces.push(piece);
+    }
+
+    /// Ends the last piece; all of them.
+    pub fn end(mut self, worker: &mut Worker) -> Result<Vec<Item>> {
+        if !self.is_between() {
+            self.cut(worker)?;
+        }
+        Ok(self.pieces)
+    }
 }
 
 /// Puts items into list chunks until few enough are left to stand in an entry.

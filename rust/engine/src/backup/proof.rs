@@ -1,7 +1,8 @@
 //! What the repository still has of what the stat cache says is needed.
 //!
 //! Frames are named by birth. One counts as there when its birth pack is listed, in no tombstone and as long as the index says, or when
-//! the index says that it was moved to such a pack. What was relied on is kept as a bit a frame, for the usage tables.
+//! the index says that it was moved to such a pack. What was relied on is kept as a bit a frame, for the usage tables; each walker has bits
+//! of its own.
 
 use crate::repository::index::Index;
 use crate::statcache::{StatCache, birth};
@@ -11,7 +12,7 @@ use longshore_format::usage::Usage;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// Proves and notes frames by the rows of one cache.
+/// Proves frames by the rows of one cache.
 #[derive(Debug)]
 pub(crate) struct Proof {
     cache: Arc<StatCache>,
@@ -20,7 +21,13 @@ pub(crate) struct Proof {
     moved: Usage,
     /// Frames that a repair found damaged and that lie nowhere else.
     lost: Usage,
-    relied: Vec<Vec<u64>>,
+}
+
+/// What one walker relied on.
+#[derive(Debug)]
+pub(crate) struct Relied {
+    proof: Arc<Proof>,
+    bits: Vec<Vec<u64>>,
 }
 
 impl Proof {
@@ -47,7 +54,25 @@ impl Proof {
         }
         let mut lost = Usage::new();
         damaged.frames().filter(|frame| !moved.contains(*frame)).for_each(|frame| lost.insert(frame));
-        Self { cache: Arc::clone(cache), relied: vec![Vec::new(); whole.len()], whole, moved, lost }
+        Self { cache: Arc::clone(cache), whole, moved, lost }
+    }
+
+    /// Whether a frame is there.
+    fn has(&self, frame: (u32, u32)) -> bool {
+        let is_in = |frames: &Usage| birth(self.cache.packs(), frame).is_some_and(|birth| frames.contains(birth));
+        let there = match self.whole.get(frame.0 as usize) {
+            Some(true) => self.lost.is_empty() || !is_in(&self.lost),
+            Some(false) => is_in(&self.moved),
+            None => false,
+        };
+        there && frame.1 < limits::PACK_FRAMES_MAX as u32
+    }
+}
+
+impl Relied {
+    /// Nothing yet.
+    pub fn new(proof: &Arc<Proof>) -> Self {
+        Self { proof: Arc::clone(proof), bits: vec![Vec::new(); proof.whole.len()] }
     }
 
     /// Whether all these frames are there; those that are count as needed from now on.
@@ -58,17 +83,11 @@ impl Proof {
                 continue;
             }
             let (pack, ordinal) = (frame.0 as usize, frame.1);
-            let is_in = |frames: &Usage| birth(self.cache.packs(), frame).is_some_and(|birth| frames.contains(birth));
-            let there = match self.whole.get(pack) {
-                Some(true) => self.lost.is_empty() || !is_in(&self.lost),
-                Some(false) => is_in(&self.moved),
-                None => false,
-            } && frame.1 < limits::PACK_FRAMES_MAX as u32;
-            if !there {
+            if !self.proof.has(frame) {
                 return false;
             }
             let (word, bit) = ((ordinal / 64) as usize, ordinal % 64);
-            let Some(bits) = self.relied.get_mut(pack) else { return false };
+            let Some(bits) = self.bits.get_mut(pack) else { return false };
             if bits.len() <= word {
                 bits.resize(word + 1, 0);
             }
@@ -80,10 +99,10 @@ impl Proof {
     /// What was relied on.
     pub fn usage(&self) -> Usage {
         let mut usage = Usage::new();
-        for (pack, bits) in self.relied.iter().enumerate() {
+        for (pack, bits) in self.bits.iter().enumerate() {
             for (word, bits) in bits.iter().enumerate() {
                 for bit in (0..64).filter(|bit| bits >> bit & 1 == 1) {
-                    if let Some(birth) = birth(self.cache.packs(), (pack as u32, word as u32 * 64 + bit)) {
+                    if let Some(birth) = birth(self.proof.cache.packs(), (pack as u32, word as u32 * 64 + bit)) {
                         usage.insert(birth);
                     }
                 }

@@ -14,6 +14,9 @@ pub(crate) const BUDGET_BYTES_MIN: usize = 64 << 20;
 /// Buffers and contexts of one worker: 3 MiB to read into, up to three chunks handed on, three open frames, contexts of zstd, and
 /// what a frame is compressed, opened and decompressed into.
 const WORKER_BYTES: usize = 14 << 20;
+/// What each thread that walks beside the first has of the directory it is in: entries, and a buffer to list with. There is one such thread
+/// for each worker beside the first; of a larger directory only one is walked at a time.
+const WALKER_BYTES: usize = 3 << 20;
 /// An open pack of trees.
 const TREES_BYTES: usize = 4 << 20;
 /// What the session remembers of chunks until a segment of the index answers for them, and the segment on its way out.
@@ -77,7 +80,7 @@ impl Shares {
         // Packs beside those that workers have open: one for each upload and one that waits for them.
         let fits = |workers: usize, uploads: usize| {
             let (busy, waiting) = (busy(workers), waiting(workers, uploads));
-            left.saturating_sub(busy * (WORKER_BYTES + TREES_BYTES)) / (busy + waiting)
+            left.saturating_sub(busy * (WORKER_BYTES + TREES_BYTES) + (busy - 1) * WALKER_BYTES) / (busy + waiting)
         };
         let (mut workers, mut uploads) = (workers, if workers == 0 { 0 } else { upload_threads.max(1) });
         while fits(workers, uploads) < PACK_BYTES_MIN && (workers > 1 || uploads > 1) {
@@ -112,6 +115,7 @@ mod tests {
                     let sum = shares.reader_bytes
                         + SESSION_BYTES
                         + busy * (WORKER_BYTES + TREES_BYTES + shares.pack_size_bytes)
+                        + (busy - 1) * WALKER_BYTES
                         + if workers == 0 { 0 } else { (shares.upload_threads + 1) * shares.pack_size_bytes };
                     assert!(sum <= budget.max(BUDGET_BYTES_MIN), "{budget} {workers} {uploads}: {shares:?} take {sum}");
                     assert_eq!(shares.workers == 0, workers == 0);

@@ -2,19 +2,21 @@
 //!
 //! A [`DirNode`] waits until each of its entries is settled (by the walk or by a worker), then whoever settled the last one closes
 //! it: its entries become pieces, pieces a content, and the content an entry of the directory above. A directory whose entries
-//! are all those of the parent snapshot takes over the parent's content without being encoded again.
+//! are all those of the parent snapshot takes over the parent's content without being encoded again; one that the stat cache knows takes over
+//! the pieces in which nothing has changed (`patch`).
 //!
 //! A huge directory closes in parts, so that no more of its entries are in memory than a part has. A part ends behind a name at which
 //! a piece ends anyway, so the pieces are those that the whole directory would have been cut into.
 
 use super::crew::{Shared, Worker};
 use super::lock;
+use super::patch::{Patched, patch};
 use super::pieces::{encode_pieces, fit, fold_content};
+use super::rows::{Recorded, Rows, record};
 use crate::error::{Error, Result};
 use crate::packer::Packer;
-use crate::repository::cursor::is_damage;
 use crate::repository::reader::ChunkReader;
-use crate::statcache::{Block, DirectoryRecord, NOWHERE, Needs, StatCache};
+use crate::statcache::{Block, StatCache};
 use crate::volume::{Dir, Stat};
 use longshore_format::id::ChunkKind;
 use longshore_format::tree::{Entry, Item, Node, Owner, Time};
@@ -71,7 +73,7 @@ impl Settled {
 #[derive(Debug)]
 enum Slots {
     All(Vec<Option<Settled>>),
-    /// Of a quiet directory: only what has changed, and what was an entry and is none.
+    /// Of a known directory: only what is not as its row says, and what was to be an entry and is none.
     Changed(BTreeMap<usize, Option<Settled>>),
     /// Of a huge directory: the pieces of each part.
     Parts(Vec<Vec<Item>>),
@@ -92,6 +94,8 @@ pub(crate) struct DirNode {
     pub previous_entries: usize,
     /// What the stat cache has of it.
     pub known: Option<Known>,
+    /// Of a known directory.
+    rows: Rows,
     is_part: bool,
     slots: Mutex<Slots>,
     /// Entries not settled yet, and one for the walk itself.
@@ -120,6 +124,7 @@ impl DirNode {
             previous,
             previous_entries,
             known,
+            rows: Rows::All,
             is_part: false,
             slots: Mutex::new(Slots::All((0..entries).map(|_| None).collect())),
             waiting: AtomicUsize::new(entries + 1),
@@ -149,6 +154,7 @@ impl DirNode {
             previous: None,
             previous_entries: 0,
             known: None,
+            rows: Rows::All,
             is_part: true,
             slots: Mutex::new(Slots::All((0..entries).map(|_| None).collect())),
             waiting: AtomicUsize::new(entries + 1),
@@ -156,38 +162,56 @@ impl DirNode {
         }
     }
 
-    /// A directory that is as its block says, but perhaps for some of its `directories`.
-    pub fn quiet(
+    /// A directory of which `rows` are as its block says, but perhaps for directories among them; `waiting` others and directories are
+    /// still to be settled. `own`: its own entry, when that is not as it was.
+    #[expect(clippy::too_many_arguments, reason = "what `enter` has found, handed on")]
+    pub fn known(
         dir: Arc<dyn Dir>,
         path: Vec<u8>,
         above: Option<(Arc<Self>, usize)>,
+        own: Option<Entry>,
         previous: Option<Box<Entry>>,
         known: Known,
-        directories: usize,
+        rows: Rows,
+        waiting: usize,
     ) -> Self {
         Self {
             dir,
             path,
             above,
-            own: Mutex::new(None),
-            same: AtomicBool::new(true),
+            same: AtomicBool::new(own.is_none() && matches!(rows, Rows::All)),
+            own: Mutex::new(own),
             previous,
             previous_entries: 0,
             known: Some(known),
+            rows,
             is_part: false,
             slots: Mutex::new(Slots::Changed(BTreeMap::new())),
-            waiting: AtomicUsize::new(directories + 1),
+            waiting: AtomicUsize::new(waiting + 1),
         }
     }
 
-    /// Whether it was found as its block says.
-    pub fn is_quiet(&self) -> bool {
+    /// Whether slots of it are as its block says, without having been settled.
+    pub fn is_known(&self) -> bool {
         matches!(*lock(&self.slots), Slots::Changed(_))
     }
 
-    /// Whether nothing in it, nor below, has changed. Only of a complete quiet directory.
-    pub fn is_same(&self) -> bool {
-        self.same.load(Ordering::Acquire)
+    /// Whether nothing in it, nor below, has changed, by its block alone. Only of a complete directory.
+    pub fn is_quiet(&self) -> bool {
+        self.is_known() && self.same.load(Ordering::Acquire)
+    }
+
+    /// Whether an entry that is the same as in the parent snapshot needs no word: its row says it all.
+    pub fn keeps(&self, slot: usize) -> bool {
+        self.is_known() && self.rows.get(slot).is_some()
+    }
+
+    /// What a known directory was found to be, once it is complete: its own entry if that has changed, its rows, and what is not as they say.
+    pub(super) fn take_known(&self) -> Option<(Option<Entry>, &Rows, BTreeMap<usize, Option<Settled>>)> {
+        match &mut *lock(&self.slots) {
+            Slots::Changed(changed) => Some((lock(&self.own).take(), &self.rows, std::mem::take(changed))),
+            _ => None,
+        }
     }
 
     /// Its entry in the parent snapshot, from there or from the cache.
@@ -216,7 +240,7 @@ impl DirNode {
                 }
             }
             Slots::Changed(slots) => {
-                if !same {
+                if !same || self.rows.get(slot).is_none() {
                     slots.insert(slot, entry);
                 }
             }
@@ -277,14 +301,14 @@ pub(crate) fn settle(worker: &mut Worker, node: &Arc<DirNode>, slot: usize, entr
 /// and is complete comes back, to be closed.
 pub(crate) fn close_quiet(shared: &Shared, node: Arc<DirNode>) -> Result<Option<Arc<DirNode>>> {
     let mut node = node;
-    while node.is_quiet() && node.is_same() {
+    while node.is_quiet() {
         let place = node.known.as_ref().map_or(Place::None, |known| Place::Old(known.number));
         let damaged = || shared.cache_damaged("a directory's block can no longer be read");
         let Some((above, slot)) = &node.above else {
             *lock(&shared.root) = Some((node.previous_entry().ok_or_else(damaged)?, place));
             return Ok(None);
         };
-        let entry = if above.is_quiet() { None } else { Some(node.previous_entry().ok_or_else(damaged)?) };
+        let entry = if above.keeps(*slot) { None } else { Some(node.previous_entry().ok_or_else(damaged)?) };
         if !above.put(*slot, entry.map(|entry| Settled { entry, kept: None, place }), true) {
             return Ok(None);
         }
@@ -309,34 +333,41 @@ pub(crate) fn close_directory(worker: &mut Worker, node: Arc<DirNode>) -> Result
             node = Arc::clone(whole);
             continue;
         }
-        let (mut own, mut entries, previous) = entries_of(worker, &open)?;
-        let parts = open.take_parts();
-        let is_huge = parts.is_some();
-        let content = match parts {
-            Some(pieces) => fold_content(worker, pieces)?,
-            None => match take_over(worker, &open, entries.len())? {
-                Some(content) => content,
-                None => {
-                    let pieces = encode_pieces(worker, &open, &mut entries)?;
-                    fold_content(worker, pieces)?
-                }
-            },
+        let (mut own, previous, recorded) = match patch(worker, &open)? {
+            Some(Patched { own, previous, record }) => (own, Some(previous), Recorded::Rows(record)),
+            None => {
+                let (mut own, mut entries) = entries_of(&open)?;
+                // A block of the cache is made in memory, and a huge directory has none.
+                let (content, recorded) = match open.take_parts() {
+                    Some(pieces) => (fold_content(worker, pieces)?, Recorded::None),
+                    None => {
+                        let content = match take_over(worker, &open, entries.len())? {
+                            Some(content) => content,
+                            None => {
+                                let pieces = encode_pieces(worker, &open, &mut entries)?;
+                                fold_content(worker, pieces)?
+                            }
+                        };
+                        (content, Recorded::Entries(entries))
+                    }
+                };
+                own.node = Node::Directory { content };
+                (own, open.previous.as_deref().cloned(), recorded)
+            }
         };
-        own.node = Node::Directory { content };
         let same = previous.as_ref() == Some(&own);
         if open.above.is_none() {
             fit(worker, &open, &mut own);
         }
-        // A block of the cache is made in memory, and a huge directory has none.
-        let place = if is_huge { Place::None } else { record(worker, &open, &own, &entries) };
+        let place = record(worker, &open, &own, recorded);
         match &open.above {
             None => {
                 *lock(&worker.shared.root) = Some((own, place));
                 return Ok(());
             }
             Some((above, slot)) => {
-                // A quiet directory above keeps only what has changed; what is the same and stands in another block has changed there.
-                if !above.put(*slot, Some(Settled { entry: own, kept: None, place }), same && !above.is_quiet()) {
+                // A known directory above keeps only what has changed; what is the same and stands in another block has changed there.
+                if !above.put(*slot, Some(Settled { entry: own, kept: None, place }), same && !above.is_known()) {
                     return Ok(());
                 }
                 node = Arc::clone(above);
@@ -345,75 +376,11 @@ pub(crate) fn close_directory(worker: &mut Worker, node: Arc<DirNode>) -> Result
     }
 }
 
-/// A complete directory's own entry, its entries in order, and its entry in the parent.
-fn entries_of(worker: &mut Worker, node: &DirNode) -> Result<(Entry, Vec<Settled>, Option<Entry>)> {
-    let mut changed = {
-        let mut slots = lock(&node.slots);
-        match &mut *slots {
-            Slots::Changed(changed) => std::mem::take(changed),
-            open => {
-                let own = lock(&node.own).take().ok_or_else(|| Error::internal("a directory was closed twice"))?;
-                let entries = if let Slots::All(slots) = open { std::mem::take(slots) } else { Vec::new() };
-                return Ok((own, entries.into_iter().flatten().collect(), node.previous.as_deref().cloned()));
-            }
-        }
-    };
-    let shared = Arc::clone(&worker.shared);
-    let damaged = |why: &str| shared.cache_damaged(why);
-    let previous = node.previous_entry().ok_or_else(|| damaged("a directory's block can no longer be read"))?;
-    let known = node.known.as_ref().ok_or_else(|| damaged("a quiet directory is not in the cache"))?;
-    let block = known.block().ok_or_else(|| damaged("a directory's block can no longer be read"))?;
-    let (mut entries, mut at) = (Vec::with_capacity(block.len()), 0);
-    let read = shared.reader.for_each_entry(&previous, &mut |entry| {
-        if at >= block.len() || block.name(at) != entry.name {
-            return Err(Error::corrupt("a directory has other entries than the cache says"));
-        }
-        match changed.remove(&at) {
-            Some(other) => entries.extend(other),
-            None => {
-                let child = block.row(at).child();
-                let place = if child == NOWHERE { Place::None } else { Place::Old(child) };
-                entries.push(Settled { entry, kept: Some(at), place });
-            }
-        }
-        at += 1;
-        Ok(true)
-    });
-    match read {
-        Ok(_) if at == block.len() => {
-            Ok((Entry { node: Node::Directory { content: Vec::new() }, ..previous.clone() }, entries, Some(previous)))
-        }
-        Ok(_) => Err(damaged("a directory has fewer entries than the cache says")),
-        Err(error) if is_damage(&error) => Err(damaged(error.message())),
-        Err(error) => Err(error),
-    }
-}
-
-/// Puts a directory into the stat cache that is being made.
-fn record(worker: &Worker, node: &DirNode, own: &Entry, entries: &[Settled]) -> Place {
-    let Some(recorder) = &worker.shared.recorder else { return Place::None };
-    let block = node.known.as_ref().and_then(|known| Some((&*known.cache, known.block()?)));
-    let mut directory = DirectoryRecord::default();
-    for settled in entries {
-        let child = match (settled.place, &worker.shared.cache) {
-            (Place::New(number), _) => number,
-            (Place::Old(number), Some(cache)) => recorder.take_over(cache, number),
-            _ => NOWHERE,
-        };
-        let needs = match (&settled.entry.node, settled.kept, &block) {
-            (Node::File { .. }, Some(row), Some((cache, block))) => Some(Needs::Kept(cache, block, row)),
-            (Node::File { content, .. }, _, _) => Some(Needs::Content(content, Owner::File)),
-            _ => None,
-        };
-        directory.push(&settled.entry, child, needs);
-    }
-    if let Node::Directory { content } = &own.node {
-        directory.need(&Needs::Content(content, Owner::Directory));
-    }
-    match recorder.record(&directory, own) {
-        NOWHERE => Place::None,
-        number => Place::New(number),
-    }
+/// A complete directory's own entry and its entries in order.
+fn entries_of(node: &DirNode) -> Result<(Entry, Vec<Settled>)> {
+    let own = lock(&node.own).take().ok_or_else(|| Error::internal("a directory was closed twice"))?;
+    let entries = if let Slots::All(slots) = &mut *lock(&node.slots) { std::mem::take(slots) } else { Vec::new() };
+    Ok((own, entries.into_iter().flatten().collect()))
 }
 
 /// The parent's content when every entry is as it was and every chunk of it is still there.

@@ -1,46 +1,73 @@
 //! What is there, and what of it is as it was.
 //!
-//! The walk goes over the volume without recursion, names ascending, and merges each directory with the same directory of the
-//! parent snapshot. Where the stat cache knows a directory and `statx` says the same of every entry, no entry is made at all: only what
-//! lies below is walked. A file whose content stands by the change test (`drift`) is not opened, provided that every chunk of it is in a
-//! listed pack. Nor is one that an interrupted run had read and stored, by the same test.
+//! Each walker goes over its part of the volume (`walkers`) without recursion, names ascending, and merges each directory with the same
+//! directory of the parent snapshot. Where the stat cache knows a directory, no entry is made of what `statx` says the same of: only what
+//! has changed, and what lies below, is looked at (`known`). A file whose content stands by the change test (`drift`) is not opened,
+//! provided that every chunk of it is in a listed pack. Nor is one that an interrupted run had read and stored, by the same test.
 //!
 //! Over 500 lines because the walk decides here, entry by entry, between all that it may know of one: cache, parent, interrupted run.
+
+mod known;
 
 use super::crew::{Crew, Task};
 use super::drift::{ChangeTest, Content, explained, times};
 use super::exclude::Excludes;
 use super::file::{FileBatch, FileJob};
+use super::patch::PreviousRows;
 use super::pieces::cut_parts;
-use super::proof::Proof;
-use super::tree::{DirNode, HUGE_ENTRIES, Known, Place, Settled, close_quiet, entry_of, join};
+use super::proof::{Proof, Relied};
+use super::tree::{DirNode, HUGE_ENTRIES, Known, Place, Settled, close_quiet, entry_of, join, rely_on_content};
+use super::walkers::{Pool, Room};
 use super::{BackupOptions, Notes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::{Interrupted, Partial, ReadFiles, Recorded};
+use crate::packer::Packer;
 use crate::repository::cursor::{EntryCursor, Step};
 use crate::repository::reader::ChunkReader;
 use crate::repository::snapshots::SnapshotRow;
-use crate::statcache::{self, Block, NOWHERE};
+use crate::seams::Spawn;
+use crate::statcache::{self, NOWHERE};
 use crate::volume::{Dir, Kind, Names, Stat, VolumeError, VolumeErrorKind};
 use longshore_format::limits;
 use longshore_format::snapshot::LostReason;
-use longshore_format::tree::{Entry, Item, Node};
-use std::cell::RefCell;
+use longshore_format::tree::{Entry, Item, Node, Owner};
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::ops::Range;
+use std::ops::{Deref, Range};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Files in a batch, and their bytes: enough to make handing over cheap, few enough to keep all workers busy.
 const BATCH_FILES: usize = 64;
 const BATCH_BYTES: u64 = 1 << 20;
+/// One walker among several needs the pool's room for a directory with more entries: so many take 2 MiB, as much as a walker's share of
+/// memory has for them.
+const SHARE_ENTRIES: u64 = 4096;
+/// The same for depth, over all walkers. A quarter of the descriptors stands in for this where that is less: the rest are for the one with the
+/// room, for files and for the store.
+const SHARED_LEVELS: u64 = 4096;
 
 /// Extended attributes by name.
 type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
+/// What is known of an entry before it is looked at.
+#[derive(Clone, Copy)]
+enum Was {
+    /// What the parent snapshot has by that name, if anything.
+    Ask,
+    /// It is as this row of the directory's block says.
+    Kept(usize),
+    /// It is other than this row of the directory's block says.
+    Changed(usize),
+    /// The directory's block has nothing by that name.
+    New,
+}
+
 /// An entry to look at.
 struct Todo {
     slot: usize,
+    was: Was,
     name: Vec<u8>,
     /// What was seen of it already.
     stat: Option<Stat>,
@@ -62,7 +89,7 @@ impl Iterator for Todos {
             Self::Some(todo) => todo.next(),
             Self::Names { names, first, range, stats } => {
                 let at = range.next()?;
-                Some(Todo { slot: at - *first, name: names.get(at)?.to_vec(), stat: stats.next() })
+                Some(Todo { slot: at - *first, was: Was::Ask, name: names.get(at)?.to_vec(), stat: stats.next() })
             }
         }
     }
@@ -73,6 +100,8 @@ struct Level {
     todo: Todos,
     /// Entries of the parent.
     previous: Previous,
+    /// The same of a known directory, by row; none before one is asked for.
+    rows: Option<PreviousRows>,
     /// What is still to come of a huge directory.
     huge: Option<Huge>,
     /// Files of it that an interrupted run had read.
@@ -81,6 +110,10 @@ struct Level {
     stands: bool,
     batch: Vec<FileJob>,
     batch_bytes: u64,
+    /// How many directories are above it.
+    depth: u64,
+    /// That it, or what is below it, goes beyond its walker's share.
+    _room: Option<Held>,
 }
 
 /// A huge directory, while one of its parts is walked.
@@ -102,76 +135,138 @@ struct Previous {
     read: usize,
 }
 
-struct Walk<'a> {
-    crew: &'a Crew,
-    excludes: &'a Excludes,
-    options: &'a BackupOptions,
-    test: ChangeTest,
-    interrupted: Option<&'a Interrupted>,
-    root_device: u64,
-    proof: Option<RefCell<Proof>>,
+/// A directory that changes hands before it is opened.
+#[derive(Debug)]
+struct Below {
+    node: Arc<DirNode>,
+    slot: usize,
+    row: Option<usize>,
+    name: Vec<u8>,
+    stat: Stat,
+    previous: Option<Box<Entry>>,
+    depth: u64,
 }
 
-/// Walks the volume and puts work into the crew. The root's entry is complete when the crew has finished.
+/// The pool's room in the hands of a walker, who needs it once.
+struct Held {
+    _room: Room<Below>,
+    has_room: Rc<Cell<bool>>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.has_room.set(false);
+    }
+}
+
+/// What all walkers know.
+struct Walk {
+    crew: Arc<Crew>,
+    excludes: Arc<Excludes>,
+    options: BackupOptions,
+    test: ChangeTest,
+    root_device: u64,
+    proof: Option<Arc<Proof>>,
+    pool: Arc<Pool<Below>>,
+    walkers: usize,
+    /// How deep each walker may be without the room.
+    share_levels: u64,
+}
+
+/// One thread that walks.
+struct Walker {
+    walk: Arc<Walk>,
+    relied: Option<RefCell<Relied>>,
+    /// Its own view of what may be relied on; it never writes.
+    packer: RefCell<Packer>,
+    has_room: Rc<Cell<bool>>,
+}
+
+/// Ends the walk for the others, however the one that holds it ended.
+struct Ends(Arc<Walk>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.crew.sink.fail(Crew::panicked());
+        }
+        self.0.pool.end();
+    }
+}
+
+/// Walks the volume, on the calling thread and on as many more as the crew has workers beyond the first, and puts work into the crew. The
+/// root's entry is complete when the crew has finished.
 pub(crate) fn walk(
-    crew: &Crew,
+    crew: &Arc<Crew>,
+    spawn: &dyn Spawn,
     root: Box<dyn Dir>,
-    excludes: &Excludes,
+    excludes: &Arc<Excludes>,
     parent: Option<&SnapshotRow>,
     options: &BackupOptions,
-    started_nanos: i64,
+    (started_nanos, descriptors): (i64, u64),
 ) -> Result<()> {
     let stat = root.stat_self()?;
-    let walk = Walk {
-        crew,
-        excludes,
-        options,
+    let walkers = options.workers.max(1);
+    let walk = Arc::new(Walk {
+        crew: Arc::clone(crew),
+        excludes: Arc::clone(excludes),
+        options: options.clone(),
         test: ChangeTest::new(parent.map(|row| row.snapshot.started_nanos), started_nanos, options.paranoid),
-        interrupted: crew.shared.journal.as_ref().and_then(|journal| journal.before()).filter(|_| !options.paranoid),
         root_device: stat.device,
-        proof: crew.shared.cache.as_ref().map(|cache| RefCell::new(Proof::new(cache, &crew.sink.index))),
-    };
+        proof: crew.shared.cache.as_ref().map(|cache| Arc::new(Proof::new(cache, &crew.sink.index))),
+        pool: Arc::new(Pool::new()),
+        walkers,
+        share_levels: SHARED_LEVELS.min(descriptors / 4) / walkers as u64,
+    });
     let previous = parent.map(|row| Box::new(row.snapshot.root.clone()));
     let known = crew.shared.cache.as_ref().map(|cache| Known { cache: Arc::clone(cache), number: cache.root() });
-    let first = walk.enter(root, Vec::new(), b"", &stat, None, Before { previous, known })?.ok_or_else(|| {
-        Error::new(ErrorKind::Volume, format!("volume's root cannot be listed: path={}", options.path.display()))
-            .with_next_step("check that the directory may be read")
-    })?;
-    let mut levels = vec![first];
-    while let Some(level) = levels.last_mut() {
-        crew.sink.check()?;
-        match level.todo.next() {
-            Some(todo) => {
-                if let Some(below) = walk.visit(level, todo)? {
-                    levels.push(below);
-                }
+    let mut others = Vec::new();
+    let walked = {
+        let _ends = Ends(Arc::clone(&walk));
+        (|| {
+            for n in 1..walkers {
+                let walk = Arc::clone(&walk);
+                walk.pool.join();
+                others.push(spawn.spawn(&format!("walk-{n}"), Box::new(move || walk.help()))?);
             }
-            None => {
-                if !walk.next_part(level)?
-                    && let Some(done) = levels.pop()
-                {
-                    walk.leave(done)?;
-                }
-            }
+            let walker = Walker::new(&walk)?;
+            let first = walker.enter(root, Vec::new(), b"", &stat, None, Before { previous, known }, 0)?.ok_or_else(|| {
+                Error::new(ErrorKind::Volume, format!("volume's root cannot be listed: path={}", options.path.display()))
+                    .with_next_step("check that the directory may be read")
+            })?;
+            walker.run(Some(first))
+        })()
+        .inspect_err(|error: &Error| crew.sink.fail(error.clone()))
+    };
+    let whole = others.into_iter().fold(true, |whole, handle| handle.join() && whole);
+    if whole { walked } else { walked.and(Err(Crew::panicked())) }
+}
+
+impl Walk {
+    /// Walks what others give away, until there is nothing left.
+    fn help(self: Arc<Self>) {
+        // Dropped last: a walker that ends before its time ends the walk.
+        let _ends = Ends(Arc::clone(&self));
+        if let Err(error) = Walker::new(&self).and_then(|walker| walker.run(None)) {
+            self.crew.sink.fail(error);
         }
     }
-    if let Some(proof) = &walk.proof {
-        crew.add_usage(&proof.borrow().usage());
-    }
-    Ok(())
 }
 
 impl Level {
-    fn empty(node: DirNode) -> Self {
+    fn empty(node: DirNode, depth: u64, room: Option<Held>) -> Self {
         Self {
             node: Arc::new(node),
             todo: Todos::Some(Vec::new().into_iter()),
             previous: Previous::default(),
+            rows: None,
             huge: None,
             resumed: ReadFiles::default(),
             stands: false,
             batch: Vec::new(),
             batch_bytes: 0,
+            depth,
+            _room: room,
         }
     }
 }
@@ -218,9 +313,67 @@ struct Before {
     known: Option<Known>,
 }
 
-impl Walk<'_> {
+impl Deref for Walker {
+    type Target = Walk;
+
+    fn deref(&self) -> &Walk {
+        &self.walk
+    }
+}
+
+impl Walker {
+    fn new(walk: &Arc<Walk>) -> Result<Self> {
+        Ok(Self {
+            walk: Arc::clone(walk),
+            relied: walk.proof.as_ref().map(|proof| RefCell::new(Relied::new(proof))),
+            packer: RefCell::new(Packer::new(Arc::clone(&walk.crew.sink))?),
+            has_room: Rc::default(),
+        })
+    }
+
+    /// Walks what is below a directory, and then what others give away.
+    fn run(self, first: Option<Level>) -> Result<()> {
+        let mut levels: Vec<Level> = first.into_iter().collect();
+        loop {
+            while let Some(level) = levels.last_mut() {
+                self.crew.sink.check()?;
+                match level.todo.next() {
+                    Some(todo) => {
+                        if let Some(below) = self.visit(level, todo)? {
+                            levels.push(below);
+                        }
+                    }
+                    None => {
+                        if !self.next_part(level)?
+                            && let Some(done) = levels.pop()
+                        {
+                            self.leave(done)?;
+                        }
+                    }
+                }
+            }
+            let Some(below) = self.pool.take() else { break };
+            self.crew.sink.check()?;
+            levels.extend(self.open(below)?);
+        }
+        if let Some(relied) = &self.relied {
+            self.crew.add_usage(&relied.borrow().usage());
+        }
+        self.crew.add_usage(&self.packer.borrow().usage);
+        Ok(())
+    }
+
     fn notes(&self) -> &Notes {
-        &self.crew.shared.notes
+        &self.walk.crew.shared.notes
+    }
+
+    fn interrupted(&self) -> Option<&Interrupted> {
+        self.crew.shared.journal.as_ref().and_then(|journal| journal.before()).filter(|_| !self.options.paranoid)
+    }
+
+    /// Whether a directory of so many entries, so deep, is within this walker's share.
+    fn is_within_share(&self, entries: u64, depth: u64) -> bool {
+        self.walkers == 1 || self.has_room.get() || entries <= SHARE_ENTRIES && depth <= self.share_levels
     }
 
     fn lose(&self, path: &[u8], error: &VolumeError, doing: &str) {
@@ -236,9 +389,30 @@ impl Walk<'_> {
         stat: &Stat,
         above: Option<(Arc<DirNode>, usize)>,
         Before { mut previous, mut known }: Before,
+        depth: u64,
     ) -> Result<Option<Level>> {
         self.crew.shared.job.at(&path);
-        let mut names = match dir.names() {
+        let block = known.as_ref().and_then(|known| known.cache.block(known.number));
+        let before = block.map_or(0, |block| block.len() as u64).max(previous.as_deref().map_or(0, entries_in));
+        let (mut names, mut room) = (None, None);
+        if self.is_within_share(before, depth) {
+            names = Some(dir.names());
+        }
+        if names.as_ref().is_none_or(|names| names.as_ref().is_ok_and(|names| !self.is_within_share(names.len() as u64, depth))) {
+            room = self.pool.try_room();
+            if room.is_none() {
+                // Nothing of it is kept while somebody else has the room.
+                names = None;
+                room = self.pool.room();
+            }
+            if room.is_none() {
+                self.crew.sink.check()?;
+                return Err(Error::internal("the walk was ended by another walker, who does not say why"));
+            }
+            self.has_room.set(true);
+        }
+        let room = room.map(|room| Held { _room: room, has_room: Rc::clone(&self.has_room) });
+        let mut names = match names.unwrap_or_else(|| dir.names()) {
             Ok(names) => names,
             Err(error) => {
                 self.lose(&path, &error, "directory cannot be listed");
@@ -250,15 +424,20 @@ impl Walk<'_> {
         }
         let dir: Arc<dyn Dir> = Arc::from(dir);
         let mut stats = Vec::new();
-        let block = known.as_ref().and_then(|known| known.cache.block(known.number));
         match (&known, block) {
             (Some(known), Some(block)) => {
                 // What was not compared by the row of the directory above is compared here.
                 let own_is = previous.as_deref().is_none_or(|before| {
                     statcache::is_as_recorded(before, stat) && !self.test.is_fresh(times(stat).0, times(stat).1)
                 });
-                if own_is && self.is_quiet(&*dir, &names, &block, &mut stats) {
-                    return Ok(Some(self.enter_quiet(dir, path, &names, stats, above, previous, known.clone())));
+                if let Some(survey) = self.survey(&*dir, &names, &block, &mut stats) {
+                    let (mut own, mut stands) = (None, true);
+                    if let (false, Some(before)) = (own_is, previous.as_deref()) {
+                        own = Some(self.own_entry(&*dir, &path, name, stat));
+                        stands = self.test.directory_stands(before, stat);
+                    }
+                    let node = |rows, waiting| DirNode::known(dir, path, above, own, previous, known.clone(), rows, waiting);
+                    return Ok(Some(self.enter_known(node, &names, stats, survey, (stands, depth, room))));
                 }
                 if previous.is_none() {
                     previous = Some(Box::new(block.own().ok_or_else(|| self.damaged())?));
@@ -267,17 +446,16 @@ impl Walk<'_> {
             (Some(_), None) if previous.is_none() => return Err(self.damaged()),
             _ => known = None,
         }
-        let (xattrs, incomplete) = self.xattrs_or_none(&path, dir.xattrs_self());
         let is_huge =
             names.len() > HUGE_ENTRIES || previous.as_deref().is_some_and(|entry| entries_in(entry) > HUGE_ENTRIES as u64);
         if is_huge {
             known = None;
         }
         let previous_entries = if is_huge { None } else { self.previous_entries(previous.as_deref())? };
-        let own = Entry { incomplete, ..entry_of(name, stat, xattrs, false, Node::Directory { content: Vec::new() }) };
+        let own = self.own_entry(&*dir, &path, name, stat);
         self.notes().directories.fetch_add(1, Relaxed);
         let stands = previous.as_deref().is_some_and(|before| self.test.directory_stands(before, stat));
-        let resumed = self.interrupted.map(|run| run.directory(&path)).unwrap_or_default();
+        let resumed = self.interrupted().map(|run| run.directory(&path)).unwrap_or_default();
         if is_huge {
             let parts = cut_parts(&self.crew.shared.cut_tree, &names);
             let rest = previous.as_deref().filter(|entry| matches!(entry.node, Node::Directory { .. })).map(EntryCursor::new);
@@ -286,13 +464,13 @@ impl Walk<'_> {
             let first = DirNode::part(&node, 0, 0);
             let huge = Huge { node, names: Arc::new(names), taken: 0, parts: parts.into_iter(), number: 1 };
             let previous = Previous { rest, ..Previous::default() };
-            return Ok(Some(Level { huge: Some(huge), previous, resumed, stands, ..Level::empty(first) }));
+            return Ok(Some(Level { huge: Some(huge), previous, resumed, stands, ..Level::empty(first, depth, room) }));
         }
         let count = previous_entries.as_ref().map(VecDeque::len);
         let node = DirNode::new(dir, path, above, own, names.len(), previous.zip(count), known);
         let todo = Todos::Names { first: 0, range: 0..names.len(), names: Arc::new(names), stats: stats.into_iter() };
         let previous = Previous { next: previous_entries.unwrap_or_default(), ..Previous::default() };
-        Ok(Some(Level { todo, previous, resumed, stands, ..Level::empty(node) }))
+        Ok(Some(Level { todo, previous, resumed, stands, ..Level::empty(node, depth, room) }))
     }
 
     /// Goes on to the next part of a huge directory. False: there is none.
@@ -315,67 +493,10 @@ impl Walk<'_> {
         self.crew.shared.cache_damaged("a directory's block is damaged")
     }
 
-    /// Whether every entry is as its row says, and old enough, and all that the directory needs is still in the repository. Leaves in
-    /// `stats` what it saw, in order, as far as it came.
-    fn is_quiet(&self, dir: &dyn Dir, names: &Names, block: &Block<'_>, stats: &mut Vec<Stat>) -> bool {
-        let Some(proof) = &self.proof else { return false };
-        if names.len() != block.len() {
-            return false;
-        }
-        for (at, name) in names.iter().enumerate() {
-            if block.name(at) != name {
-                return false;
-            }
-            let Ok(stat) = dir.stat(name) else { return false };
-            let (row, (mtime, ctime)) = (block.row(at), times(&stat));
-            let is_directory = stat.kind == Kind::Directory;
-            let as_it_was = row.is(&stat)
-                && !self.test.is_fresh(mtime, ctime)
-                && (!is_directory
-                    || row.child() != NOWHERE && !(self.options.one_file_system && stat.device != self.root_device));
-            stats.push(stat);
-            if !as_it_was {
-                return false;
-            }
-        }
-        proof.borrow_mut().rely_on(block.all_frames())
-    }
-
-    /// Begins a directory that is as its block says; only its directories remain to be looked at.
-    #[expect(clippy::too_many_arguments, reason = "what `enter` has found, handed on")]
-    fn enter_quiet(
-        &self,
-        dir: Arc<dyn Dir>,
-        path: Vec<u8>,
-        names: &Names,
-        stats: Vec<Stat>,
-        above: Option<(Arc<DirNode>, usize)>,
-        previous: Option<Box<Entry>>,
-        known: Known,
-    ) -> Level {
-        let (mut files, mut bytes, mut others) = (0, 0, 0);
-        let mut todo = Vec::new();
-        for (slot, (name, stat)) in names.iter().zip(stats).enumerate() {
-            match stat.kind {
-                Kind::Directory => todo.push(Todo { slot, name: name.to_vec(), stat: Some(stat) }),
-                Kind::File => {
-                    files += 1;
-                    bytes += stat.size_bytes;
-                }
-                _ => others += 1,
-            }
-        }
-        let (notes, job) = (self.notes(), &self.crew.shared.job);
-        for counter in [&notes.files, &notes.files_unchanged, &job.files_found, &job.files_done] {
-            counter.fetch_add(files, Relaxed);
-        }
-        for counter in [&notes.bytes, &job.bytes_found, &job.bytes_done] {
-            counter.fetch_add(bytes, Relaxed);
-        }
-        notes.others.fetch_add(others, Relaxed);
-        notes.directories.fetch_add(1, Relaxed);
-        let node = DirNode::quiet(dir, path, above, previous, known, todo.len());
-        Level { todo: Todos::Some(todo.into_iter()), stands: true, ..Level::empty(node) }
+    /// A directory's own entry as it is now, still without content.
+    fn own_entry(&self, dir: &dyn Dir, path: &[u8], name: &[u8], stat: &Stat) -> Entry {
+        let (xattrs, incomplete) = self.xattrs_or_none(path, dir.xattrs_self());
+        Entry { incomplete, ..entry_of(name, stat, xattrs, false, Node::Directory { content: Vec::new() }) }
     }
 
     /// What was read of extended attributes, and whether some are missing: they are named as lost then, and the entry is incomplete, so that
@@ -411,12 +532,17 @@ impl Walk<'_> {
     }
 
     fn visit(&self, level: &mut Level, todo: Todo) -> Result<Option<Level>> {
-        let Todo { slot, name, stat } = todo;
-        let previous = level.previous.find(&self.crew.shared.reader, &name)?;
+        let Todo { slot, was, name, stat } = todo;
+        let (row, previous) = match was {
+            Was::Ask => level.previous.find(&self.crew.shared.reader, &name)?.unzip(),
+            Was::Kept(row) => (Some(row), None),
+            Was::Changed(row) => (Some(row), Some(self.previous_of(level, row)?)),
+            Was::New => (None, None),
+        };
         let path = level.node.path_of(&name);
         if name.len() > limits::NAME_BYTES_MAX {
             self.notes().lose(&self.crew.shared.job, LostReason::NameTooLong, &path, "name is longer than the format takes");
-            return self.put(level, slot, None, false).map(|()| None);
+            return self.put(&level.node, slot, None, false).map(|()| None);
         }
         let stat = match stat.map_or_else(|| level.node.dir.stat(&name), Ok) {
             Ok(stat) => stat,
@@ -426,14 +552,11 @@ impl Walk<'_> {
                 } else {
                     self.lose(&path, &error, "cannot be looked at");
                 }
-                return self.put(level, slot, None, false).map(|()| None);
+                return self.put(&level.node, slot, None, false).map(|()| None);
             }
         };
-        // The row of the entry in the directory's block; a quiet directory's slots are its rows.
-        let row = if level.node.is_quiet() { Some(slot) } else { previous.as_ref().map(|(row, _)| *row) };
-        let previous = previous.map(|(_, entry)| entry);
         match stat.kind {
-            Kind::Directory => self.visit_directory(level, (slot, row), name, path, &stat, previous),
+            Kind::Directory => self.visit_directory(level, (slot, row), name, path, stat, previous),
             Kind::File => self.visit_file(level, (slot, row), name, &path, stat, previous).map(|()| None),
             _ => self.visit_other(level, slot, &name, &path, &stat, previous.as_ref()).map(|()| None),
         }
@@ -445,17 +568,37 @@ impl Walk<'_> {
         (slot, row): (usize, Option<usize>),
         name: Vec<u8>,
         path: Vec<u8>,
-        stat: &Stat,
+        stat: Stat,
         previous: Option<Entry>,
     ) -> Result<Option<Level>> {
         if self.options.one_file_system && stat.device != self.root_device {
             // The mount point is kept, empty; what is mounted there belongs to somebody else.
-            let entry = entry_of(&name, stat, Vec::new(), false, Node::Directory { content: Vec::new() });
+            let entry = entry_of(&name, &stat, Vec::new(), false, Node::Directory { content: Vec::new() });
             let same = previous.as_ref() == Some(&entry);
             self.notes().directories.fetch_add(1, Relaxed);
-            return self.put(level, slot, Some(Settled::new(entry)), same).map(|()| None);
+            return self.put(&level.node, slot, Some(Settled::new(entry)), same).map(|()| None);
         }
-        let dir = match level.node.dir.open_dir(&name) {
+        let (node, previous, depth) = (Arc::clone(&level.node), previous.map(Box::new), level.depth + 1);
+        let mut below = Below { node, slot, row, name, stat, previous, depth };
+        // While the workers have enough to do they are what the backup waits for, and neighbours are better read one after another.
+        if self.pool.is_wanted() && depth <= self.share_levels && self.crew.has_room() {
+            match self.pool.offer(below) {
+                None => return Ok(None),
+                Some(back) => below = back,
+            }
+        }
+        self.open_at(below, path)
+    }
+
+    /// Begins a directory that was given away.
+    fn open(&self, below: Below) -> Result<Option<Level>> {
+        let path = below.node.path_of(&below.name);
+        self.open_at(below, path)
+    }
+
+    fn open_at(&self, below: Below, path: Vec<u8>) -> Result<Option<Level>> {
+        let Below { node, slot, row, name, stat, previous, depth } = below;
+        let dir = match node.dir.open_dir(&name) {
             Ok(dir) => dir,
             Err(error) => {
                 match error.kind {
@@ -464,19 +607,18 @@ impl Walk<'_> {
                     }
                     _ => self.lose(&path, &error, "directory cannot be opened"),
                 }
-                return self.put(level, slot, None, false).map(|()| None);
+                return self.put(&node, slot, None, false).map(|()| None);
             }
         };
-        let previous = previous.map(Box::new);
         let known = row.and_then(|row| {
-            let known = level.node.known.as_ref()?;
+            let known = node.known.as_ref()?;
             let block = known.block()?;
             let number = block.row(row).child();
             (block.name(row) == name && number != NOWHERE).then(|| Known { cache: Arc::clone(&known.cache), number })
         });
-        match self.enter(dir, path, &name, stat, Some((Arc::clone(&level.node), slot)), Before { previous, known })? {
+        match self.enter(dir, path, &name, &stat, Some((Arc::clone(&node), slot)), Before { previous, known }, depth)? {
             Some(below) => Ok(Some(below)),
-            None => self.put(level, slot, None, false).map(|()| None),
+            None => self.put(&node, slot, None, false).map(|()| None),
         }
     }
 
@@ -502,7 +644,7 @@ impl Walk<'_> {
             job.files_done.fetch_add(1, Relaxed);
             job.bytes_done.fetch_add(stat.size_bytes, Relaxed);
             let same = *before == entry.entry;
-            return self.put(level, slot, Some(entry), same);
+            return self.put(&level.node, slot, Some(entry), same);
         }
         let mut begun = None;
         if let Some(entry) = self.resumed(level, &name, path, &stat, &mut begun)? {
@@ -514,7 +656,7 @@ impl Walk<'_> {
             notes.bytes_resumed.fetch_add(stat.size_bytes, Relaxed);
             job.files_done.fetch_add(1, Relaxed);
             job.bytes_done.fetch_add(stat.size_bytes, Relaxed);
-            return self.put(level, slot, Some(Settled::new(entry)), false);
+            return self.put(&level.node, slot, Some(Settled::new(entry)), false);
         }
         level.batch_bytes += stat.size_bytes;
         level.batch.push(FileJob { slot, name, stat, previous: previous.map(Box::new), begun });
@@ -534,7 +676,7 @@ impl Walk<'_> {
         stat: &Stat,
         begun: &mut Option<Box<Partial>>,
     ) -> Result<Option<Entry>> {
-        let Some(run) = self.interrupted else { return Ok(None) };
+        let Some(run) = self.interrupted() else { return Ok(None) };
         let Some(Recorded { entry: before, started_nanos }) = level.resumed.take(run, name) else { return Ok(None) };
         let xattrs = match self.test.of_interrupted(started_nanos).judge(&before, stat, false) {
             Content::Stands => before.xattrs.clone(),
@@ -545,7 +687,7 @@ impl Walk<'_> {
             Content::Unknown => return Ok(None),
         };
         let Node::File { content, .. } = &before.node else { return Ok(None) };
-        if !self.crew.rely_on(content)? {
+        if !self.rely_on(content)? {
             tracing::debug!(path = %String::from_utf8_lossy(path), "The interrupted run had not stored all of a file, reading the rest");
             *begun = Partial::of_file(before, started_nanos).map(Box::new);
             return Ok(None);
@@ -580,14 +722,14 @@ impl Walk<'_> {
                 entry_of(name, stat, xattrs, false, node)
             }
         };
-        if let (Some(row), Some(known), Some(proof)) = (row, &level.node.known, &self.proof)
+        if let (Some(row), Some(known), Some(relied)) = (row, &level.node.known, &self.relied)
             && let Some(block) = known.block()
             && block.name(row) == name
-            && proof.borrow_mut().rely_on(block.frames(row))
+            && relied.borrow_mut().rely_on(block.frames(row))
         {
             return Ok(Some(Settled { entry, kept: Some(row), place: Place::None }));
         }
-        if self.crew.rely_on(content)? {
+        if self.rely_on(content)? {
             Ok(Some(Settled::new(entry)))
         } else {
             tracing::info!(path = %String::from_utf8_lossy(path), "A chunk of an unchanged file is not in the repository, reading the file again");
@@ -614,7 +756,7 @@ impl Walk<'_> {
                         }
                         _ => self.lose(path, &error, "symbolic link cannot be read"),
                     }
-                    return self.put(level, slot, None, false);
+                    return self.put(&level.node, slot, None, false);
                 }
             },
             Kind::BlockDevice => Node::BlockDevice { major: stat.rdev.0, minor: stat.rdev.1 },
@@ -632,12 +774,20 @@ impl Walk<'_> {
         self.notes().others.fetch_add(1, Relaxed);
         let entry = Entry { incomplete, ..entry_of(name, stat, xattrs, false, node) };
         let same = previous == Some(&entry);
-        self.put(level, slot, Some(Settled::new(entry)), same)
+        self.put(&level.node, slot, Some(Settled::new(entry)), same)
     }
 
-    /// Settles an entry from the walk. The level's own hold keeps the directory from being complete here.
-    fn put(&self, level: &Level, slot: usize, entry: Option<Settled>, same: bool) -> Result<()> {
-        if level.node.put(slot, entry, same) { self.crew.submit(Task::Close(Arc::clone(&level.node))) } else { Ok(()) }
+    /// Relies on all chunks of a file.
+    fn rely_on(&self, content: &[Item]) -> Result<bool> {
+        rely_on_content(&mut self.packer.borrow_mut(), &self.crew.shared.reader, content, Owner::File)
+    }
+
+    /// Settles an entry from the walk. The hold of a level that is still walked keeps its directory from being complete here.
+    fn put(&self, node: &Arc<DirNode>, slot: usize, entry: Option<Settled>, same: bool) -> Result<()> {
+        if !node.put(slot, entry, same) {
+            return Ok(());
+        }
+        self.close(node)
     }
 
     fn send_batch(&self, level: &mut Level) -> Result<()> {
@@ -661,6 +811,10 @@ impl Walk<'_> {
         if !node.release() {
             return Ok(());
         }
+        self.close(node)
+    }
+
+    fn close(&self, node: &Arc<DirNode>) -> Result<()> {
         match close_quiet(&self.crew.shared, Arc::clone(node))? {
             Some(node) => self.crew.submit(Task::Close(node)),
             None => Ok(()),

@@ -26,6 +26,9 @@ use std::time::Duration;
 const CACHE_BYTES_MAX: usize = 72 << 20;
 /// How much of a pack is fetched at once.
 const REGION_BYTES: u64 = 4 << 20;
+/// The same by who reads trees alone. The pieces of one directory lie in as many packs as there were backups that changed it, and more: in
+/// each, those that several threads wrote. So many places are read from by turns, and each wants its own region in a small cache.
+const TREE_REGION_BYTES: u64 = 512 << 10;
 
 /// Longest sealed frame: a raw payload with its envelope and tag.
 pub(super) const FRAME_STORED_BYTES_MAX: usize = limits::FRAME_PAYLOAD_BYTES_MAX + 1024;
@@ -35,11 +38,6 @@ const RELOAD_PAUSE: Duration = Duration::from_secs(60);
 
 /// How often one chunk is followed into another pack.
 const MOVES_MAX: usize = 20;
-
-fn regions_of(place: &FramePlace) -> RangeInclusive<u64> {
-    let last = (place.offset_bytes.saturating_add(u64::from(place.stored_bytes))).saturating_sub(1).max(place.offset_bytes);
-    place.offset_bytes / REGION_BYTES..=last / REGION_BYTES
-}
 
 /// Reads chunks of one repository; shared by all threads of a job.
 #[derive(Debug)]
@@ -52,6 +50,7 @@ pub struct ChunkReader {
     /// Payloads of tree and list frames: a directory is come back to after much data has passed.
     tree_frames: Shared<BirthName, Bytes>,
     regions: Shared<(PackName, u64), Bytes>,
+    region_bytes: u64,
     pack_keys: Mutex<HashMap<PackName, Arc<PackKey>>>,
     codecs: Mutex<Vec<(Codec, Vec<u8>)>>,
     reloaded: Mutex<Option<Duration>>,
@@ -104,10 +103,10 @@ impl<K: Copy + Eq + std::hash::Hash, V: Clone> Shared<K, V> {
     }
 }
 
-/// Least recently added out first, by bytes.
+/// Least recently added out first, by bytes; what was used since it was added, or since its turn came last, stays for another turn.
 #[derive(Debug)]
 struct ByteCache<K, V> {
-    map: HashMap<K, V>,
+    map: HashMap<K, (V, bool)>,
     order: VecDeque<(K, usize)>,
     bytes: usize,
     budget: usize,
@@ -118,17 +117,23 @@ impl<K: Copy + Eq + std::hash::Hash, V: Clone> ByteCache<K, V> {
         Self { map: HashMap::new(), order: VecDeque::new(), bytes: 0, budget }
     }
 
-    fn get(&self, key: &K) -> Option<V> {
-        self.map.get(key).cloned()
+    fn get(&mut self, key: &K) -> Option<V> {
+        let (value, used) = self.map.get_mut(key)?;
+        *used = true;
+        Some(value.clone())
     }
 
     fn put(&mut self, key: K, value: V, bytes: usize) {
-        if self.map.insert(key, value).is_none() {
+        if self.map.insert(key, (value, false)).is_none() {
             self.order.push_back((key, bytes));
             self.bytes += bytes;
         }
+        // What is new has no turn here, so each of the others has two at most.
         while self.bytes > self.budget && self.order.len() > 1 {
-            if let Some((old, size)) = self.order.pop_front() {
+            let Some((old, size)) = self.order.pop_front() else { break };
+            if old == key || self.map.get_mut(&old).is_some_and(|(_, used)| std::mem::take(used)) {
+                self.order.push_back((old, size));
+            } else {
                 self.map.remove(&old);
                 self.bytes -= size;
             }
@@ -161,11 +166,30 @@ impl ChunkReader {
             frames: Shared::new(budget_bytes / 8 * 3),
             tree_frames: Shared::new(budget_bytes / 8),
             regions: Shared::new(budget_bytes / 2),
+            region_bytes: REGION_BYTES,
             pack_keys: Mutex::new(HashMap::new()),
             codecs: Mutex::new(Vec::new()),
             reloaded: Mutex::new(None),
             gone: Mutex::default(),
         }
+    }
+
+    /// One for who reads trees and lists, and no file's data.
+    #[must_use]
+    pub fn of_trees(repository: Repository, index: Arc<Index>, job: Arc<Job>, budget_bytes: usize) -> Self {
+        let budget_bytes = budget_bytes.min(CACHE_BYTES_MAX);
+        Self {
+            frames: Shared::new(0),
+            tree_frames: Shared::new(budget_bytes / 2),
+            region_bytes: TREE_REGION_BYTES,
+            ..Self::new(repository, index, job, budget_bytes)
+        }
+    }
+
+    /// The numbers of the regions in which a frame lies.
+    fn regions_of(&self, place: &FramePlace) -> RangeInclusive<u64> {
+        let last = (place.offset_bytes.saturating_add(u64::from(place.stored_bytes))).saturating_sub(1).max(place.offset_bytes);
+        place.offset_bytes / self.region_bytes..=last / self.region_bytes
     }
 
     /// The index as it is now.
@@ -288,7 +312,7 @@ impl ChunkReader {
                 Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::WrongKey) => last = Some(error),
                 Err(error) => return Err(error),
             }
-            for number in regions_of(place) {
+            for number in self.regions_of(place) {
                 self.regions.remove(&(place.pack, number));
             }
         }
@@ -376,8 +400,8 @@ impl ChunkReader {
             stored.extend_from_slice(&self.get_range(&object, place.offset_bytes, u64::from(place.stored_bytes), place)?);
             return Ok(());
         }
-        for number in regions_of(place) {
-            let (start, end) = (number * REGION_BYTES, ((number + 1) * REGION_BYTES).min(size));
+        for number in self.regions_of(place) {
+            let (start, end) = (number * self.region_bytes, ((number + 1) * self.region_bytes).min(size));
             let region = self.regions.get_or((place.pack, number), || {
                 let bytes = self.get_range(&object, start, end - start, place)?;
                 let length = bytes.len();

@@ -74,6 +74,18 @@ impl DirectoryRecord {
         self.rows.extend_from_slice(&row_of(entry, ends.0, child, ends.1));
     }
 
+    /// Adds an entry as it stands in an older cache; `child`: its block in the new one.
+    pub fn keep(&mut self, cache: &StatCache, block: &Block<'_>, at: usize, child: u32) {
+        self.names.extend_from_slice(block.name(at));
+        put_frames(&mut self.needs, cache, block.frames(at));
+        let mut bytes = [0; ROW_BYTES];
+        bytes.copy_from_slice(block.row(at).0);
+        bytes[0..4].copy_from_slice(&(self.names.len() as u32).to_le_bytes());
+        bytes[64..72].copy_from_slice(&u64::from(child).to_le_bytes());
+        bytes[72..76].copy_from_slice(&((self.needs.len() / NEED_BYTES) as u32).to_le_bytes());
+        self.rows.extend_from_slice(&bytes);
+    }
+
     /// Adds what the last entry, or at the end the directory itself, needs.
     pub fn need(&mut self, needs: &Needs<'_>) {
         let out = &mut self.needs;
@@ -180,15 +192,7 @@ impl Recorder {
                     continue;
                 }
             };
-            let (record, at) = (&mut top.record, top.next);
-            record.names.extend_from_slice(top.block.name(at));
-            put_frames(&mut record.needs, cache, top.block.frames(at));
-            let mut bytes = [0; ROW_BYTES];
-            bytes.copy_from_slice(row.0);
-            bytes[0..4].copy_from_slice(&(record.names.len() as u32).to_le_bytes());
-            bytes[64..72].copy_from_slice(&u64::from(child).to_le_bytes());
-            bytes[72..76].copy_from_slice(&((record.needs.len() / NEED_BYTES) as u32).to_le_bytes());
-            record.rows.extend_from_slice(&bytes);
+            top.record.keep(cache, &top.block, top.next, child);
             top.next += 1;
         }
     }

@@ -1,9 +1,10 @@
-//! A filesystem that notes what is read of its files.
+//! A filesystem that notes what is read of its files, and tells of directories that are listed.
 
 use longshore_engine::volume::{
     Dir, Extent, Fs, Kind, Loss, Metadata, Name, Names, ReadFile, RootOptions, Stat, VolumeError, WriteFile,
 };
 use std::any::Any;
+use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -13,17 +14,28 @@ type Tried<T> = Result<T, VolumeError>;
 /// What was read: of which file, from where, how much.
 pub type Reads = Arc<Mutex<Vec<(Name, u64, u64)>>>;
 
+/// Is called with the name of each directory that is to be listed, on the thread that lists it.
+#[derive(Clone)]
+pub struct Listing(pub Arc<dyn Fn(&[u8]) + Send + Sync>);
+
+impl fmt::Debug for Listing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Listing")
+    }
+}
+
 /// Counts what goes through it to another filesystem.
 #[derive(Debug)]
 pub struct CountedFs<F> {
     pub inner: F,
     pub reads: Reads,
     pub written: Arc<AtomicU64>,
+    pub listing: Listing,
 }
 
 impl<F> CountedFs<F> {
     pub fn new(inner: F) -> Self {
-        Self { inner, reads: Reads::default(), written: Arc::default() }
+        Self { inner, reads: Reads::default(), written: Arc::default(), listing: Listing(Arc::new(|_| {})) }
     }
 
     /// Bytes read since this was asked last.
@@ -42,7 +54,13 @@ impl<F> CountedFs<F> {
     }
 
     fn dir(&self, inner: Box<dyn Dir>) -> Box<dyn Dir> {
-        Box::new(CountedDir { inner, reads: Arc::clone(&self.reads), written: Arc::clone(&self.written) })
+        Box::new(CountedDir {
+            inner,
+            name: Name::new(),
+            reads: Arc::clone(&self.reads),
+            written: Arc::clone(&self.written),
+            listing: self.listing.clone(),
+        })
     }
 }
 
@@ -58,13 +76,16 @@ impl<F: Fs> Fs for CountedFs<F> {
 #[derive(Debug)]
 struct CountedDir {
     inner: Box<dyn Dir>,
+    name: Name,
     reads: Reads,
     written: Arc<AtomicU64>,
+    listing: Listing,
 }
 
 impl CountedDir {
-    fn below(&self, inner: Box<dyn Dir>) -> Box<dyn Dir> {
-        Box::new(Self { inner, reads: Arc::clone(&self.reads), written: Arc::clone(&self.written) })
+    fn below(&self, name: &[u8], inner: Box<dyn Dir>) -> Box<dyn Dir> {
+        let (reads, written) = (Arc::clone(&self.reads), Arc::clone(&self.written));
+        Box::new(Self { inner, name: name.to_vec(), reads, written, listing: self.listing.clone() })
     }
     fn out(&self, inner: Box<dyn WriteFile>) -> Box<dyn WriteFile> {
         Box::new(CountedWrite { inner, written: Arc::clone(&self.written) })
@@ -73,6 +94,7 @@ impl CountedDir {
 
 impl Dir for CountedDir {
     fn names(&self) -> Tried<Names> {
+        (self.listing.0)(&self.name);
         self.inner.names()
     }
     fn stat_self(&self) -> Tried<Stat> {
@@ -82,7 +104,7 @@ impl Dir for CountedDir {
         self.inner.stat(name)
     }
     fn open_dir(&self, name: &[u8]) -> Tried<Box<dyn Dir>> {
-        self.inner.open_dir(name).map(|dir| self.below(dir))
+        self.inner.open_dir(name).map(|dir| self.below(name, dir))
     }
     fn open_file(&self, name: &[u8]) -> Tried<Box<dyn ReadFile>> {
         let inner = self.inner.open_file(name)?;
@@ -98,7 +120,7 @@ impl Dir for CountedDir {
         self.inner.xattrs(name, kind)
     }
     fn create_dir(&self, name: &[u8]) -> Tried<Box<dyn Dir>> {
-        self.inner.create_dir(name).map(|dir| self.below(dir))
+        self.inner.create_dir(name).map(|dir| self.below(name, dir))
     }
     fn create_file(&self, name: &[u8]) -> Tried<Box<dyn WriteFile>> {
         self.inner.create_file(name).map(|file| self.out(file))
