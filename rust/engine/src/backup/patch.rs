@@ -8,14 +8,13 @@
 use super::crew::{Shared, Worker};
 use super::pieces::{PieceWriter, ends_piece, fit, fold_content};
 use super::rows::{Rows, record_entry};
-use super::tree::{DirNode, Settled};
+use super::tree::{Changed, DirNode};
 use crate::error::{Error, Result};
 use crate::repository::cursor::is_damage;
 use crate::statcache::{Block, DirectoryRecord, NOWHERE};
 use longshore_format::ChunkId;
 use longshore_format::id::ChunkKind;
 use longshore_format::tree::{Entries, Entry, Item, Node, Owner};
-use std::collections::BTreeMap;
 
 /// A piece of a directory in the parent snapshot.
 #[derive(Clone, Copy, Debug)]
@@ -166,7 +165,7 @@ fn whole_piece(
     before: &PreviousRows,
     block: &Block<'_>,
     rows: &Rows,
-    changed: &BTreeMap<usize, Option<Settled>>,
+    changed: &Changed,
     slots: std::ops::Range<usize>,
 ) -> Option<Piece> {
     let row = rows.get(slots.start)?;

@@ -70,11 +70,14 @@ impl Settled {
     }
 }
 
+/// Entries by slot; none where one was to be.
+pub(super) type Changed = BTreeMap<usize, Option<Settled>>;
+
 #[derive(Debug)]
 enum Slots {
     All(Vec<Option<Settled>>),
     /// Of a known directory: only what is not as its row says, and what was to be an entry and is none.
-    Changed(BTreeMap<usize, Option<Settled>>),
+    Changed(Changed),
     /// Of a huge directory: the pieces of each part.
     Parts(Vec<Vec<Item>>),
 }
@@ -207,7 +210,7 @@ impl DirNode {
     }
 
     /// What a known directory was found to be, once it is complete: its own entry if that has changed, its rows, and what is not as they say.
-    pub(super) fn take_known(&self) -> Option<(Option<Entry>, &Rows, BTreeMap<usize, Option<Settled>>)> {
+    pub(super) fn take_known(&self) -> Option<(Option<Entry>, &Rows, Changed)> {
         match &mut *lock(&self.slots) {
             Slots::Changed(changed) => Some((lock(&self.own).take(), &self.rows, std::mem::take(changed))),
             _ => None,

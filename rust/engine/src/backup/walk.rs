@@ -230,15 +230,19 @@ pub(crate) fn walk(
                 others.push(spawn.spawn(&format!("walk-{n}"), Box::new(move || walk.help()))?);
             }
             let walker = Walker::new(&walk)?;
-            let first = walker.enter(root, Vec::new(), b"", &stat, None, Before { previous, known }, 0)?.ok_or_else(|| {
-                Error::new(ErrorKind::Volume, format!("volume's root cannot be listed: path={}", options.path.display()))
-                    .with_next_step("check that the directory may be read")
-            })?;
+            let first =
+                walker.enter(root, Vec::new(), b"", &stat, None, Before { previous, known, depth: 0 })?.ok_or_else(|| {
+                    Error::new(ErrorKind::Volume, format!("volume's root cannot be listed: path={}", options.path.display()))
+                        .with_next_step("check that the directory may be read")
+                })?;
             walker.run(Some(first))
         })()
         .inspect_err(|error: &Error| crew.sink.fail(error.clone()))
     };
-    let whole = others.into_iter().fold(true, |whole, handle| handle.join() && whole);
+    let mut whole = true;
+    for handle in others {
+        whole &= handle.join();
+    }
     if whole { walked } else { walked.and(Err(Crew::panicked())) }
 }
 
@@ -305,12 +309,14 @@ fn entries_in(entry: &Entry) -> u64 {
     }
 }
 
-/// What is known of a directory from the last backup.
+/// What is known of a directory before it is entered, most of it from the last backup.
 struct Before {
     /// Its entry there.
     previous: Option<Box<Entry>>,
     /// Its block in the stat cache.
     known: Option<Known>,
+    /// How many directories are above it.
+    depth: u64,
 }
 
 impl Deref for Walker {
@@ -388,8 +394,7 @@ impl Walker {
         name: &[u8],
         stat: &Stat,
         above: Option<(Arc<DirNode>, usize)>,
-        Before { mut previous, mut known }: Before,
-        depth: u64,
+        Before { mut previous, mut known, depth }: Before,
     ) -> Result<Option<Level>> {
         self.crew.shared.job.at(&path);
         let block = known.as_ref().and_then(|known| known.cache.block(known.number));
@@ -616,7 +621,7 @@ impl Walker {
             let number = block.row(row).child();
             (block.name(row) == name && number != NOWHERE).then(|| Known { cache: Arc::clone(&known.cache), number })
         });
-        match self.enter(dir, path, &name, &stat, Some((Arc::clone(&node), slot)), Before { previous, known }, depth)? {
+        match self.enter(dir, path, &name, &stat, Some((Arc::clone(&node), slot)), Before { previous, known, depth })? {
             Some(below) => Ok(Some(below)),
             None => self.put(&node, slot, None, false).map(|()| None),
         }

@@ -11,6 +11,7 @@ mod header;
 mod held;
 pub mod index;
 mod init;
+mod kept;
 pub mod lookups;
 pub mod reader;
 pub(crate) mod repairs;

@@ -16,7 +16,8 @@ pub type Reads = Arc<Mutex<Vec<(Name, u64, u64)>>>;
 
 /// Is called with the name of each directory that is to be listed, on the thread that lists it.
 #[derive(Clone)]
-pub struct Listing(pub Arc<dyn Fn(&[u8]) + Send + Sync>);
+pub struct Listing(pub Arc<Tell>);
+type Tell = dyn Fn(&[u8]) + Send + Sync;
 
 impl fmt::Debug for Listing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
