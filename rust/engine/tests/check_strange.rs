@@ -165,10 +165,10 @@ fn a_listing_that_is_empty_is_never_taken_for_all_being_well() {
     let (code, first, verified) = told("index/");
     assert_eq!((code, first.severity, verified), (4, Severity::Error, 0));
     assert!(first.message.contains("is needed and in no index"), "{first:?}");
-    // All may have been deleted: nobody can say more than what is to be seen.
     let (code, first, verified) = told("snapshots/");
-    assert_eq!((code, first.severity, first.object.as_str(), verified), (0, Severity::Warning, "snapshots/", 0));
-    assert!(first.message.contains("packs=2") && first.message.contains("a prune frees the packs"), "{first:?}");
+    let object = format!("snapshots/{}", case.snapshot);
+    assert_eq!((code, first.severity, &first.object, verified), (4, Severity::Error, &object, 0));
+    assert!(first.message.contains("the store's listing leaves it out"), "{first:?}");
 }
 
 #[test]

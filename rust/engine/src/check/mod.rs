@@ -4,8 +4,9 @@
 //! to believe no copy that this machine keeps, to blame an object only for damage that a second look confirms, and to name the
 //! snapshots and files that damage hurts. One that was killed while it read data goes on where it ended, by its journal. Memory: one bit
 //! a frame, a row a pack, 30 MB for trees that were found sound, 33 bytes a tree chunk of one snapshot below which something is hurt, and the
-//! bytes being read. `packs` reads packs, `walk` goes through trees, `trees` says what a check asks of them.
+//! bytes being read. `packs` reads packs, `walk` goes through trees, `trees` says what a check asks of them, `lost` finds snapshots that are gone.
 
+mod lost;
 pub(crate) mod packs;
 mod report;
 mod trees;
@@ -101,6 +102,7 @@ pub fn run(repository: &Repository, job: &Arc<Job>, options: &CheckOptions) -> R
         notes.find(Severity::Error, prefix, message, vec![]);
     }
     slots(repository, &notes)?;
+    let writers = repository.table_writers()?;
     let (rows, damaged) = repository.snapshots()?;
     for (session, error) in damaged {
         let name = longshore_format::snapshot::public_id(session);
@@ -115,6 +117,7 @@ pub fn run(repository: &Repository, job: &Arc<Job>, options: &CheckOptions) -> R
     if !unindexed.is_empty() {
         repository.index_from_headers(&index, job, &mut Codec::new()?)?;
     }
+    lost::look(repository, &writers, &rows, index.pack_sizes().keys(), &notes)?;
     if rows.is_empty() && notes.with(|report| report.errors) == 0 && !index.pack_sizes().is_empty() {
         let message = format!(
             "is empty, and packs are there: packs={}; if there should be snapshots, look for faults of the store; if all were deleted, \

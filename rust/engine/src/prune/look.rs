@@ -2,13 +2,15 @@
 //!
 //! Snapshots are listed first, then removals, then sessions (docs/format.md chapter 12). So a reader whose snapshot this look does
 //! not count has either put the marker that the look sees, or will find the removal and stop. Promises to refuse rather than guess:
-//! whatever counts and cannot be read, and whatever is named and not there, is an error, and nothing is deleted on it.
+//! whatever counts and cannot be read, and whatever is named and not there, is an error, and nothing is deleted on it. Usage tables name the sessions that
+//! wrote them, and are listed before all else.
 //! Memory: a few names a snapshot, 16 bytes a removal, one bit a frame.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::Job;
 use crate::repository::cursor::{as_damage, is_damage};
 use crate::repository::repairs::Repairs;
+use crate::repository::traces::Trace;
 use crate::repository::{PAGE, Repository, opened};
 use longshore_format::envelope::Codec;
 use longshore_format::id::{SessionId, UsageName};
@@ -69,6 +71,8 @@ pub(super) struct Memory {
     aborted: BTreeSet<SessionId>,
     /// Sessions that a look met and that were not removed then.
     met: BTreeSet<SessionId>,
+    /// Sessions that were there and that no listing showed: committed a moment ago, perhaps, and then the next look shows them.
+    unlisted: BTreeSet<SessionId>,
 }
 
 impl Memory {
@@ -260,6 +264,7 @@ fn try_look(
     codec: &mut Codec,
 ) -> Tried<Look> {
     let mut look = Look::default();
+    let writers = repository.table_writers()?;
     if rules.snapshots_first {
         look.listed = repository.sessions_under("snapshots/")?;
         look.removed = memory.removals(repository, job, &look.listed)?;
@@ -311,6 +316,7 @@ fn try_look(
             return Err(short_listing(text).into());
         }
     }
+    miss_nobody(repository, &writers, &look, memory)?;
     look.counted_tables = tables.keys().copied().collect();
     let readers: Vec<_> = match rules.readers_count {
         true => look
@@ -377,6 +383,37 @@ fn try_look(
         }
     }
     Ok(look)
+}
+
+/// That each session of which there is a usage table is seen as what it is: open, ended or deleted.
+fn miss_nobody(repository: &Repository, writers: &BTreeSet<SessionId>, look: &Look, memory: &mut Memory) -> Tried<()> {
+    let mut lost = Vec::new();
+    for session in writers.iter().filter(|session| !look.has_ended(session) && !look.markers.contains_key(session)) {
+        match repository.trace_of(*session)? {
+            Trace::Removed => {
+                memory.since.insert(*session);
+            }
+            Trace::Open | Trace::Ended if memory.unlisted.insert(*session) => return Err(Seen::Overtaken),
+            Trace::Open | Trace::Ended => {
+                let text = format!("a session that wrote a usage table is there and not listed: session={session}");
+                return Err(short_listing(text).into());
+            }
+            Trace::Lost => lost.push(*session),
+        }
+    }
+    let Some(first) = lost.first() else { return Ok(()) };
+    let id = public_id(*first);
+    let text = format!(
+        "a snapshot of which there is a usage table is neither there nor deleted: snapshot={id}, object={}, snapshots={}",
+        snapshot_key(*first),
+        lost.len()
+    );
+    Err(refuse(Error::corrupt(text)).with_next_step(lost_step(&id)).into())
+}
+
+/// What an operator does about a snapshot whose object is gone.
+fn lost_step(id: &str) -> String {
+    format!("nothing was deleted; bring the object back from a copy, or give the snapshot up with: longshore volume delete {id}")
 }
 
 /// Something that counts was not there: either its snapshot was deleted just now, or it is lost.

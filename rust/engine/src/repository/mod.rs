@@ -20,6 +20,7 @@ pub mod session;
 mod slots;
 pub mod snapshots;
 mod spent;
+pub(crate) mod traces;
 
 pub use reserve::{RESERVE_BYTES, RESERVE_KEY};
 pub use slots::SlotRow;

@@ -5,6 +5,7 @@
 //! snapshot asks for its removal alone, and the listing of all of them is left to who wants all snapshots.
 
 use super::lookups::Kept;
+use super::traces::Trace;
 use super::{PAGE, Repository, key, list, opened};
 use crate::error::{Error, ErrorKind, Result};
 use bytes::Bytes;
@@ -223,7 +224,7 @@ impl Repository {
     }
 
     /// Deletes a snapshot by its identifier or a unique prefix; gives its session. One that cannot be read, or that is gone and that a
-    /// younger one names as its parent, can be given up by its whole identifier.
+    /// younger one names as its parent, or of which a usage table is there, can be given up by its whole identifier.
     ///
     /// # Errors
     /// As [`Repository::find_snapshot`].
@@ -234,7 +235,8 @@ impl Repository {
             (Err(error), Some(session)) => {
                 let (rows, damaged) = self.snapshots()?;
                 let is_damaged = damaged.iter().any(|(name, _)| *name == session);
-                let is_missed = !self.is_removed(session)? && rows.iter().any(|row| row.snapshot.parent == Some(session));
+                let is_named = || rows.iter().any(|row| row.snapshot.parent == Some(session));
+                let is_missed = !self.is_removed(session)? && (is_named() || self.is_lost_writer(session)?);
                 if !is_damaged && !is_missed {
                     return Err(error);
                 }
@@ -244,6 +246,11 @@ impl Repository {
         };
         self.remove_snapshot(session, by)?;
         Ok(session)
+    }
+
+    /// Whether a session wrote a usage table that is there, and nothing else of it is.
+    fn is_lost_writer(&self, session: SessionId) -> Result<bool> {
+        Ok(self.table_writers()?.contains(&session) && self.trace_of(session)? == Trace::Lost)
     }
 
     /// Deletes a snapshot: the removal first, then the object. Data is freed by a later prune. Works where the store is full, out of

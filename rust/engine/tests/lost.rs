@@ -1,0 +1,204 @@
+//! Snapshots whose objects are gone and that nobody deleted: prunes refuse, checks name them, an operator brings them back or gives them up. And all
+//! that looks like it and is not.
+
+#![expect(clippy::unwrap_used, reason = "a test makes its own files and may fail loudly")]
+
+mod common;
+
+use common::pruned::{back_up_alone, names, orphans, prune, small_packs, whole};
+use common::{init, noise, open, write};
+use longshore_engine::ErrorKind;
+use longshore_engine::check::{self, CheckOptions, CheckReport, Severity};
+use longshore_engine::job::Job;
+use longshore_engine::prune::PruneOptions;
+use longshore_engine::repository::Repository;
+use longshore_format::id::SessionId;
+use longshore_format::snapshot::public_id;
+use longshore_store::layers::{Call, Effect, Fault, Verb};
+use longshore_store::{Key, MemoryStore, Store};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+
+struct Case {
+    folder: tempfile::TempDir,
+    store: Arc<MemoryStore>,
+    made: Vec<SessionId>,
+}
+
+impl Case {
+    /// Backups of which each holds something that no other does.
+    fn new(backups: u64) -> Self {
+        let store = Arc::new(MemoryStore::new());
+        init(Arc::<MemoryStore>::clone(&store));
+        let mut case = Self { folder: tempfile::tempdir().unwrap(), store, made: vec![] };
+        for seed in 0..backups {
+            case.back_up(seed);
+        }
+        case
+    }
+
+    fn back_up(&mut self, seed: u64) {
+        write(&self.folder.path().join("changes"), &noise(seed, 30_000));
+        write(&self.folder.path().join("stays"), &noise(99, 30_000));
+        self.made.push(back_up_alone(&self.repository(), self.folder.path()).unwrap().snapshot.unwrap());
+    }
+
+    fn repository(&self) -> Repository {
+        open(Arc::<MemoryStore>::clone(&self.store)).unwrap()
+    }
+
+    fn check(&self) -> CheckReport {
+        let options = CheckOptions { read_percent: 100, workers: 0, ..CheckOptions::default() };
+        check::run(&self.repository(), &Arc::new(Job::new()), &options).unwrap()
+    }
+
+    /// Takes an object away behind everybody's back.
+    fn lose(&self, name: &str) -> bytes::Bytes {
+        let at = Key::new(name).unwrap();
+        let bytes = self.store.get(&at, 1 << 30).unwrap();
+        self.store.delete(&at).unwrap();
+        bytes
+    }
+
+    /// All but the room that is kept back, which prunes come and go by.
+    fn there(&self) -> Vec<String> {
+        names(&*self.store, "").into_iter().filter(|name| name != "reserve").collect()
+    }
+
+    /// That a prune refuses for the sake of this snapshot and changes nothing.
+    fn refuses(&self, lost: SessionId) {
+        let before = self.there();
+        for options in [PruneOptions::default(), PruneOptions { fence_now: true, allow_empty: true, ..small_packs() }] {
+            let error = prune(&self.repository(), &options).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+            assert!(error.message().contains(&public_id(lost)), "{error}");
+            let step = error.next_step().unwrap();
+            assert!(
+                step.contains("bring the object back") && step.contains(&format!("volume delete {}", public_id(lost))),
+                "{step}"
+            );
+        }
+        assert_eq!(self.there(), before);
+    }
+}
+
+#[test]
+fn the_newest_snapshot_is_missed_though_no_other_names_it_and_comes_back_whole() {
+    let case = Case::new(2);
+    let newest = format!("snapshots/{}", case.made[1]);
+    let bytes = case.lose(&newest);
+    case.refuses(case.made[1]);
+    let report = case.check();
+    let first = &report.findings[0];
+    assert_eq!((report.exit_code, first.severity, &first.object), (4, Severity::Error, &newest));
+    assert_eq!(first.snapshots, [public_id(case.made[1])]);
+    assert!(first.message.contains("bring the object back"), "{first:?}");
+    case.store.put_new(&Key::new(newest).unwrap(), bytes).unwrap();
+    assert_eq!(case.check().exit_code, 0);
+    prune(&case.repository(), &PruneOptions::default()).unwrap();
+    assert_eq!(whole(&case.store).unwrap().len(), 2);
+}
+
+#[test]
+fn a_lost_snapshot_is_given_up_by_its_whole_identifier_and_then_freed() {
+    let mut case = Case::new(2);
+    let (lost, id) = (case.made[1], public_id(case.made[1]));
+    let repository = case.repository();
+    case.lose(&format!("snapshots/{lost}"));
+    assert_eq!(repository.delete_snapshot(&id[..12], "test").unwrap_err().kind(), ErrorKind::SnapshotNotFound, "not by a part");
+    let nobody = public_id(SessionId([7; 16]));
+    assert_eq!(repository.delete_snapshot(&nobody, "test").unwrap_err().kind(), ErrorKind::SnapshotNotFound, "nothing names it");
+    assert_eq!(repository.delete_snapshot(&id, "test").unwrap(), lost);
+    assert_eq!(names(&*case.store, "removed/"), [format!("removed/{lost}")]);
+    assert_eq!(repository.delete_snapshot(&id, "test").unwrap_err().kind(), ErrorKind::SnapshotNotFound, "it is done");
+    assert_eq!(case.check().exit_code, 0);
+    let report = prune(&repository, &PruneOptions::default()).unwrap();
+    assert!(report.packs_deleted > 0 && report.tables_deleted > 0, "{report:?}");
+    assert_eq!(orphans(&case.store), Vec::<String>::new());
+    case.back_up(5);
+    assert_eq!(whole(&case.store).unwrap().len(), 2);
+}
+
+#[test]
+fn where_all_snapshots_are_gone_a_check_tells_that_from_all_being_deleted() {
+    let case = Case::new(2);
+    let lost: Vec<_> = names(&*case.store, "snapshots/").into_iter().map(|name| (case.lose(&name), name)).collect();
+    let report = case.check();
+    assert_eq!((report.exit_code, report.errors), (4, 2), "{:?}", report.findings);
+    // Without the tables nothing names a snapshot, but packs that nobody writes are those of backups: no prune ever moved anything.
+    let tables: Vec<_> = names(&*case.store, "usage/").into_iter().map(|name| (case.lose(&name), name)).collect();
+    let report = case.check();
+    assert_eq!(
+        (report.exit_code, report.errors, report.findings[0].object.as_str()),
+        (4, 1, "snapshots/"),
+        "{:?}",
+        report.findings
+    );
+    assert_eq!(prune(&case.repository(), &PruneOptions::default()).unwrap_err().kind(), ErrorKind::Usage);
+    for (bytes, name) in tables.into_iter().chain(lost) {
+        case.store.put_new(&Key::new(name).unwrap(), bytes).unwrap();
+    }
+    assert_eq!(case.check().exit_code, 0);
+    for session in &case.made {
+        case.repository().remove_snapshot(*session, "test").unwrap();
+    }
+    let report = case.check();
+    assert_eq!(
+        (report.exit_code, report.errors, report.findings[0].object.as_str()),
+        (0, 0, "snapshots/"),
+        "{:?}",
+        report.findings
+    );
+    assert!(report.findings[0].message.contains("a prune frees the packs"), "{:?}", report.findings);
+}
+
+#[test]
+fn a_backup_that_died_before_its_commit_is_not_taken_for_a_lost_snapshot() {
+    let case = Case::new(1);
+    write(&case.folder.path().join("changes"), &noise(50, 30_000));
+    // Its table is there, its snapshot is not, its marker is.
+    let stops = |call: &Call<'_>| match call.verb == Verb::PutNew && call.key.starts_with("snapshots/") {
+        true => Effect::StopBefore,
+        false => Effect::Pass,
+    };
+    let dying = case.repository().with_store(Arc::new(Fault::new(Arc::clone(&case.store), stops)));
+    back_up_alone(&dying, case.folder.path()).unwrap_err();
+    assert_eq!((names(&*case.store, "usage/").len(), names(&*case.store, "sessions/").len()), (2, 1));
+    assert_eq!(case.check().errors, 0);
+    prune(&case.repository(), &PruneOptions::default()).unwrap();
+    let session = SessionId::from_hex(names(&*case.store, "sessions/")[0].strip_prefix("sessions/").unwrap()).unwrap();
+    let refused = case.repository().delete_snapshot(&public_id(session), "test").unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::SnapshotNotFound, "it may still commit: {refused}");
+    // Fenced: its table is garbage, and goes.
+    let report = prune(&case.repository(), &PruneOptions { fence_now: true, ..PruneOptions::default() }).unwrap();
+    assert_eq!((report.fenced, report.tables_deleted), (vec![session], 1));
+    assert_eq!(case.check().exit_code, 0);
+    assert_eq!(orphans(&case.store), Vec::<String>::new());
+}
+
+#[test]
+fn a_snapshot_that_is_committed_while_a_prune_looks_is_seen_at_its_next_look() {
+    let mut case = Case::new(3);
+    case.repository().remove_snapshot(case.made[0], "test").unwrap();
+    // It commits, and its marker goes, when snapshots were listed and sessions were not.
+    case.back_up(9);
+    let newest = format!("snapshots/{}", case.made[3]);
+    let bytes = case.lose(&newest);
+    let at = Key::new(newest).unwrap();
+    let (inner, looks, counted) = (Arc::clone(&case.store), Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let listings = Arc::clone(&counted);
+    let commits = move |call: &Call<'_>| {
+        match (call.verb, call.key) {
+            (Verb::List, "usage/") => looks.store(true, SeqCst),
+            (Verb::List, "sessions/") if looks.load(SeqCst) && listings.fetch_add(1, SeqCst) == 0 => {
+                inner.put_new(&at, bytes.clone()).unwrap();
+            }
+            _ => {}
+        }
+        Effect::Pass
+    };
+    let beside = case.repository().with_store(Arc::new(Fault::new(Arc::clone(&case.store), commits)));
+    let report = prune(&beside, &PruneOptions::default()).unwrap();
+    assert!(report.packs_deleted > 0 && counted.load(SeqCst) > 1, "{report:?}");
+    assert_eq!((report.snapshots, whole(&case.store).unwrap().len()), (3, 3), "the first look began again");
+}
