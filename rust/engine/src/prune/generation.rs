@@ -111,15 +111,26 @@ impl Prune<'_> {
         Ok(out)
     }
 
-    /// Puts the one decision of a generation; the one that is there holds.
+    /// Puts the one decision of a generation, and gives the one that holds: what lies there, whatever the store answered. It may have
+    /// answered this one and not kept it, and another prune have put its own since.
     fn decide(&mut self, name: RandomName, decision: Doomed) -> Result<Told<Doomed>> {
-        let bytes =
-            decision.encode(&self.repository.keys, Role::Decision, name, self.repository.world.salt(), &mut self.codec)?;
-        let Some(put) = self.put(&Role::Decision.key(name), bytes)? else { return Ok(Told::Absent) };
-        if put == Put::Created || !self.keeps(Rule::OneDecision) {
-            return Ok(Told::Says(decision));
+        if self.keeps(Rule::OneDecision) {
+            return self.put_doomed(Role::Decision, name, &decision);
         }
-        self.doomed(Role::Decision, name)
+        let put = self.put_doomed(Role::Decision, name, &decision)?;
+        Ok(if put == Told::Absent { put } else { Told::Says(decision) })
+    }
+
+    /// Puts a tombstone or a decision, and reads what lies under its key then.
+    fn put_doomed(&mut self, role: Role, name: RandomName, doomed: &Doomed) -> Result<Told<Doomed>> {
+        let at = role.key(name);
+        let bytes = doomed.encode(&self.repository.keys, role, name, self.repository.world.salt(), &mut self.codec)?;
+        self.create(&at, bytes)?;
+        let told = self.doomed(role, name)?;
+        if told == Told::Absent {
+            tracing::warn!(object = %at, "The store acknowledged an object that is not there");
+        }
+        Ok(told)
     }
 
     /// Step 3: the writers that are open now. The list that is there holds.
@@ -244,9 +255,9 @@ impl Prune<'_> {
         let name = self.repository.world.name();
         let early = if self.keeps(Rule::TombstoneFirst) { None } else { Some(self.open_writers(&sight.look)?) };
         let doomed = Doomed { packs: packs.into_iter().collect(), tables: tables.into_iter().collect() };
-        let bytes = doomed.encode(&self.repository.keys, Role::Tombstone, name, self.repository.world.salt(), &mut self.codec)?;
-        if self.put(&tombstone_key(name), bytes)?.is_none() {
-            // Lost, or carried on and ended by another prune since: there is nothing to decide here.
+        if self.put_doomed(Role::Tombstone, name, &doomed)?.says() != Some(&doomed) {
+            // Lost, or carried on and ended by another prune since: there is nothing to decide here. Or a part of it lies there, after
+            // which the request that was sent again found the key taken: whoever meets that may end it, and rely on what it named.
             return Ok(());
         }
         let open = self.put_open(name, early, &sight.look)?;

@@ -240,14 +240,19 @@ impl Prune<'_> {
     /// Creates an object, when the store is full out of the room that is kept back, and looks whether it is there: a store may
     /// acknowledge what it does not keep. None: it is not there, or another prune has taken it away since.
     fn put(&mut self, text: &str, bytes: Vec<u8>) -> Result<Option<Put>> {
-        let (at, body) = (key(text)?, Bytes::from(bytes));
-        let (put, used_reserve) = self.repository.put_out_of_reserve(&at, body)?;
-        self.report.used_reserve |= used_reserve;
+        let put = self.create(text, bytes)?;
         if self.repository.has(text)? {
             return Ok(Some(put));
         }
         tracing::warn!(object = %text, "The store acknowledged an object that is not there");
         Ok(None)
+    }
+
+    /// The same without the look, for who reads what is there.
+    fn create(&mut self, text: &str, bytes: Vec<u8>) -> Result<Put> {
+        let (put, used_reserve) = self.repository.put_out_of_reserve(&key(text)?, Bytes::from(bytes))?;
+        self.report.used_reserve |= used_reserve;
+        Ok(put)
     }
 
     fn count(&mut self, sight: &Sight) {

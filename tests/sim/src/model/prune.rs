@@ -165,29 +165,8 @@ impl Play<'_> {
                     self.decide(st, p, packs, off);
                 }
             }
-            PruneAt::Decide => {
-                let one = self.keeps(Rule::OneDecision);
-                let there = store.generations[g].decision;
-                let text = if there.is_some() { "finds a decision, which holds" } else { "creates the decision" };
-                let on = there.map_or(named, |d| On::Doomed(d.packs, d.tables));
-                self.put(
-                    st,
-                    p,
-                    Rule::DecisionKept,
-                    if one { text } else { "creates the decision, and follows its own" },
-                    on,
-                    |store, me, kept| {
-                        let generation = &mut store.generations[g];
-                        match generation.decision {
-                            Some(there) if one => me.doomed = there,
-                            Some(_) => {}
-                            None if kept => generation.decision = Some(me.doomed),
-                            None => {}
-                        }
-                        me.at = PruneAt::Rewrite;
-                    },
-                );
-            }
+            PruneAt::Decide => self.put_decision(st, p),
+            PruneAt::ReadDecision => self.read_decision(st, p),
             PruneAt::Rewrite => self.rewrite(st, p),
             PruneAt::DropSegments => {
                 let old = me.segments;
@@ -214,6 +193,51 @@ impl Play<'_> {
                 me.at = PruneAt::Done;
             }),
             PruneAt::Done => {}
+        }
+    }
+
+    /// What is there holds. A put that is kept and the look after it are one step, for nobody takes a decision away.
+    fn put_decision(&mut self, st: &State, p: usize) {
+        let (me, store) = (st.prunes[p], &st.store);
+        let (g, one) = (usize::from(me.generation), self.keeps(Rule::OneDecision));
+        let named = On::Doomed(me.doomed.packs, me.doomed.tables);
+        let there = store.generations[g].decision;
+        let text = match there {
+            _ if !one => "creates the decision, and follows its own",
+            Some(_) => "finds a decision, which holds",
+            None => "creates the decision",
+        };
+        let on = there.map_or(named, |d| On::Doomed(d.packs, d.tables));
+        self.act(st, p, text, on, |store, me| {
+            let held = *store.generations[g].decision.get_or_insert(me.doomed);
+            me.doomed = if one { held } else { me.doomed };
+            me.at = PruneAt::Rewrite;
+        });
+        if self.may_lose(st) && there.is_none() {
+            self.act(st, p, "creates the decision, which the store answers and does not keep", named, |store, me| {
+                store.spent = true;
+                me.at = PruneAt::ReadDecision;
+            });
+        }
+    }
+
+    /// The look after a put that was answered and not kept: another may have put its own since.
+    fn read_decision(&mut self, st: &State, p: usize) {
+        let (me, store) = (st.prunes[p], &st.store);
+        match store.generations[usize::from(me.generation)].decision {
+            None if self.keeps(Rule::DecisionKept) => {
+                self.act(st, p, "finds no decision, and leaves the generation", On::None, |_, me| me.at = PruneAt::Done);
+            }
+            Some(there) if self.keeps(Rule::DecisionRead) && self.keeps(Rule::OneDecision) => {
+                let on = On::Doomed(there.packs, there.tables);
+                self.act(st, p, "reads another's decision, which holds", on, |_, me| {
+                    (me.doomed, me.at) = (there, PruneAt::Rewrite);
+                });
+            }
+            _ => {
+                let on = On::Doomed(me.doomed.packs, me.doomed.tables);
+                self.act(st, p, "follows the decision that it sent", on, |_, me| me.at = PruneAt::Rewrite);
+            }
         }
     }
 

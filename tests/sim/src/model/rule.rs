@@ -93,11 +93,13 @@ pub enum Rule {
     OpenKept,
     /// The same of a decision.
     DecisionKept,
+    /// Who puts a decision reads what lies under its key, and follows that, whatever the store answered.
+    DecisionRead,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 43] = [
+    pub const ALL: [Self; 44] = [
         Self::WaitForWriters,
         Self::LookAgain,
         Self::ReadersCount,
@@ -141,6 +143,7 @@ impl Rule {
         Self::TombstoneKept,
         Self::OpenKept,
         Self::DecisionKept,
+        Self::DecisionRead,
     ];
 }
 

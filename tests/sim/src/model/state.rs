@@ -229,6 +229,7 @@ pub(super) enum PruneAt {
     Tombstones,
     Packs,
     Decide,
+    ReadDecision,
     Rewrite,
     DropSegments,
     LastLook,

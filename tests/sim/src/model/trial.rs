@@ -125,6 +125,7 @@ pub const WITHOUT: [Trial; Rule::ALL.len()] = [
     shows(Rule::TombstoneKept, &scene::LOSSY),
     spared(Rule::OpenKept, &scene::LOSSY_PRUNES, "whoever carries the generation on makes a later list"),
     shows(Rule::DecisionKept, &scene::LOSSY_REPEATS),
+    shows(Rule::DecisionRead, &scene::LOSSY_REPEATS),
 ];
 
 /// All trials: what a seed of the row is.
