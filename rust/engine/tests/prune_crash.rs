@@ -13,7 +13,7 @@ use common::{init, noise, open, write};
 use longshore_engine::prune::PruneOptions;
 use longshore_format::id::SessionId;
 use longshore_store::layers::{Call, Effect, Fault, Verb};
-use longshore_store::{MemoryStore, Store, StoreErrorKind};
+use longshore_store::{Key, MemoryStore, Store, StoreErrorKind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -146,4 +146,29 @@ fn a_tombstone_that_was_torn_is_put_right_and_backups_go_on() {
         assert_eq!(orphans(&store), Vec::<String>::new(), "{prefix}");
         back_up_alone(&repository, folder.path()).unwrap();
     }
+}
+
+#[test]
+fn a_prune_leaves_a_generation_of_whose_tombstone_a_part_lies_there_though_it_put_it_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let (base, counted) = with_work(folder.path());
+    let store = Arc::new(base.fork());
+    let inner = Arc::clone(&store);
+    let plan = move |call: &Call<'_>| {
+        if call.verb == Verb::PutNew && call.key.starts_with("tombstones/") {
+            // The request landed in part; now it is sent again, and finds the key taken.
+            inner.put_new(&Key::new(call.key).unwrap(), bytes::Bytes::from_static(b"a part")).unwrap();
+        }
+        Effect::Pass
+    };
+    let report = prune(&open(Arc::new(Fault::new(Arc::clone(&store), plan))).unwrap(), &options()).unwrap();
+    // A writer that comes when somebody has ended this generation may rely on all that it named: it is left, and decides nothing.
+    let left = names(&*store, "tombstones/");
+    assert_eq!(left.len(), 1, "{report:?}");
+    assert!(!names(&*store, "decisions/").contains(&left[0].replace("tombstones/", "decisions/")));
+    for _ in 0..3 {
+        prune(&open(Arc::<MemoryStore>::clone(&store)).unwrap(), &options()).unwrap();
+        assert_whole(&store, &counted, "after it");
+    }
+    assert_eq!(orphans(&store), Vec::<String>::new());
 }

@@ -277,3 +277,20 @@ fn a_repair_that_the_store_will_not_let_delete_still_repairs() {
     let healed = restored(folder.path(), &left);
     assert!(healed.values().all(|files| !files.is_empty()));
 }
+
+#[test]
+fn a_tombstone_that_cannot_be_read_stays_until_the_decision_that_ends_it_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let (base, _) = damaged(folder.path());
+    let lost = |call: &Call<'_>| match call.verb == Verb::PutNew && call.key.starts_with("decisions/") {
+        true => Effect::Lose,
+        false => Effect::Pass,
+    };
+    let store = Arc::new(Fault::new(base.fork(), lost));
+    mend(Arc::<Fault<MemoryStore>>::clone(&store)).unwrap();
+    let left = Arc::new(store.inner().fork());
+    let stays = |store: &Arc<MemoryStore>| (names(&**store, "tombstones/").len(), names(&**store, "decisions/").len());
+    assert_eq!(stays(&left), (1, 0));
+    mend(Arc::<MemoryStore>::clone(&left)).unwrap();
+    assert_eq!(stays(&left), (0, 1));
+}

@@ -36,7 +36,6 @@ use longshore_format::limits;
 use longshore_format::repair::{Repair, repair_key};
 use longshore_format::snapshot::public_id;
 use longshore_format::usage::{Usage, usage_key};
-use longshore_store::Put;
 pub use report::RepairReport;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -205,11 +204,14 @@ impl Repairing<'_> {
             let empty = Doomed::default();
             let salt = self.repository.world.salt();
             let bytes = empty.encode(&self.repository.keys, Role::Decision, name, salt, &mut self.codec)?;
-            let put = self.repository.store.put_new(&key(Role::Decision.key(name))?, Bytes::from(bytes))?;
-            // A decision that was there holds: a prune follows it.
-            let is_empty =
-                put == Put::Created || self.doomed(Role::Decision, name).is_ok_and(|d| d.is_some_and(|d| d.is_empty()));
-            if is_empty && self.repository.delete(&tombstone_key(name))? {
+            self.repository.store.put_new(&key(Role::Decision.key(name))?, Bytes::from(bytes))?;
+            // What lies there holds, whatever the store answered: a prune follows a decision that was there, and where this one was
+            // not kept the next one may name anything, so the tombstone stays.
+            let held = match self.doomed(Role::Decision, name) {
+                Err(error) if !is_damage(&error) => return Err(error),
+                held => held.ok().flatten(),
+            };
+            if held.is_some_and(|held| held.is_empty()) && self.repository.delete(&tombstone_key(name))? {
                 self.repository.delete(&open_key(name))?;
             }
         }
