@@ -76,3 +76,26 @@ fn a_store_that_does_not_give_a_segment_again_ends_the_prune() {
     assert_eq!(prune(&faulty, &small_packs()).unwrap_err().kind(), ErrorKind::StoreUnavailable);
     is_well(&folder, &store);
 }
+
+#[test]
+fn segments_stay_when_those_that_replace_them_are_not_kept() {
+    let (folder, store) = (tempfile::tempdir().unwrap(), Arc::new(MemoryStore::new()));
+    let repository = init(Arc::<MemoryStore>::clone(&store));
+    for turn in 0..9 {
+        write(&folder.path().join(format!("f{turn}")), &noise(turn, 40_000));
+        back_up_alone(&repository, folder.path()).unwrap();
+    }
+    // So many small ones are merged.
+    let before = names(&*store, "index/");
+    let lost = |call: &Call<'_>| match call.verb == Verb::PutNew && call.key.starts_with("index/") {
+        true => Effect::Lose,
+        false => Effect::Pass,
+    };
+    let report = prune(&repository.with_store(Arc::new(Fault::new(Arc::clone(&store), lost))), &small_packs()).unwrap();
+    assert_eq!((report.segments_written, report.segments_deleted), (0, 0), "{report:?}");
+    assert_eq!(names(&*store, "index/"), before);
+    let report = prune(&repository, &small_packs()).unwrap();
+    assert!(report.segments_written > 0 && names(&*store, "index/").len() < before.len(), "{report:?}");
+    assert_eq!(whole(&store).unwrap().len(), 9);
+    assert_eq!(back_up_alone(&repository, folder.path()).unwrap().counts.bytes_stored, 0);
+}

@@ -294,3 +294,20 @@ fn a_tombstone_that_cannot_be_read_stays_until_the_decision_that_ends_it_is_ther
     mend(Arc::<MemoryStore>::clone(&left)).unwrap();
     assert_eq!(stays(&left), (0, 1));
 }
+
+#[test]
+fn a_repair_takes_no_segment_away_when_what_it_puts_in_its_place_is_not_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let (base, _) = damaged(folder.path());
+    let lost = |call: &Call<'_>| match call.verb == Verb::PutNew && call.key.starts_with("index/") {
+        true => Effect::Lose,
+        false => Effect::Pass,
+    };
+    let store = Arc::new(Fault::new(base.fork(), lost));
+    assert_eq!(mend(Arc::<Fault<MemoryStore>>::clone(&store)).unwrap_err().kind(), longshore_engine::ErrorKind::Corrupt);
+    let left = Arc::new(store.inner().fork());
+    assert_eq!(names(&*left, "index/"), names(&*base, "index/"));
+    let undisturbed = restored(folder.path(), &base);
+    mend(Arc::<MemoryStore>::clone(&left)).unwrap();
+    assert_eq!(restored(folder.path(), &left), undisturbed);
+}

@@ -97,7 +97,7 @@ impl Prune<'_> {
             // Data on the one hand, trees and lists on the other never share a pack.
             self.close(out)?;
         }
-        self.put_segment(std::mem::take(&mut out.segment))
+        self.put_segment(std::mem::take(&mut out.segment)).map(drop)
     }
 
     /// Packs worth rewriting, the most wasteful first, within what this run may move.
@@ -261,6 +261,6 @@ impl Prune<'_> {
         self.report.packs_written += 1;
         self.job.bytes_stored.fetch_add(size, Relaxed);
         out.segment.add_pack(pack.name, pack.salt, size, &pack.frames);
-        if out.segment.chunks() >= SEGMENT_CHUNKS { self.put_segment(std::mem::take(&mut out.segment)) } else { Ok(()) }
+        if out.segment.chunks() >= SEGMENT_CHUNKS { self.put_segment(std::mem::take(&mut out.segment)).map(drop) } else { Ok(()) }
     }
 }

@@ -1,7 +1,8 @@
 //! The index as a prune leaves it: without packs that are gone, without segments that cannot be read, without very many small ones.
 //!
-//! Promises that a segment goes only after everything it says of packs that stay was written elsewhere. The index is a hint: whatever
-//! is lost here costs requests and never data, so a full store makes this room do nothing. Memory: one segment being built, and one that
+//! Promises that a segment goes only after everything it says of packs that stay was written elsewhere, and is there: where the header of a
+//! pack has rotted, a segment is the last that knows where its frames lie. Of whole packs the index is a hint, and what is not written costs
+//! requests, so a full store makes this room do nothing. Memory: one segment being built, and one that
 //! is read again for its chunks.
 
 use super::{Prune, Sight};
@@ -55,18 +56,24 @@ impl Prune<'_> {
         self.index_headers(&unlisted.into_iter().collect::<Vec<_>>(), sizes)
     }
 
-    /// Sends a segment, and knows it.
-    pub(super) fn put_segment(&mut self, builder: SegmentBuilder) -> Result<()> {
+    /// Sends a segment, and knows it. Whether it is there; where it is not, what it says of packs has to be sent again.
+    pub(super) fn put_segment(&mut self, builder: SegmentBuilder) -> Result<bool> {
         if builder.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         let name = self.repository.world.name();
         let payload = builder.payload()?;
         let bytes = seal_segment(&self.repository.keys, name, self.repository.world.salt(), &payload, &mut self.codec)?;
-        self.put(&index_key(name), bytes)?;
+        if self.put(&index_key(name), bytes)?.is_none() {
+            let segment = Segment::new(SegmentBytes::Held(payload))?;
+            self.unstored.extend(segment.packs().filter(|row| row.size_bytes != 0).map(|row| row.name));
+            self.index.add_segment(segment);
+            return Ok(false);
+        }
         self.report.segments_written += 1;
         let segment = self.repository.keep_segment(name, payload)?;
-        self.index.add_stored_segment(name, segment)
+        self.index.add_stored_segment(name, segment)?;
+        Ok(true)
     }
 
     /// Step 5: segments without `doomed` packs and those that are gone; then the ones they replace are deleted.
@@ -105,6 +112,7 @@ impl Prune<'_> {
         let held = self.index.unnamed_segments();
         let mut builder = SegmentBuilder::new();
         let (mut gone, mut unreadable) = (Vec::new(), Vec::new());
+        let mut is_kept = true;
         for at in 0..old.len() + held.len() {
             self.job.check()?;
             let segment = match old.get(at) {
@@ -132,12 +140,16 @@ impl Prune<'_> {
             builder.add_segment(&segment, |pack| keep.contains(pack));
             written.extend(keep);
             if builder.chunks() >= CHUNKS_MAX {
-                self.put_segment(std::mem::take(&mut builder))?;
+                is_kept &= self.put_segment(std::mem::take(&mut builder))?;
             }
         }
         old.retain(|(name, _)| !gone.contains(name) && !unreadable.contains(name));
         self.replaced.extend(gone);
-        self.put_segment(builder)?;
+        is_kept &= self.put_segment(builder)?;
+        if !is_kept {
+            tracing::warn!("An index segment is not there after it was put, leaving those that it was to replace");
+            return Ok(());
+        }
         self.unstored.clear();
         for name in old.iter().map(|(name, _)| *name).chain(damaged) {
             self.job.check()?;

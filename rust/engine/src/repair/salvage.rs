@@ -254,7 +254,8 @@ impl Repairing<'_> {
         let name = self.repository.world.name();
         let payload = builder.payload()?;
         let bytes = seal_segment(&self.repository.keys, name, self.repository.world.salt(), &payload, &mut self.codec)?;
-        self.repository.store.put_new(&key(index_key(name))?, Bytes::from(bytes))?;
+        // Others go on the strength of this one, and it may be the last that knows where the frames of a pack lie.
+        self.repository.put_certainly(&index_key(name), Bytes::from(bytes))?;
         self.report.segments_written += 1;
         Ok(())
     }
