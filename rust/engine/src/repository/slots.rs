@@ -156,24 +156,31 @@ impl Repository {
         }
     }
 
-    /// Takes a slot away; the last one stays.
+    /// Takes a slot away; the last one stays, also of several that are taken away at once: whoever finds none left puts back the one
+    /// that it took.
     ///
     /// # Errors
     /// `Usage` when it is absent or the last, or what the store says.
     pub fn remove_slot(&self, name: RandomName) -> Result<()> {
-        let slots = self.slots()?;
-        if !slots.iter().any(|s| s.name == name) {
+        let at = keys::slot_key(name);
+        let (slots, bytes) = (self.slots()?, self.get(at.clone(), SLOT_BYTES_MAX as usize)?);
+        let Some(bytes) = bytes.filter(|_| slots.iter().any(|slot| slot.name == name)) else {
             return Err(Error::new(ErrorKind::Usage, format!("there is no such key slot: slot={name}"))
                 .with_next_step("list them with: longshore repo key list"));
-        }
+        };
         if slots.len() == 1 {
-            return Err(Error::new(
-                ErrorKind::Usage,
-                format!("this is the last key slot, without it nothing can be read: slot={name}"),
-            )
-            .with_next_step("add another with: longshore repo key add"));
+            return Err(last_slot(name));
         }
-        self.store.delete(&key(keys::slot_key(name))?)?;
+        self.store.delete(&key(at.clone())?)?;
+        if self.slots()?.is_empty() {
+            self.put_certainly(&at, bytes)?;
+            return Err(last_slot(name).while_doing("another slot was taken away at the same moment, and this one was put back"));
+        }
         Ok(())
     }
+}
+
+fn last_slot(name: RandomName) -> Error {
+    Error::new(ErrorKind::Usage, format!("this is the last key slot, without it nothing can be read: slot={name}"))
+        .with_next_step("add another with: longshore repo key add")
 }
