@@ -771,6 +771,41 @@ fn a_store_that_refuses_to_delete_keeps_the_tombstone() {
 }
 
 #[test]
+fn a_store_that_refuses_every_deletion_ends_no_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, repository) = memory();
+    let plan = |call: &Call<'_>| match call.verb == Verb::Delete {
+        true => Effect::FailBefore(StoreErrorKind::Denied),
+        false => Effect::Pass,
+    };
+    let denied = repository.with_store(Arc::new(Fault::new(Arc::clone(&store), plan)));
+    fill(folder.path(), 0..3);
+    let first = backup(&denied, folder.path());
+    fill(folder.path(), 3..4);
+    std::fs::remove_file(folder.path().join("f0")).unwrap();
+    let second = backup(&denied, folder.path());
+    let (rows, _) = repository.snapshots().unwrap();
+    std::mem::forget(repository.open_reader(second, &rows[1].snapshot.usage, "here").unwrap());
+    // The room kept back is smaller than it should be, and cannot be made anew.
+    store.put_new(&Key::new(RESERVE_KEY).unwrap(), vec![1; 70_000].into()).unwrap();
+    denied.remove_snapshot(first, "test").unwrap();
+    assert_eq!(repository.snapshots().unwrap().0.len(), 1, "the removal holds");
+    for round in 1..=3 {
+        let report = prune(&denied, &small_packs()).unwrap();
+        assert!(report.exit_code == 0 && report.kept.contains_key(&Why::Refused), "{report:?}");
+        assert_eq!(names(&*store, "watches/").len(), round, "who runs is written down");
+    }
+    let fencing = PruneOptions { fence_now: true, ..small_packs() };
+    assert!(prune(&denied, &fencing).unwrap().fenced.is_empty(), "the marker of a reader stays");
+    assert_eq!(whole(&store).unwrap(), [second]);
+    let report = prune(&repository, &fencing).unwrap();
+    assert!(report.packs_deleted > 0 && report.fenced.len() == 1, "{report:?}");
+    prune(&repository, &small_packs()).unwrap();
+    assert_eq!(orphans(&store), Vec::<String>::new());
+    assert_eq!((names(&*store, "snapshots/").len(), whole(&store).unwrap()), (1, vec![second]));
+}
+
+#[test]
 fn a_damaged_needed_frame_stays_where_it_is_and_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let (store, repository) = memory();

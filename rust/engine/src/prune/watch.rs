@@ -6,7 +6,7 @@
 use super::{Prune, Sight, look};
 use crate::error::Result;
 use crate::repository::cursor::is_damage;
-use crate::repository::{key, list, opened};
+use crate::repository::{list, opened};
 use longshore_format::generation::{Sighting, Watch, watch_key};
 use longshore_format::id::{RandomName, SessionId};
 use longshore_format::limits;
@@ -63,9 +63,12 @@ impl Prune<'_> {
                 }
                 self.abort(*session)?;
             }
-            self.repository.store.delete(&key(session_key(*session))?)?;
-            tracing::warn!(session = %session, host = marker.host(), "Judged a session dead");
-            self.report.fenced.push(*session);
+            // The end of a writer holds without it; a reader whose marker stays goes on to be spared.
+            let is_gone = self.repository.delete(&session_key(*session))?;
+            if is_gone || marker.kind() != 2 {
+                tracing::warn!(session = %session, host = marker.host(), "Judged a session dead");
+                self.report.fenced.push(*session);
+            }
         }
         Ok(())
     }
@@ -156,11 +159,13 @@ impl Prune<'_> {
         let (older, watched) = self.watches()?;
         let now = self.repository.world.clock.wall_nanos();
         let mut sightings = Vec::new();
+        // Where one deletion is refused all are: there the marker of every writer that ever was is listed.
+        let mut deletes = true;
         for (session, marker) in &sight.look.markers {
             self.job.check()?;
             if marker.kind() != 2 && sight.look.has_ended(session) {
                 // A writer's own marker that it could not take away itself.
-                self.repository.store.delete(&key(session_key(*session))?)?;
+                deletes = deletes && self.repository.delete(&session_key(*session))?;
                 continue;
             }
             let (packs, bytes) = self.traces(*session)?;
@@ -180,7 +185,9 @@ impl Prune<'_> {
             }
         }
         for name in older {
-            self.repository.store.delete(&key(watch_key(name))?)?;
+            if !self.repository.delete(&watch_key(name))? {
+                break;
+            }
         }
         Ok(())
     }

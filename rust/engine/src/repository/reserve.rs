@@ -22,7 +22,9 @@ impl Repository {
         match self.store.put_new(at, body.clone()) {
             Err(error) if error.kind() == StoreErrorKind::NoSpace => {
                 tracing::warn!("The store is full, using the room that was kept back");
-                self.store.delete(&key(RESERVE_KEY)?)?;
+                if !self.delete(RESERVE_KEY)? {
+                    return Err(error.into());
+                }
                 Ok((self.store.put_new(at, body)?, true))
             }
             done => Ok((done?, false)),
@@ -43,8 +45,8 @@ impl Repository {
         if there >= RESERVE_BYTES[0] as u64 {
             return Ok(());
         }
-        if there > 0 {
-            self.store.delete(&at)?;
+        if there > 0 && !self.delete(RESERVE_KEY)? {
+            return Ok(());
         }
         for size_bytes in RESERVE_BYTES {
             let mut bytes = vec![0; size_bytes];

@@ -253,8 +253,8 @@ impl Repository {
         Ok(self.table_writers()?.contains(&session) && self.trace_of(session)? == Trace::Lost)
     }
 
-    /// Deletes a snapshot: the removal first, then the object. Data is freed by a later prune. Works where the store is full, out of
-    /// the room that a prune has kept back.
+    /// Deletes a snapshot: the removal first, which is what counts, then the object; where the store refuses that, a prune finishes it.
+    /// Data is freed by a later prune. Works where the store is full, out of the room that a prune has kept back.
     ///
     /// # Errors
     /// What the store says.
@@ -265,7 +265,7 @@ impl Repository {
         let at = key(removed_key(session))?;
         self.put_out_of_reserve(&at, Bytes::from(bytes))?;
         self.is_kept(&at)?;
-        self.store.delete(&key(snapshot_key(session))?)?;
+        self.delete(&snapshot_key(session))?;
         Ok(())
     }
 
