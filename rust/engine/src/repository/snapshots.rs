@@ -44,6 +44,9 @@ fn committed(session: SessionId, object: &SnapshotObject) -> Option<SnapshotRow>
     }
 }
 
+/// Whoever is dated later than this after now was made by a clock that was ahead.
+const AHEAD_NANOS: i64 = 3600 * 1_000_000_000;
+
 /// When a snapshot of this source began.
 fn started_of(object: &SnapshotObject, source: &str) -> Option<i64> {
     match object {
@@ -134,7 +137,13 @@ impl Repository {
         Ok((rows, damaged))
     }
 
-    /// The newest snapshot of a source that counts, as far as it can be read. Does not list removals unless that is less than what it
+    /// Whether a snapshot is dated so late that this machine's clock, or that of who made it, is wrong.
+    fn is_ahead(&self, started_nanos: i64) -> bool {
+        started_nanos > self.world.clock.wall_nanos().saturating_add(AHEAD_NANOS)
+    }
+
+    /// The newest snapshot of a source that counts, as far as it can be read; one that is dated in the future only when there is no other.
+    /// Does not list removals unless that is less than what it
     /// would read for want of them: a store that refuses deletions lists all snapshots that ever were.
     ///
     /// # Errors
@@ -156,16 +165,31 @@ impl Repository {
                 Err(error) => return Err(error),
             }
         }
-        found.sort_by_key(|(started, session, _)| (*started, *session));
-        while let Some((_, session, object)) = found.pop() {
+        found.sort_by_key(|(started, session, _)| (!self.is_ahead(*started), *started, *session));
+        let ahead: Vec<SessionId> =
+            found.iter().filter(|(started, ..)| self.is_ahead(*started)).map(|(_, session, _)| *session).collect();
+        while let Some((started, session, object)) = found.pop() {
             if !self.is_removed(session)? {
+                if !self.is_ahead(started) {
+                    self.tell_ahead(ahead);
+                }
                 return Ok(committed(session, &object));
             }
         }
         Ok(None)
     }
 
-    /// One snapshot by its identifier, a unique prefix of it, or `latest` among one source.
+    /// Names snapshots that were passed over.
+    fn tell_ahead(&self, ahead: Vec<SessionId>) {
+        for session in ahead {
+            if self.is_removed(session).is_ok_and(|is_removed| !is_removed) {
+                tracing::warn!(snapshot = %public_id(session), "Passed over a snapshot that is dated in the future, look at the clocks");
+            }
+        }
+    }
+
+    /// One snapshot by its identifier, a unique prefix of it, or `latest` among one source: the newest that is not dated in the future,
+    /// when there is one.
     ///
     /// # Errors
     /// `SnapshotNotFound`; `Ambiguous` naming the candidates.
@@ -215,6 +239,11 @@ impl Repository {
                 format!("the repository holds several sources: sources={}", names.join(", ")),
             )
             .with_next_step("choose one with --source"));
+        }
+        // Oldest first: those that are dated in the future stand at the end.
+        let ahead = rows.iter().rev().take_while(|row| self.is_ahead(row.snapshot.started_nanos)).count();
+        if ahead < rows.len() {
+            self.tell_ahead(rows.split_off(rows.len() - ahead).iter().map(|row| row.session).collect());
         }
         rows.pop().ok_or_else(|| {
             let which = source.map(|s| format!(": source={s}")).unwrap_or_default();
