@@ -176,7 +176,7 @@ impl Repository {
 
     /// A reader's marker: made, then the removal looked for. The marker goes when the value is dropped.
     ///
-    /// A store that may only be read gets no marker (docs/format.md chapter 12).
+    /// A store that may only be read, or that is full, gets no marker (docs/format.md chapter 12).
     ///
     /// # Errors
     /// `SnapshotNotFound` when the snapshot was removed.
@@ -184,9 +184,13 @@ impl Repository {
         let session = self.world.session();
         let marker = match self.put_marker(session, SessionKind::Reader { snapshot, usage: usage.to_vec() }, host) {
             Ok(()) => ReaderMarker { repository: self.clone(), session: Some(session) },
-            // Full or read-only: reading must work all the same.
-            Err(error) if matches!(error.kind(), ErrorKind::StoreDenied | ErrorKind::NoSpace) => {
+            // Read-only or full: reading must work all the same. Not out of the room kept back: writers would fill what that leaves.
+            Err(error) if error.kind() == ErrorKind::StoreDenied => {
                 tracing::debug!(error = %error, "Reading without a marker");
+                ReaderMarker { repository: self.clone(), session: None }
+            }
+            Err(error) if error.kind() == ErrorKind::NoSpace => {
+                tracing::warn!(error = %error, "No room for a reader's marker, delete nothing that is being read");
                 ReaderMarker { repository: self.clone(), session: None }
             }
             Err(error) => return Err(error),
