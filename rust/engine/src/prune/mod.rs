@@ -36,6 +36,8 @@ use longshore_format::snapshot::snapshot_key;
 use longshore_format::usage::Usage;
 use longshore_store::Put;
 use look::{Look, LookRules, Memory, look};
+#[cfg(feature = "testing")]
+pub use repack::WRONG_REPACK;
 pub use report::{Kept, PackRow, PruneReport, Why};
 pub use rules::{Rule, Rules};
 use sight::Sight;

@@ -221,6 +221,8 @@ impl Prune<'_> {
             out.writer = Some(PackWriter::new(&self.repository.keys, name, self.repository.world.salt(), buffer)?);
         }
         let Some(writer) = out.writer.as_mut() else { return Err(Error::internal("no pack is open")) };
+        #[cfg(feature = "testing")]
+        let stored = &garbled(stored)[..];
         writer.push_moved(frame, stored)?;
         out.moved.insert(frame.birth);
         self.report.bytes_moved += stored.len() as u64;
@@ -263,4 +265,16 @@ impl Prune<'_> {
         out.segment.add_pack(pack.name, pack.salt, size, &pack.frames);
         if out.segment.chunks() >= SEGMENT_CHUNKS { self.put_segment(std::mem::take(&mut out.segment)).map(drop) } else { Ok(()) }
     }
+}
+
+/// Lets every prune of the process store something else than it read and opened, as prunes have done.
+#[cfg(feature = "testing")]
+pub static WRONG_REPACK: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
+#[cfg(feature = "testing")]
+fn garbled(stored: &[u8]) -> Vec<u8> {
+    let mut stored = stored.to_vec();
+    let middle = stored.len() / 2;
+    stored[middle] ^= u8::from(WRONG_REPACK.load(std::sync::atomic::Ordering::Relaxed));
+    stored
 }

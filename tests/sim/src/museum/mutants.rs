@@ -8,7 +8,8 @@ use crate::scene::{Scene, prune_options};
 use crate::sea::Sea;
 use crate::volume::Volume;
 use bytes::Bytes;
-use longshore_engine::prune::PruneOptions;
+use longshore_engine::prune::{PruneOptions, WRONG_REPACK};
+use longshore_engine::repository::session::FENCE_UNSEEN;
 use longshore_format::envelope::WRONG_ENCODER;
 use longshore_format::pack::VerifyUpload;
 use longshore_store::layers::Verb;
@@ -114,7 +115,8 @@ pub fn wrong_encoder(scenes: &[Scene]) -> Result<String, String> {
     }
 }
 
-/// A writer is frozen before its commit while prunes fence it and take what it relies on; with the bug its commit lands all the same.
+/// A writer is frozen before its commit while prunes fence it and take what it relies on; with the bug its commit lands all the same, or
+/// does not and the writer takes it for done.
 pub fn fence_ignored(scenes: &[Scene]) -> Result<String, String> {
     let run = |scene: &Scene, with: bool| {
         let sea = scene.sea.fork();
@@ -135,8 +137,14 @@ pub fn fence_ignored(scenes: &[Scene]) -> Result<String, String> {
     for scene in scenes {
         run(scene, false).map_err(|why| format!("without the bug: {why}"))?;
     }
-    let seen = scenes.iter().find_map(|scene| run(scene, true).err());
-    seen.map(|what| format!("the oracle sees it ({})", brief(&what))).ok_or_else(|| "the oracle sees nothing".to_owned())
+    let landed =
+        scenes.iter().find_map(|scene| run(scene, true).err()).ok_or("the oracle sees nothing of a commit over a fence")?;
+    // The store refuses it, and the writer does not look at what lies there.
+    FENCE_UNSEEN.store(true, Relaxed);
+    let told = scenes.iter().find_map(|scene| run(scene, false).err());
+    FENCE_UNSEEN.store(false, Relaxed);
+    let told = told.ok_or("the oracle sees nothing of a fenced writer that tells of success")?;
+    Ok(format!("the oracle sees it ({}); refused by the store and told as done, too ({})", brief(&landed), brief(&told)))
 }
 
 /// Power cuts among which a sync that is left out must show.
@@ -167,7 +175,7 @@ pub fn sync_left_out(_: &[Scene]) -> Result<String, String> {
     Ok(format!("power cuts show each sync that is left out: {}", shown.join(", ")))
 }
 
-/// A prune moves frames: what it reads is wrong, or what it sends is.
+/// A prune moves frames: what it reads is wrong, or what it makes of that, or what it sends.
 pub fn repack_garbles(scenes: &[Scene]) -> Result<String, String> {
     let run = |sea: &Sea, fate: Fate, verb: Verb| -> (Arc<Sea>, u64, u64) {
         let sea = sea.fork();
@@ -206,12 +214,24 @@ pub fn repack_garbles(scenes: &[Scene]) -> Result<String, String> {
     if named == 0 {
         return Err("no prune names the wrong bytes that it reads".to_owned());
     }
+    WRONG_REPACK.store(true, Relaxed);
+    let (after, _, named) = run(&sea, Fate::Pass, Verb::PutNew);
+    WRONG_REPACK.store(false, Relaxed);
+    sound(&after, "a repack that stores something else than it read")?;
+    if named != 3 {
+        return Err(format!("not every prune names the wrong bytes that it made: prunes=3, named={named}"));
+    }
+    if let Some(pack) = after.oracle(|ledger| ledger.torn().first().cloned()) {
+        return Err(format!("a pack with wrong bytes was sent: {pack}"));
+    }
     let (after, ..) = run(&sea, Fate::Garbled, Verb::PutNew);
     match sound(&after, "wrong bytes sent") {
         Ok(()) => Err("the oracle sees nothing of wrong bytes that are sent".to_owned()),
         Err(what) => {
             let what = brief(&what);
-            Ok(format!("a prune names what it reads wrong and leaves it; sent wrong, the oracle sees it ({what})"))
+            Ok(format!(
+                "a prune names what it reads wrong and leaves it, and sends no pack that it made wrong; sent wrong, the oracle sees it ({what})"
+            ))
         }
     }
 }
