@@ -414,12 +414,18 @@ def test_cluster_in_readme(new_site, choices):
         pods = site.get("pods", "-n", "velero")["items"]
         return len(pods) == 2 and all(one.get("status", {}).get("phase") == "Running" for one in pods)
 
+    def found():
+        # The server makes the repository's object when it sees the first backup, and opens it.
+        repositories = site.get("backuprepositories", "-n", "velero")["items"]
+        return [one.get("status", {}).get("phase") for one in repositories] == ["Ready"]
+
     walk = follow(
         "cluster in README",
         site,
         before={
             "kubectl -n velero get pods": lambda: wait_until(running, what="agent and server run"),
             "kubectl -n velero get pvb": lambda: claimed(site),
+            "longshore status": lambda: wait_until(found, what="the repository is Ready"),
         },
         exits={"longshore status": (3, "`longshore status` ends with 3 while something is not safe")},
     )

@@ -19,7 +19,7 @@ use std::sync::atomic::Ordering::SeqCst;
 
 const MIB: usize = 1 << 20;
 
-/// A repository of packs with frames of one chunk each, that no snapshot needs.
+/// A repository of packs with frames of one chunk each, that no snapshot needs: theirs was deleted.
 fn packs(count: u32, frames: usize, frame_bytes: usize) -> Arc<MemoryStore> {
     let store = Arc::new(MemoryStore::new());
     let repository = init(Arc::clone(&store) as _);
@@ -41,6 +41,7 @@ fn packs(count: u32, frames: usize, frame_bytes: usize) -> Arc<MemoryStore> {
     let segment = RandomName(world.random16());
     let sealed = seal_segment(repository.keys(), segment, world.salt(), &builder.payload().unwrap(), &mut codec).unwrap();
     store.put_new(&Key::new(index_key(segment)).unwrap(), sealed.into()).unwrap();
+    repository.remove_snapshot(SessionId([7; 16]), "test").unwrap();
     store
 }
 
