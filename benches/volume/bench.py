@@ -95,8 +95,7 @@ class Bench:
         self.ran = True
         if not self.source.exists():
             self.say("making data")
-            self.source.mkdir()
-            self.made = self.row.make(self.source, self.options.scale)
+            self.make()
             settle()
         for one in contenders:
             if one.name not in self.prepared:
@@ -108,10 +107,10 @@ class Bench:
             self.behind.discard(one.name)
         settle()
 
-    def make_again(self) -> None:
-        """Make the data once more, after it had to give way."""
+    def make(self) -> None:
+        """Make the data, for the first time or after it had to give way."""
         self.source.mkdir()
-        self.row.make(self.source, self.options.scale)
+        self.made = self.row.make(self.source, self.options.scale)
 
     def say(self, text: str) -> None:
         """Tell whoever waits."""

@@ -61,7 +61,7 @@ def _restore_and_compare(bench: Bench, contender: Contender) -> dict[str, float]
     contender.restore(bench.target, bench.source)
     if apart:
         contender.remove()
-        bench.make_again()
+        bench.make()
     found = checked(bench, contender, made_again=apart)
     bench.clear_target()
     return found
@@ -151,7 +151,7 @@ def restore_alone(bench: Bench, group: str, contenders: list[Contender]) -> None
         data.warm(one.repository)
         cost = one.restore(bench.target, bench.source)
         one.remove()
-        bench.make_again()
+        bench.make()
         found = checked(bench, one, made_again=True)
         bench.clear_target()
         return [("restore", cost, found)]

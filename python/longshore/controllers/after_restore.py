@@ -16,10 +16,11 @@ from typing import Final
 
 from longshore.api.core import Pod
 from longshore.api.model import JsonObject
+from longshore.api.names import LABEL_RESTORE_UID
 from longshore.api.pod_volume import PodVolumePhase, PodVolumeRestore
 from longshore.api.values import Timestamp
 from longshore.controllers import restore_wait
-from longshore.controllers.cluster import ClusterReader
+from longshore.controllers.cluster import ClusterReader, resource_of
 from longshore.controllers.pod_volume import AgentContext
 from longshore.controllers.pod_volume_backup import FoundVolume, find_volume
 from longshore.controllers.restore_wait import Waiting
@@ -28,7 +29,14 @@ from longshore.kube.events import EventType
 from longshore.logs import get_logger
 from longshore.runtime.controller import Requeue
 
-__all__ = ["ANNOTATION_ROOT_MODE", "ANNOTATION_TOLD_AGAIN", "ANNOTATION_WAIT_FOLDER", "AfterRestore", "root_mode"]
+__all__ = [
+    "ANNOTATION_ROOT_MODE",
+    "ANNOTATION_TOLD_AGAIN",
+    "ANNOTATION_WAIT_FOLDER",
+    "AfterRestore",
+    "restore_uid_of",
+    "root_mode",
+]
 
 _log = get_logger(__name__)
 
@@ -38,6 +46,8 @@ ANNOTATION_WAIT_FOLDER: Final = "longshore.io/wait-folder"
 """On a PVR: `remove` while the agent has still to remove `.velero` from the volume."""
 ANNOTATION_TOLD_AGAIN: Final = "longshore.io/told-again"
 """On a PVR: the start of the waiting container after which it was given another done-file, or was told of in vain."""
+_KIND: Final = PodVolumeRestore.definition.kind
+_RESOURCE: Final = resource_of(PodVolumeRestore.definition)
 _WAITS_AGAIN: Final = "WaitsAgain"
 _CLOSE_SECONDS: Final = 5.0
 
@@ -49,63 +59,48 @@ class AfterRestore:
         self,
         context: AgentContext,
         *,
-        kind: str,
         cluster: ClusterReader,
         host_root: Path,
         patch: Callable[[JsonObject, JsonObject], JsonObject],
-        fresh: Callable[[JsonObject], JsonObject],
     ) -> None:
         """Prepare.
 
         Args:
-            kind: of the objects, for logs.
             host_root: where the kubelet's folder of pods is mounted.
             patch: writes a change if the object still is what was read, and gives what is there now.
-            fresh: reads an object anew.
         """
         self._context = context
-        self._kind = kind
         self._cluster = cluster
         self._host_root = host_root
         self._patch = patch
-        self._fresh = fresh
 
-    def look(
-        self,
-        obj: JsonObject,
-        *,
-        parse: Callable[[], PodVolumeRestore],
-        pod: Pod | None,
-        restore_uid: Callable[[PodVolumeRestore], str],
-    ) -> Requeue | None:
+    def look(self, obj: JsonObject, *, pod: Pod | None) -> Requeue | None:
         """Do what is to be done now for a restore that has ended.
 
         Args:
             obj: the restore.
-            parse: reads it; it may be nonsense.
             pod: as our copy of the node's pods has it.
-            restore_uid: tells the name of the done-file.
 
         Raises:
             LongshoreError: it is tried again.
         """
         try:
-            self._let_go_again(obj, parse, pod, restore_uid)
+            self._let_go_again(obj, pod)
         except LongshoreError as err:
             if err.retryable:
                 raise
-            _log.warning("Pod that waits again cannot be told", kind=self._kind, key=_key(obj), error=err)
+            _log.warning("Pod that waits again cannot be told", kind=_KIND, key=_key(obj), error=err)
         mode, left_behind = root_mode(obj), _annotation(obj, ANNOTATION_WAIT_FOLDER) is not None
         if mode is None and not left_behind:
             return None
         done = False
         try:
-            parsed = parse()
+            parsed = PodVolumeRestore.from_dict(obj)
             found = self._find(parsed)
             if restore_wait.waiting(found.pod) in {Waiting.RUNNING, Waiting.PENDING}:
                 return Requeue(_CLOSE_SECONDS)
             path = found.locate(self._cluster, host_root=self._host_root)
-            if left_behind and restore_wait.remove_done_file(path, restore_uid(parsed)):
+            if left_behind and restore_wait.remove_done_file(path, restore_uid_of(parsed)):
                 _log.info("Removed what the waiting container could not", path=str(path))
             done = mode is not None and restore_wait.close_root(path, mode)
         except (NotFoundError, UsageError) as err:
@@ -115,8 +110,9 @@ class AfterRestore:
         if mode is not None and (obj.get("status") or {}).get("phase") == PodVolumePhase.COMPLETED:
             said = "the root has its true mode" if done else "the root was left as it is"
             change["status"] = {"message": f"{said}, for the waiting container has ended: mode={mode:04o}"}
-        fresh = self._fresh(obj)
-        if fresh["metadata"].get("uid") == obj["metadata"].get("uid"):
+        metadata = obj["metadata"]
+        fresh = self._context.client.get(_RESOURCE, metadata["name"], namespace=metadata["namespace"])
+        if fresh["metadata"].get("uid") == metadata.get("uid"):
             self._patch(fresh, change)
         return None
 
@@ -124,13 +120,7 @@ class AfterRestore:
         pod = parsed.spec.pod
         return find_volume(self._cluster, pod.name, namespace=pod.namespace, uid=pod.uid, volume=parsed.spec.volume)
 
-    def _let_go_again(
-        self,
-        obj: JsonObject,
-        parse: Callable[[], PodVolumeRestore],
-        pod: Pod | None,
-        restore_uid: Callable[[PodVolumeRestore], str],
-    ) -> None:
+    def _let_go_again(self, obj: JsonObject, pod: Pod | None) -> None:
         """Write the done-file once more for a pod whose container was started after its volume had been restored."""
         status = obj.get("status") or {}
         if pod is None or status.get("phase") != PodVolumePhase.COMPLETED:
@@ -140,8 +130,8 @@ class AfterRestore:
             return
         if Timestamp(started).time <= Timestamp(ended).time:
             return
-        parsed = parse()
-        found, name = self._find(parsed), restore_uid(parsed)
+        parsed = PodVolumeRestore.from_dict(obj)
+        found, name = self._find(parsed), restore_uid_of(parsed)
         where = f"pod={parsed.spec.pod.namespace}/{parsed.spec.pod.name}, volume={parsed.spec.volume}"
         if (found.volume.empty_dir or {}).get("medium") == "Memory":
             text = f"the waiting container was started again, and what was restored is gone, for the volume lay in memory: {where}"
@@ -168,8 +158,19 @@ class AfterRestore:
         """Remember for which start of the waiting container something was done, and say what."""
         change: JsonObject = {"metadata": {"annotations": {ANNOTATION_TOLD_AGAIN: started}}}
         obj["metadata"] = self._patch(obj, change)["metadata"]
-        _log.info("Pod waited again", kind=self._kind, key=_key(obj), started=started, reason=text)
+        _log.info("Pod waited again", kind=_KIND, key=_key(obj), started=started, reason=text)
         self._context.recorder.record(obj, event_type, _WAITS_AGAIN, text)
+
+
+def restore_uid_of(parsed: PodVolumeRestore) -> str:
+    """Tell the name of the done-file: the UID of the Restore that owns the object, else its label.
+
+    Raises:
+        UsageError: neither is there, or it is no UID.
+    """
+    owner = parsed.metadata.controller_owner
+    found = owner.uid if owner is not None and owner.uid else parsed.metadata.labels.get(LABEL_RESTORE_UID, "")
+    return restore_wait.check_restore_uid(found)
 
 
 def root_mode(obj: JsonObject) -> int | None:

@@ -25,7 +25,6 @@ It does not know keys, credentials or stores.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -35,11 +34,16 @@ from typing import ClassVar, Final, Protocol
 
 from longshore.api.core import Pod
 from longshore.api.model import JsonObject
-from longshore.api.names import LABEL_RESTORE_UID
 from longshore.api.pod_volume import PodVolumePhase, PodVolumeRestore
 from longshore.api.values import Timestamp
 from longshore.controllers import restore_wait
-from longshore.controllers.after_restore import ANNOTATION_ROOT_MODE, ANNOTATION_WAIT_FOLDER, AfterRestore, root_mode
+from longshore.controllers.after_restore import (
+    ANNOTATION_ROOT_MODE,
+    ANNOTATION_WAIT_FOLDER,
+    AfterRestore,
+    restore_uid_of,
+    root_mode,
+)
 from longshore.controllers.claims import node_of
 from longshore.controllers.cluster import ClusterReader, resource_of
 from longshore.controllers.items import describe_lost, log_items
@@ -148,9 +152,7 @@ class PodVolumeRestoreController(PodVolumeController):
         self._memory_limit_bytes = memory_limit_bytes
         self._restore_owner = restore_owner
         self._allow = allow
-        self._after = AfterRestore(
-            context, kind=self.kind, cluster=cluster, host_root=host_root, patch=self.patch, fresh=self._read_anew
-        )
+        self._after = AfterRestore(context, cluster=cluster, host_root=host_root, patch=self.patch)
 
     def is_ours(self, obj: JsonObject) -> bool:
         """Whether its pod is on our node, or we had it before."""
@@ -335,12 +337,7 @@ class PodVolumeRestoreController(PodVolumeController):
         again = super().final(obj)
         if not self.context.lease.is_leader():
             return again
-        parse = functools.partial(self.parse, obj)
-        return self._after.look(obj, parse=parse, pod=self._pod_seen(obj), restore_uid=restore_uid_of) or again
-
-    def _read_anew(self, obj: JsonObject) -> JsonObject:
-        metadata = obj["metadata"]
-        return self.context.client.get(self.resource, metadata["name"], namespace=metadata["namespace"])
+        return self._after.look(obj, pod=self._pod_seen(obj)) or again
 
     def _pod_seen(self, obj: JsonObject) -> Pod | None:
         """The pod as our copy of the node's pods has it; None when it is not there or nonsense stands in the object."""
@@ -377,17 +374,6 @@ def left_out_because(*, restore_owner: bool) -> str:
         "owners are left out because the agent is not root, and what lends rights beyond owner and mode "
         f"(annotation {ANNOTATION_ALLOW} lets that in)"
     )
-
-
-def restore_uid_of(parsed: PodVolumeRestore) -> str:
-    """Tell the name of the done-file: the UID of the Restore that owns the object, else its label.
-
-    Raises:
-        UsageError: neither is there, or it is no UID.
-    """
-    owner = parsed.metadata.controller_owner
-    found = owner.uid if owner is not None and owner.uid else parsed.metadata.labels.get(LABEL_RESTORE_UID, "")
-    return restore_wait.check_restore_uid(found)
 
 
 def allowed_by(parsed: PodVolumeRestore, *, default: frozenset[Allowance]) -> frozenset[Allowance]:

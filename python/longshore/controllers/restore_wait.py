@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from longshore.api.core import Container, Pod
+from longshore.api.core import Container, ContainerStatus, Pod
 from longshore.api.names import WAIT_CONTAINER_NAMES
 from longshore.errors import LongshoreError, NoSpaceError, StoreUnavailableError, UsageError, VolumeNotFoundError
 from longshore.volumes import VolumePath
@@ -101,12 +101,18 @@ def waiter_of(pod: Pod) -> Container | None:
     return next((one for one in pod.spec.init_containers if one.name in WAIT_CONTAINER_NAMES), None)
 
 
-def waiting(pod: Pod) -> Waiting:
-    """Tell how the waiting container is."""
+def _status_of_waiter(pod: Pod) -> ContainerStatus | None:
     container = waiter_of(pod)
     if container is None:
+        return None
+    return next((one for one in pod.status.init_container_statuses if one.name == container.name), None)
+
+
+def waiting(pod: Pod) -> Waiting:
+    """Tell how the waiting container is."""
+    if waiter_of(pod) is None:
         return Waiting.ABSENT
-    status = next((one for one in pod.status.init_container_statuses if one.name == container.name), None)
+    status = _status_of_waiter(pod)
     if status is None:
         return Waiting.PENDING
     if status.state.running is not None:
@@ -121,9 +127,7 @@ def started(pod: Pod) -> str:
 
     A node that boots runs the init containers of its pods once more, those of pods that had long gone on (velero#8018).
     """
-    container = waiter_of(pod)
-    found = (one for one in pod.status.init_container_statuses if container is not None and one.name == container.name)
-    status = next(found, None)
+    status = _status_of_waiter(pod)
     running = None if status is None else status.state.running
     when = None if running is None else running.get("startedAt")
     return when if isinstance(when, str) else ""

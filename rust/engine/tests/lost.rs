@@ -19,6 +19,11 @@ use longshore_store::{Key, MemoryStore, Store};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
+/// A check's exit code, its errors, and what its first finding is of.
+fn told(report: &CheckReport) -> (i32, u64, &str) {
+    (report.exit_code, report.errors, report.findings[0].object.as_str())
+}
+
 struct Case {
     folder: tempfile::TempDir,
     store: Arc<MemoryStore>,
@@ -128,12 +133,7 @@ fn where_all_snapshots_are_gone_a_check_tells_that_from_all_being_deleted() {
     // Without the tables nothing names a snapshot, but packs that nobody writes are those of backups: no prune ever moved anything.
     let tables: Vec<_> = names(&*case.store, "usage/").into_iter().map(|name| (case.lose(&name), name)).collect();
     let report = case.check();
-    assert_eq!(
-        (report.exit_code, report.errors, report.findings[0].object.as_str()),
-        (4, 1, "snapshots/"),
-        "{:?}",
-        report.findings
-    );
+    assert_eq!(told(&report), (4, 1, "snapshots/"), "{:?}", report.findings);
     assert_eq!(prune(&case.repository(), &PruneOptions::default()).unwrap_err().kind(), ErrorKind::Usage);
     for (bytes, name) in tables.into_iter().chain(lost) {
         case.store.put_new(&Key::new(name).unwrap(), bytes).unwrap();
@@ -143,12 +143,7 @@ fn where_all_snapshots_are_gone_a_check_tells_that_from_all_being_deleted() {
         case.repository().remove_snapshot(*session, "test").unwrap();
     }
     let report = case.check();
-    assert_eq!(
-        (report.exit_code, report.errors, report.findings[0].object.as_str()),
-        (0, 0, "snapshots/"),
-        "{:?}",
-        report.findings
-    );
+    assert_eq!(told(&report), (0, 0, "snapshots/"), "{:?}", report.findings);
     assert!(report.findings[0].message.contains("a prune frees the packs"), "{:?}", report.findings);
 }
 

@@ -30,6 +30,15 @@ fn mend(store: Arc<dyn Store>) -> longshore_engine::Result<RepairReport> {
     repair::run(&open(store)?, &Arc::new(Job::new()), &options)
 }
 
+/// A copy of a store that answers the puts below a prefix and does not keep them.
+fn losing(base: &MemoryStore, prefix: &'static str) -> Arc<Fault<MemoryStore>> {
+    let lost = move |call: &Call<'_>| match call.verb == Verb::PutNew && call.key.starts_with(prefix) {
+        true => Effect::Lose,
+        false => Effect::Pass,
+    };
+    Arc::new(Fault::new(base.fork(), lost))
+}
+
 fn options() -> PruneOptions {
     PruneOptions { pack_size_bytes: 96 << 10, ..PruneOptions::default() }
 }
@@ -282,11 +291,7 @@ fn a_repair_that_the_store_will_not_let_delete_still_repairs() {
 fn a_tombstone_that_cannot_be_read_stays_until_the_decision_that_ends_it_is_there() {
     let folder = tempfile::tempdir().unwrap();
     let (base, _) = damaged(folder.path());
-    let lost = |call: &Call<'_>| match call.verb == Verb::PutNew && call.key.starts_with("decisions/") {
-        true => Effect::Lose,
-        false => Effect::Pass,
-    };
-    let store = Arc::new(Fault::new(base.fork(), lost));
+    let store = losing(&base, "decisions/");
     mend(Arc::<Fault<MemoryStore>>::clone(&store)).unwrap();
     let left = Arc::new(store.inner().fork());
     let stays = |store: &Arc<MemoryStore>| (names(&**store, "tombstones/").len(), names(&**store, "decisions/").len());
@@ -299,11 +304,7 @@ fn a_tombstone_that_cannot_be_read_stays_until_the_decision_that_ends_it_is_ther
 fn a_repair_takes_no_segment_away_when_what_it_puts_in_its_place_is_not_kept() {
     let folder = tempfile::tempdir().unwrap();
     let (base, _) = damaged(folder.path());
-    let lost = |call: &Call<'_>| match call.verb == Verb::PutNew && call.key.starts_with("index/") {
-        true => Effect::Lose,
-        false => Effect::Pass,
-    };
-    let store = Arc::new(Fault::new(base.fork(), lost));
+    let store = losing(&base, "index/");
     assert_eq!(mend(Arc::<Fault<MemoryStore>>::clone(&store)).unwrap_err().kind(), longshore_engine::ErrorKind::Corrupt);
     let left = Arc::new(store.inner().fork());
     assert_eq!(names(&*left, "index/"), names(&*base, "index/"));

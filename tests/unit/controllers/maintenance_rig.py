@@ -182,6 +182,18 @@ class Upkeep:
         }
         self.server.put(PODS, body, namespace=NAMESPACE)
 
+    def given_up(self, job, *, seconds):
+        """Wait out a run's time: it is waited for until then, and no longer. Gives what is recorded of it."""
+        self.clock.advance(seconds - 1)
+        self.look()
+        assert self.jobs() == [job]
+        self.clock.advance(2)
+        self.look()
+        assert self.jobs() == []
+        (entry,) = self.status()["recentMaintenance"]
+        assert entry["result"] == "Failed"
+        return entry["message"]
+
     def end(self, job, *, ok=True, text="", reason="Completed", seconds=60, with_pod=True):
         """Let a Job's pod run for a while and end."""
         began = format_time(self.clock.now())

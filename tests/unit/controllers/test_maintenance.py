@@ -183,14 +183,7 @@ def test_run_that_never_starts_is_given_up(upkeep, status, said):
     if status is not None:
         upkeep.pod(job, **status)
     upkeep.look()
-    upkeep.clock.advance(599)
-    upkeep.look()
-    assert upkeep.jobs() == [job]
-    upkeep.clock.advance(2)
-    upkeep.look()
-    assert upkeep.jobs() == []
-    (entry,) = upkeep.status()["recentMaintenance"]
-    assert entry["result"] == "Failed" and said in entry["message"]
+    assert said in upkeep.given_up(job, seconds=600)
     assert len(upkeep.recorder.events) == 1
 
 

@@ -40,9 +40,9 @@ def snapshots(rig):
     return made[2:]
 
 
-def run(opener, operation, stop=None):
+def run(opener, operation, stop=None, **how):
     stop = threading.Event() if stop is None else stop
-    return perform(operation, opener=opener, location="default", namespace="shop", stop=stop)
+    return perform(operation, opener=opener, location="default", namespace="shop", stop=stop, **how)
 
 
 def called(rig, what):
@@ -119,14 +119,7 @@ def test_verification_passes_over_what_is_dated_in_the_future(rig, opener, snaps
 
 
 def test_verification_of_a_share_reads_that_and_says_so(rig, opener, snapshots):
-    outcome = perform(
-        Operation.VERIFICATION,
-        opener=opener,
-        location="default",
-        namespace="shop",
-        stop=threading.Event(),
-        share=(3, 20),
-    )
+    outcome = run(opener, Operation.VERIFICATION, share=(3, 20))
     assert outcome.succeeded and "a part of all packs was read back: part=4/20, snapshots=4" in outcome.message
     assert called(rig, "check") == [(3, 20)] and called(rig, "verify") == [] and outcome.figures["bytes_read"] == 3
     assert Outcome.parse(outcome.text()).reported
@@ -137,17 +130,7 @@ def test_verification_of_a_share_finds_what_older_snapshots_alone_need(rig, open
     oldest = stored.snapshots[0].id
     rig.world.damaged.add(oldest)
     assert run(opener, Operation.VERIFICATION).succeeded
-    outcomes = [
-        perform(
-            Operation.VERIFICATION,
-            opener=opener,
-            location="default",
-            namespace="shop",
-            stop=threading.Event(),
-            share=(part, 2),
-        )
-        for part in (0, 1)
-    ]
+    outcomes = [run(opener, Operation.VERIFICATION, share=(part, 2)) for part in (0, 1)]
     assert [one.succeeded for one in outcomes] == [False, True] and all(one.reported for one in outcomes)
     assert f"named=[{oldest}]" in outcomes[0].message and "part=1/2" in outcomes[0].message
     assert says_step(outcomes[0].message) and outcomes[0].figures["snapshots_hurt"] == 1
@@ -164,29 +147,13 @@ def test_run_that_failed_itself_reports_nothing_of_the_repository(rig, opener, s
 
 
 def test_rates_hold_for_the_run(rig, opener, snapshots):
-    perform(
-        Operation.VERIFICATION,
-        opener=opener,
-        location="default",
-        namespace="shop",
-        stop=threading.Event(),
-        limit_upload=7,
-        limit_download=9,
-    )
+    run(opener, Operation.VERIFICATION, limit_upload=7, limit_download=9)
     run(opener, Operation.MAINTENANCE)
     assert called(rig, "limits") == [(7, 9), (None, None)]
 
 
 def test_bounds_of_a_prune_hold_for_the_run(rig, opener, snapshots):
-    perform(
-        Operation.MAINTENANCE,
-        opener=opener,
-        location="default",
-        namespace="shop",
-        stop=threading.Event(),
-        max_repack=7,
-        fence_after=3600,
-    )
+    run(opener, Operation.MAINTENANCE, max_repack=7, fence_after=3600)
     run(opener, Operation.MAINTENANCE)
     assert called(rig, "prune options") == [(7, 3600), (None, None)]
 

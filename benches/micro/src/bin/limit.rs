@@ -11,6 +11,7 @@
 use longshore_engine::chunker::Cutter;
 use longshore_format::config::Cut;
 use longshore_format::envelope::{Codec, Compression};
+use longshore_format::keys::Keys;
 use longshore_format::pack::{PackKey, PackWriter};
 use longshore_format::{ChunkId, ChunkKind, PackName, SessionId};
 use longshore_micro::Result;
@@ -57,6 +58,7 @@ fn timed<T>(sums: &mut Sums, stage: &'static str, work: impl FnOnce() -> Result<
 /// that are used again, as the engine does it.
 struct Stages {
     sums: Sums,
+    keys: Keys,
     cutter: Cutter,
     codec: Codec,
     store: LocalStore,
@@ -74,6 +76,7 @@ impl Stages {
         let settings = LocalSettings { create: true, ..LocalSettings::default() };
         Ok(Self {
             sums: Sums::new(),
+            keys: keys(),
             cutter: Cutter::new(&keys(), Cut::default())?,
             codec: Codec::new()?,
             store: LocalStore::open(scratch.join(format!("limit-{name}")), settings)?,
@@ -124,7 +127,7 @@ impl Stages {
         for length in cuts {
             let chunk = &bytes[at..at + length];
             at += length;
-            let keys = keys();
+            let keys = &self.keys;
             timed(&mut self.sums, "hash", || Ok(std::hint::black_box(keys.chunk_id(ChunkKind::Data, chunk))))?;
             self.frame.extend_from_slice(chunk);
             if self.frame.len() >= FRAME {
@@ -156,7 +159,7 @@ impl Stages {
             if self.writer.is_none() {
                 self.packs += 1;
                 let name = PackName { session: self.session, number: self.packs };
-                self.writer = Some(PackWriter::new(&keys(), name, [4; 32], Vec::with_capacity(PACK + (4 << 20)))?);
+                self.writer = Some(PackWriter::new(&self.keys, name, [4; 32], Vec::with_capacity(PACK + (4 << 20)))?);
             }
             if let Some(writer) = &mut self.writer {
                 let chunks = vec![(ChunkId([0; 32]), squeezed.len() as u32)];
@@ -175,7 +178,7 @@ impl Stages {
     fn close_pack(&mut self) -> Result<()> {
         let Some(writer) = self.writer.take() else { return Ok(()) };
         let pack = timed(&mut self.sums, "seal", || Ok(writer.finish(&mut self.codec)?))?;
-        let key = PackKey::derive(&keys(), pack.name, &pack.salt)?;
+        let key = PackKey::derive(&self.keys, pack.name, &pack.salt)?;
         for frame in &pack.frames {
             let (sealed, start) = (&mut self.sealed, frame.offset_bytes as usize);
             sealed.clear();

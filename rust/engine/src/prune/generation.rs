@@ -114,11 +114,9 @@ impl Prune<'_> {
     /// Puts the one decision of a generation, and gives the one that holds: what lies there, whatever the store answered. It may have
     /// answered this one and not kept it, and another prune have put its own since.
     fn decide(&mut self, name: RandomName, decision: Doomed) -> Result<Told<Doomed>> {
-        if self.keeps(Rule::OneDecision) {
-            return self.put_doomed(Role::Decision, name, &decision);
-        }
-        let put = self.put_doomed(Role::Decision, name, &decision)?;
-        Ok(if put == Told::Absent { put } else { Told::Says(decision) })
+        let told = self.put_doomed(Role::Decision, name, &decision)?;
+        let holds = self.keeps(Rule::OneDecision) || told == Told::Absent;
+        Ok(if holds { told } else { Told::Says(decision) })
     }
 
     /// Puts a tombstone or a decision, and reads what lies under its key then.
