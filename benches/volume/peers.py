@@ -216,9 +216,10 @@ class Contender:
         """Restore the newest snapshot into a folder, which is made when absent."""
         match self.tool:
             case "longshore":
-                return self._run("volume", "restore", "latest", str(target))
+                # Over a tree that is there each program goes by size and time where it can; as it comes Longshore compares content.
+                more = ["--trust-times"] if target.exists() and any(target.iterdir()) else []
+                return self._run("volume", "restore", "latest", str(target), *more)
             case "restic":
-                # Believes size and time of what is there; as it comes it compares content, as Longshore does.
                 more = ["--overwrite", "if-changed"] if target.exists() and self.tuned else []
                 return self._run("restore", "latest", "--target", str(target), *more)
             case "kopia":

@@ -560,6 +560,7 @@ class Repository:
         dry_run: bool,
         strict: bool,
         keep_damaged: bool,
+        trust_times: bool,
         workers: int,
         memory_limit_bytes: int,
         host: str,

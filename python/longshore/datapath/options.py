@@ -110,6 +110,8 @@ class RestoreOptions:
     """Count what the policy left out as lost."""
     keep_damaged: bool = False
     """Keep what can be read of damaged files, as `NAME.longshore-damaged`."""
+    trust_times: bool = False
+    """Take a file that has the recorded length and modification time for unchanged, without reading it."""
     workers: int | None = None
     memory_limit_bytes: int | None = None
     host: str = ""

@@ -308,6 +308,7 @@ class Repository:
             dry_run=options.dry_run,
             strict=options.strict,
             keep_damaged=options.keep_damaged,
+            trust_times=options.trust_times,
             workers=_positive("workers", options.workers, lambda: self._readers(memory)),
             memory_limit_bytes=memory,
             host=options.host,

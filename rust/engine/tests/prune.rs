@@ -7,7 +7,7 @@
 mod common;
 
 use common::pruned::{back_up_alone, names, orphans, prune, small_packs, whole};
-use common::{init, noise, open, write};
+use common::{init_alike, noise, open, write};
 use longshore_engine::ErrorKind;
 use longshore_engine::prune::{PruneOptions, Rule, Rules, Why};
 use longshore_engine::repository::{RESERVE_BYTES, RESERVE_KEY, Repository};
@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqC
 
 fn memory() -> (Arc<MemoryStore>, Repository) {
     let store = Arc::new(MemoryStore::new());
-    let repository = init(Arc::<MemoryStore>::clone(&store));
+    let repository = init_alike(Arc::<MemoryStore>::clone(&store));
     (store, repository)
 }
 

@@ -4,15 +4,18 @@
 
 mod common;
 
+use common::counted::{CountedFs, Syncing, Writing};
 use common::{assert_same, back_up, init, look, noise, open, read, restore_with, varied_volume, write};
 use longshore_engine::ErrorKind;
 use longshore_engine::backup;
 use longshore_engine::job::Job;
 use longshore_engine::restore::{self, LossKind, RestoreOptions};
-use longshore_engine::volume::{LinuxFs, RestorePolicy};
+use longshore_engine::volume::{LinuxFs, RestorePolicy, VolumeError, VolumeErrorKind};
 use longshore_store::layers::{Call, Effect, Fault, Verb};
 use longshore_store::{MemoryStore, Store};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::time::{Duration, Instant};
 
 #[test]
 fn a_volume_comes_back_whole_however_many_threads_there_are() {
@@ -268,4 +271,121 @@ fn what_can_be_read_of_a_damaged_file_is_kept_under_another_name_when_asked() {
     assert_eq!(summary.exit_code, 4);
     assert_eq!(read(&small.join("image")), b"old state");
     assert_eq!(look(&small).len(), 3);
+}
+
+/// The inode of each of these names.
+fn inodes(root: &std::path::Path, names: &[&str]) -> Vec<u64> {
+    use std::os::unix::fs::MetadataExt;
+    names.iter().map(|name| std::fs::symlink_metadata(root.join(name)).unwrap().ino()).collect()
+}
+
+#[test]
+fn where_times_are_trusted_what_looks_unchanged_is_not_read() {
+    use std::os::unix::fs::symlink;
+    let folder = tempfile::tempdir().unwrap();
+    let (source, target) = (folder.path().join("source"), folder.path().join("target"));
+    std::fs::create_dir(&source).unwrap();
+    write(&source.join("silent"), &noise(1, 50_000));
+    write(&source.join("damaged"), &noise(2, 50_000));
+    write(&source.join("shorter"), &noise(3, 50_000));
+    write(&source.join("moved mode"), &noise(4, 50_000));
+    write(&source.join("attribute"), &noise(5, 50_000));
+    write(&source.join("large"), &noise(5, 9 << 20));
+    symlink("silent", source.join("link")).unwrap();
+    let repository = init(Arc::new(MemoryStore::new()));
+    let snapshot = back_up(&repository, &source);
+    let counted = CountedFs::new(LinuxFs);
+    let names = ["silent", "damaged", "shorter", "moved mode", "attribute", "large", "link"];
+    let again = |trust_times: bool| {
+        let options = RestoreOptions { trust_times, ..RestoreOptions::new(snapshot, &target) };
+        let summary = restore::run(&repository, &counted, &Arc::new(Job::new()), &options).unwrap();
+        assert_eq!((summary.exit_code, summary.files), (0, 6), "{summary:?}");
+        summary
+    };
+    again(false);
+    // Damage that moves no time, damage that moves one, another length with the old time, and the mode and an attribute alone.
+    let mtime = |name: &str| std::fs::symlink_metadata(source.join(name)).unwrap().modified().unwrap();
+    let spoil = |name: &str, bytes: &[u8], keeps_time: bool| {
+        write(&target.join(name), bytes);
+        if keeps_time {
+            std::fs::File::options().write(true).open(target.join(name)).unwrap().set_modified(mtime(name)).unwrap();
+        }
+    };
+    spoil("silent", &noise(6, 50_000), true);
+    spoil("damaged", &noise(7, 50_000), false);
+    spoil("shorter", &noise(8, 40_000), true);
+    spoil("large", &noise(9, 9 << 20), true);
+    std::fs::set_permissions(target.join("moved mode"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    rustix::fs::setxattr(target.join("attribute"), "user.extra", b"1", rustix::fs::XattrFlags::empty()).unwrap();
+    let before = inodes(&target, &names);
+    counted.take_reads();
+    let summary = again(true);
+    let read: std::collections::BTreeSet<_> = counted.take_reads().into_iter().map(|(name, _, _)| name).collect();
+    assert_eq!(read, [b"damaged".to_vec()].into());
+    assert_eq!((summary.files_unchanged, summary.bytes_unchanged), (4, 150_000 + (9 << 20)), "{summary:?}");
+    for (name, same) in [("silent", false), ("damaged", true), ("shorter", true), ("large", false), ("moved mode", true)] {
+        assert_eq!(read_of(&target, name) == read_of(&source, name), same, "{name}");
+    }
+    for name in ["moved mode", "attribute"].map(std::path::Path::new) {
+        assert_eq!(look(&target)[name], look(&source)[name]);
+    }
+    let after = inodes(&target, &names);
+    let stands: Vec<bool> = before.iter().zip(&after).map(|(a, b)| a == b).collect();
+    assert_eq!(stands, [true, false, false, true, true, true, true]);
+    // Who does not trust them reads, and mends.
+    assert!(again(false).bytes_written >= 50_000 + (9 << 20));
+    assert_same(&source, &target);
+}
+
+fn read_of(root: &std::path::Path, name: &str) -> Vec<u8> {
+    read(&root.join(name))
+}
+
+/// Restores 24 MiB with a flush due after each 4, and holds the writers at 8 until one was asked for; `answer` is what that one says.
+fn flushed(answer: Result<(), VolumeError>) -> (longshore_engine::Result<restore::RestoreSummary>, u64) {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, target) = (folder.path().join("source"), folder.path().join("target"));
+    std::fs::create_dir(&source).unwrap();
+    for number in 0..24 {
+        write(&source.join(format!("f{number}")), &noise(number, 1 << 20));
+    }
+    let repository = init(Arc::new(MemoryStore::new()));
+    let snapshot = back_up(&repository, &source);
+    let asked = Arc::new(AtomicU64::new(0));
+    let mut counted = CountedFs::new(LinuxFs);
+    let (seen, limit) = (Arc::clone(&asked), Duration::from_secs(60));
+    counted.writing = Writing(Arc::new(move |written| {
+        let began = Instant::now();
+        while written >= 8 << 20 && seen.load(SeqCst) == 0 {
+            assert!(began.elapsed() < limit, "nothing is made durable before the end");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }));
+    let count = Arc::clone(&asked);
+    counted.syncing = Syncing(Arc::new(move || match count.fetch_add(1, SeqCst) {
+        0 => answer.clone(),
+        _ => Ok(()),
+    }));
+    let options = RestoreOptions { flush_bytes: 4 << 20, ..RestoreOptions::new(snapshot, &target) };
+    let done = restore::run(&repository, &counted, &Arc::new(Job::new()), &options);
+    if done.is_ok() {
+        assert_same(&source, &target);
+    }
+    (done, asked.load(SeqCst))
+}
+
+#[test]
+fn what_is_written_is_made_durable_on_the_way_and_once_more_at_the_end() {
+    let (done, asked) = flushed(Ok(()));
+    assert_eq!(done.unwrap().exit_code, 0);
+    assert!(asked >= 2, "{asked}");
+}
+
+#[test]
+fn what_cannot_be_made_durable_on_the_way_ends_the_restore() {
+    let lost = VolumeError { kind: VolumeErrorKind::Io, call: "sync filesystem", errno: Some(5) };
+    let (done, asked) = flushed(Err(lost));
+    let error = done.unwrap_err();
+    assert!(error.to_string().contains("make the restored files durable"), "{error}");
+    assert_eq!(asked, 1, "the kernel tells of a lost page once");
 }

@@ -264,8 +264,8 @@ impl Repository {
 
     /// Starts a restore.
     #[pyo3(signature = (*, snapshot_id, path, target, delete_extra, allow_setuid, allow_devices, allow_capabilities,
-        allow_trusted_xattrs, allow_selinux, restore_owner, restore_root_metadata, dry_run, strict, keep_damaged, workers,
-        memory_limit_bytes, host))]
+        allow_trusted_xattrs, allow_selinux, restore_owner, restore_root_metadata, dry_run, strict, keep_damaged, trust_times,
+        workers, memory_limit_bytes, host))]
     #[expect(clippy::too_many_arguments, clippy::fn_params_excessive_bools, reason = "named on the Python side")]
     fn restore(
         &self,
@@ -284,6 +284,7 @@ impl Repository {
         dry_run: bool,
         strict: bool,
         keep_damaged: bool,
+        trust_times: bool,
         workers: usize,
         memory_limit_bytes: usize,
         host: String,
@@ -304,6 +305,7 @@ impl Repository {
                 dry_run,
                 strict,
                 keep_damaged,
+                trust_times,
                 fetch_threads,
                 ..RestoreOptions::new(snapshot, target)
             };

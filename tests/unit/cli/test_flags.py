@@ -47,6 +47,7 @@ TABLE: dict[str, dict[str, tuple[list[str], dict[str, object]]]] = {
         "--source": (["NAME"], {"found_with": ("latest", "NAME")}),
         "--dry-run": ([], {"dry_run": True}),
         "--keep-damaged": ([], {"keep_damaged": True}),
+        "--trust-times": ([], {"trust_times": True}),
         "--workers": (["3"], {"workers": 3}),
         "--memory-limit": (["512MiB"], {"memory_limit_bytes": 512 << 20}),
     },

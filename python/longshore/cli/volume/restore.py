@@ -31,6 +31,11 @@ __all__ = ["command"]
 @click.option(
     "--dry-run", "-n", is_flag=True, help="Read the trees and count; write nothing, and do not look at TARGET."
 )
+@click.option(
+    "--trust-times",
+    is_flag=True,
+    help="Take a file in TARGET that has the size and modification time of the snapshot's for unchanged, without reading it.",
+)
 @click.option("--keep-damaged", is_flag=True, help="Keep what can be read of damaged files, as NAME.longshore-damaged.")
 @click.option(
     "--workers",
@@ -54,6 +59,7 @@ def command(
     delete_extra: bool,
     source: str | None,
     dry_run: bool,
+    trust_times: bool,
     keep_damaged: bool,
     workers: int | None,
     memory_limit: int | None,
@@ -61,7 +67,8 @@ def command(
     """Write a snapshot, or a part of it, into a directory.
 
     The contents are laid directly in TARGET, which is made when absent. Files that differ are overwritten; other files stay, unless --delete is given.
-    Every byte is verified before it is written.
+    Every byte is verified before it is written. A file that is there is read and compared; with --trust-times one that looks unchanged is not, which is
+    quicker and misses damage that moved no time, as of a failing disk.
 
     Exits with 3 when items could not be restored: the rest is there, and they are named.
     """
@@ -84,6 +91,7 @@ def command(
         dry_run=dry_run,
         restore_owner=os.geteuid() == 0,
         keep_damaged=keep_damaged,
+        trust_times=trust_times,
         workers=workers,
         memory_limit_bytes=memory_limit,
         host=host_name(),

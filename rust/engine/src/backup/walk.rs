@@ -27,7 +27,7 @@ use crate::repository::reader::ChunkReader;
 use crate::repository::snapshots::SnapshotRow;
 use crate::seams::Spawn;
 use crate::statcache::{self, NOWHERE};
-use crate::volume::{Dir, Kind, Names, Stat, VolumeError, VolumeErrorKind};
+use crate::volume::{Dir, Kind, Name, Names, Stat, VolumeError, VolumeErrorKind};
 use longshore_format::limits;
 use longshore_format::snapshot::LostReason;
 use longshore_format::tree::{Entry, Item, Node, Owner};
@@ -302,6 +302,11 @@ impl Previous {
 }
 
 /// How many entries a directory has in the parent snapshot.
+/// Attributes of an entry; of most entries one call tells that there are none.
+fn xattrs_of(dir: &dyn Dir, name: &[u8], kind: Kind) -> std::result::Result<Vec<(Name, Vec<u8>)>, VolumeError> {
+    if dir.is_without_xattrs(name) { Ok(Vec::new()) } else { dir.xattrs(name, kind) }
+}
+
 fn entries_in(entry: &Entry) -> u64 {
     match &entry.node {
         Node::Directory { content } => content.iter().map(Item::span).fold(0, u64::saturating_add),
@@ -685,7 +690,7 @@ impl Walker {
         let Some(Recorded { entry: before, started_nanos }) = level.resumed.take(run, name) else { return Ok(None) };
         let xattrs = match self.test.of_interrupted(started_nanos).judge(&before, stat, false) {
             Content::Stands => before.xattrs.clone(),
-            Content::StandsIfExplained => match level.node.dir.xattrs(name, Kind::File) {
+            Content::StandsIfExplained => match xattrs_of(&*level.node.dir, name, Kind::File) {
                 Ok(xattrs) if explained(&before, stat, &xattrs) => xattrs,
                 _ => return Ok(None),
             },
@@ -716,7 +721,7 @@ impl Walker {
             Content::Unknown => return Ok(None),
             Content::Stands => entry_of(name, stat, before.xattrs.clone(), false, node),
             Content::StandsIfExplained => {
-                let xattrs = match level.node.dir.xattrs(name, Kind::File) {
+                let xattrs = match xattrs_of(&*level.node.dir, name, Kind::File) {
                     Ok(xattrs) => xattrs,
                     Err(error) if error.kind == VolumeErrorKind::Unsupported => Vec::new(),
                     Err(_) => return Ok(None),
@@ -774,7 +779,7 @@ impl Walker {
         });
         let (xattrs, incomplete) = match known {
             Some(entry) => (entry.xattrs.clone(), false),
-            None => self.xattrs_or_none(path, level.node.dir.xattrs(name, stat.kind)),
+            None => self.xattrs_or_none(path, xattrs_of(&*level.node.dir, name, stat.kind)),
         };
         self.notes().others.fetch_add(1, Relaxed);
         let entry = Entry { incomplete, ..entry_of(name, stat, xattrs, false, node) };

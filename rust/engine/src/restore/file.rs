@@ -9,13 +9,12 @@ use super::crew::Crew;
 use super::links::LinkNumber;
 use super::pieces::{self, Piece};
 use super::place::{Directory, name_losses};
+use super::standing;
 use super::tally::{LossKind, metadata_of};
-use crate::chunker::is_zero;
 use crate::error::{Error, Result};
 use crate::repository::ahead::{Underway, Wanted};
 use crate::repository::cursor::is_damage;
-use crate::volume::{Dir, Kind, Metadata, Name, ReadFile, VolumeError, VolumeErrorKind, WriteFile};
-use longshore_format::id::ChunkKind;
+use crate::volume::{Dir, Kind, Metadata, Name, VolumeError, VolumeErrorKind, WriteFile};
 use longshore_format::tree::{Entry, Item, Node, Owner};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -194,88 +193,13 @@ fn small(context: &Context, directory: &Arc<Directory>, work: &mut FileWork) -> 
     let entry = &work.entry;
     let (size_bytes, _) = parts(entry);
     let dir = directory.open(context)?;
-    if work.exists && is_there(context, &*dir, entry)? {
-        return keep(context, directory, work, &*dir);
+    if work.exists && standing::keep(context, directory, work, &*dir)? {
+        return Ok(());
     }
     let placed = place(context, dir, entry, work.exists)?;
     let mut damage = None;
     let filled = pieces::fill(context, &placed, entry, pieces, &mut damage);
     finish(context, directory, work, size_bytes, &placed, filled.and(damage.map_or(Ok(()), Err)))
-}
-
-/// Leaves a file's content as it is, and gives it its metadata.
-fn keep(context: &Context, directory: &Arc<Directory>, work: &FileWork, dir: &dyn Dir) -> Tried<()> {
-    let entry = &work.entry;
-    let (size_bytes, _) = parts(entry);
-    let (allowed, dropped) = context.options.policy.filter(&metadata_of(entry), Kind::File);
-    name_losses(context, directory, &entry.name, LossKind::Dropped, dropped);
-    let losses = dir.set_metadata(&entry.name, Kind::File, &allowed)?;
-    name_losses(context, directory, &entry.name, LossKind::Attribute, losses);
-    context.tally.files_unchanged.fetch_add(1, Relaxed);
-    context.tally.bytes_unchanged.fetch_add(size_bytes, Relaxed);
-    whole(context, work, size_bytes);
-    Ok(())
-}
-
-/// Whether the content of a file is there already, byte for byte. Of one that is, holes are made holes again.
-fn is_there(context: &Context, dir: &dyn Dir, entry: &Entry) -> Tried<bool> {
-    let (size_bytes, content) = parts(entry);
-    let Ok(stat) = dir.stat(&entry.name) else { return Ok(false) };
-    // A file that has other names in the snapshot may have got them already; of any other, those who hold another name keep what they have.
-    let alone = stat.links == 1 || entry.link_device.is_some();
-    if stat.kind != Kind::File || stat.size_bytes != size_bytes || !alone {
-        return Ok(false);
-    }
-    let Ok(file) = dir.open_file(&entry.name) else { return Ok(false) };
-    let (mut offset, mut same, mut buffer, mut empty) = (0, true, Vec::new(), Vec::new());
-    let visited = context.reader.for_each_item(content, Owner::File, &mut |item| {
-        context.check()?;
-        same = match item {
-            Item::Data { id, span } => {
-                buffer.resize(*span as usize, 0);
-                let full = read_exactly(&*file, offset, &mut buffer);
-                full && context.reader.repository().keys.chunk_id(ChunkKind::Data, &buffer) == *id
-            }
-            Item::Hole { span } | Item::Zeros { span } => {
-                empty.push((offset, *item));
-                reads_as_zeros(&*file, offset, *span, &mut buffer)
-            }
-            _ => false,
-        };
-        offset += item.span();
-        Ok(same)
-    });
-    match visited {
-        Ok(_) if same && !empty.is_empty() => {
-            let file = dir.open_file_for_update(&entry.name)?;
-            for (offset, item) in empty {
-                match item {
-                    Item::Hole { span } => file.punch_hole(offset, span)?,
-                    item => file.allocate_zeros(offset, item.span())?,
-                }
-            }
-            Ok(true)
-        }
-        Ok(_) => Ok(same),
-        Err(error) if is_damage(&error) => Ok(false),
-        Err(error) => Err(Trouble::Job(error)),
-    }
-}
-
-fn reads_as_zeros(file: &dyn ReadFile, start: u64, span: u64, buffer: &mut Vec<u8>) -> bool {
-    let mut at = 0;
-    while at < span {
-        buffer.resize((span - at).min(1 << 20) as usize, 0);
-        if !read_exactly(file, start + at, buffer) || !is_zero(buffer) {
-            return false;
-        }
-        at += buffer.len() as u64;
-    }
-    true
-}
-
-fn read_exactly(file: &dyn ReadFile, offset: u64, buffer: &mut [u8]) -> bool {
-    file.read_at(offset, buffer).is_ok_and(|read| read == buffer.len())
 }
 
 /// Makes the file under its name, or under a temporary one when something else has the name.
@@ -342,7 +266,7 @@ fn finish(
     outcome
 }
 
-fn whole(context: &Context, work: &FileWork, size_bytes: u64) {
+pub(super) fn whole(context: &Context, work: &FileWork, size_bytes: u64) {
     if let Some(number) = work.link {
         context.linked.set(number);
     }
@@ -385,7 +309,7 @@ impl Large {
 /// Opens a large file and hands out its segments.
 pub(super) fn start_large(context: &Arc<Context>, crew: &Crew, directory: &Arc<Directory>, work: FileWork) -> Result<()> {
     let (size_bytes, _) = parts(&work.entry);
-    match keep_linked(context, directory, &work) {
+    match standing::keep_large(context, directory, &work) {
         Ok(false) => {}
         Ok(true) => return Ok(()),
         Err(trouble) => return settle(context, directory, &work.entry.name, trouble),
@@ -439,19 +363,6 @@ pub(super) fn start_large(context: &Arc<Context>, crew: &Crew, directory: &Arc<D
         submit(pieces)?;
     }
     file.release(context)
-}
-
-/// Whether a large file stands that has its other names already: it is not written in place, since nobody knows whose names they are, but
-/// neither is it written again when it is whole.
-fn keep_linked(context: &Context, directory: &Arc<Directory>, work: &FileWork) -> Tried<bool> {
-    if !work.exists || work.entry.link_device.is_none() {
-        return Ok(false);
-    }
-    let dir = directory.open(context)?;
-    if dir.stat(&work.entry.name).is_ok_and(|stat| stat.links > 1) && is_there(context, &*dir, &work.entry)? {
-        return keep(context, directory, work, &*dir).map(|()| true);
-    }
-    Ok(false)
 }
 
 fn open_large(context: &Context, directory: &Arc<Directory>, work: &FileWork, size_bytes: u64) -> Tried<Placed> {

@@ -13,10 +13,12 @@
 //! only the rest, and removes what one that was killed left under temporary names.
 
 mod crew;
+mod durable;
 mod file;
 mod links;
 mod pieces;
 mod place;
+mod standing;
 mod tally;
 mod temporary;
 mod walk;
@@ -76,8 +78,12 @@ pub struct RestoreOptions {
     pub strict: bool,
     /// Make everything durable before success is said.
     pub sync: bool,
+    /// Bytes written between two times that what was written is made durable, beside the end.
+    pub flush_bytes: u64,
     /// Keep what can be read of damaged files, under another name.
     pub keep_damaged: bool,
+    /// Take a file that has the recorded length and modification time for unchanged, without reading it.
+    pub trust_times: bool,
 }
 
 impl RestoreOptions {
@@ -98,7 +104,9 @@ impl RestoreOptions {
             dry_run: false,
             strict: false,
             sync: true,
+            flush_bytes: durable::FLUSH_BYTES,
             keep_damaged: false,
+            trust_times: false,
         }
     }
 }
@@ -118,6 +126,7 @@ struct Context {
     open_directories: AtomicUsize,
     temporary: Temporary,
     linked: links::Whole,
+    written: durable::Written,
     /// Whether what dead restores left may be removed.
     sweeps: bool,
 }
@@ -180,6 +189,7 @@ fn restore(repository: &Repository, fs: &dyn Fs, job: &Arc<Job>, options: &Resto
         open_directories: AtomicUsize::new(0),
         temporary: Temporary::new(repository),
         linked: links::Whole::default(),
+        written: durable::Written::default(),
         sweeps: root.as_ref().is_some_and(|root| root.hold_alone()),
     });
     if options.path.iter().all(|b| *b == b'/') {
@@ -243,7 +253,9 @@ fn write(context: &Arc<Context>, root: Arc<dyn Dir>, entry: Entry) -> Result<()>
         place::make_writable(&*root);
     }
     let top = Directory::root(Arc::clone(&root), metadata);
+    let flushing = durable::Flushing::start(context, &root);
     let outcome = walk::run(context, &top, entry);
+    drop(flushing);
     if let Err(error) = outcome {
         context.fail(error);
     }
@@ -253,7 +265,7 @@ fn write(context: &Arc<Context>, root: Arc<dyn Dir>, entry: Entry) -> Result<()>
     }
     if context.options.sync {
         context.job.enter(Stage::Committing);
-        root.sync_filesystem().map_err(|error| Error::from(error).while_doing("make the restored files durable"))?;
+        root.sync_filesystem().map_err(durable::not_durable)?;
     }
     Ok(())
 }

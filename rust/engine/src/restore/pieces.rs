@@ -179,6 +179,7 @@ fn put(context: &Context, placed: &Placed, piece: Piece, write: Write<'_>) -> Tr
             })??;
             context.job.bytes_moved.fetch_add(*span, Relaxed);
             context.tally.bytes_written.fetch_add(*span, Relaxed);
+            context.written.add(*span, context.options.flush_bytes);
             return Ok(true);
         }
         Item::Hole { span } if placed.in_place => file.punch_hole(offset, *span)?,

@@ -11,6 +11,7 @@ use super::file::{self, FileWork, Task};
 use super::links::{LaterName, Links, Meeting};
 use super::pieces;
 use super::place::{self, Directory, OPEN_DIRECTORIES_MAX, name_losses};
+use super::standing;
 use super::tally::{LossKind, kind_of, metadata_of};
 use super::temporary::sweep;
 use crate::error::{Error, Result};
@@ -380,10 +381,16 @@ pub(super) fn other(context: &Context, directory: &Arc<Directory>, work: &FileWo
         return Ok(());
     }
     let made = directory.open(context).and_then(|dir| {
-        make_other(&*dir, entry, work.exists)?;
+        let seen = if work.exists { standing::other(&*dir, entry) } else { None };
+        if seen.is_none() {
+            make_other(&*dir, entry, work.exists)?;
+        }
         let (allowed, dropped) = context.options.policy.filter(&metadata_of(entry), kind);
         name_losses(context, directory, &entry.name, LossKind::Dropped, dropped);
-        dir.set_metadata(&entry.name, kind, &allowed)
+        match seen {
+            Some(seen) if standing::needs_nothing(&*dir, &entry.name, &seen, &allowed) => Ok(Vec::new()),
+            _ => dir.set_metadata(&entry.name, kind, &allowed),
+        }
     });
     match made {
         Ok(losses) => {

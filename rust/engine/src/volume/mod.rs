@@ -97,6 +97,18 @@ pub struct Metadata {
     pub xattrs: Vec<(Name, Vec<u8>)>,
 }
 
+impl Metadata {
+    /// Whether an entry in that state has this owner, mode and time; of attributes its state tells nothing.
+    #[must_use]
+    pub fn is_of(&self, now: &Stat) -> bool {
+        let owner = |wanted: u32, has: u32| wanted == OWNER_UNCHANGED || wanted == has;
+        now.mtime == self.mtime
+            && owner(self.uid, now.uid)
+            && owner(self.gid, now.gid)
+            && (now.kind == Kind::Symlink || now.mode == self.mode & 0o7777)
+    }
+}
+
 /// One attribute that could not be given to an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loss {
@@ -196,6 +208,11 @@ pub trait Dir: Send + Sync + fmt::Debug {
     fn xattrs_self(&self) -> Result<Vec<(Name, Vec<u8>)>, VolumeError>;
     /// Extended attributes of an entry (of a link: of the link itself), ascending by name.
     fn xattrs(&self, name: &[u8], kind: Kind) -> Result<Vec<(Name, Vec<u8>)>, VolumeError>;
+    /// Whether an entry of whatever kind surely has no extended attributes: cheaper than asking for them. False where it is not sure.
+    fn is_without_xattrs(&self, name: &[u8]) -> bool {
+        let _ = name;
+        false
+    }
 
     /// Creates a subdirectory with mode 0700 and opens it; `Exists` when any entry has the name.
     fn create_dir(&self, name: &[u8]) -> Result<Box<dyn Dir>, VolumeError>;

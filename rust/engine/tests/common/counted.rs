@@ -1,4 +1,4 @@
-//! A filesystem that notes what is read of its files, and tells of directories that are listed.
+//! A filesystem that notes what is read of its files, and tells of directories that are listed, of writes, and of what is made durable.
 
 use longshore_engine::volume::{
     Dir, Extent, Fs, Kind, Loss, Metadata, Name, Names, ReadFile, RootOptions, Stat, VolumeError, WriteFile,
@@ -25,6 +25,27 @@ impl fmt::Debug for Listing {
     }
 }
 
+/// Is called with the bytes that were written before, on the thread that writes next.
+#[derive(Clone)]
+pub struct Writing(pub Arc<dyn Fn(u64) + Send + Sync>);
+
+impl fmt::Debug for Writing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Writing")
+    }
+}
+
+/// Is asked before everything is made durable, on the thread that asks for it; may refuse.
+#[derive(Clone)]
+pub struct Syncing(pub Arc<Answer>);
+type Answer = dyn Fn() -> Tried<()> + Send + Sync;
+
+impl fmt::Debug for Syncing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Syncing")
+    }
+}
+
 /// Counts what goes through it to another filesystem.
 #[derive(Debug)]
 pub struct CountedFs<F> {
@@ -32,11 +53,20 @@ pub struct CountedFs<F> {
     pub reads: Reads,
     pub written: Arc<AtomicU64>,
     pub listing: Listing,
+    pub writing: Writing,
+    pub syncing: Syncing,
 }
 
 impl<F> CountedFs<F> {
     pub fn new(inner: F) -> Self {
-        Self { inner, reads: Reads::default(), written: Arc::default(), listing: Listing(Arc::new(|_| {})) }
+        Self {
+            inner,
+            reads: Reads::default(),
+            written: Arc::default(),
+            listing: Listing(Arc::new(|_| {})),
+            writing: Writing(Arc::new(|_| {})),
+            syncing: Syncing(Arc::new(|| Ok(()))),
+        }
     }
 
     /// Bytes read since this was asked last.
@@ -61,6 +91,8 @@ impl<F> CountedFs<F> {
             reads: Arc::clone(&self.reads),
             written: Arc::clone(&self.written),
             listing: self.listing.clone(),
+            writing: self.writing.clone(),
+            syncing: self.syncing.clone(),
         })
     }
 }
@@ -81,15 +113,24 @@ struct CountedDir {
     reads: Reads,
     written: Arc<AtomicU64>,
     listing: Listing,
+    writing: Writing,
+    syncing: Syncing,
 }
 
 impl CountedDir {
     fn below(&self, name: &[u8], inner: Box<dyn Dir>) -> Box<dyn Dir> {
-        let (reads, written) = (Arc::clone(&self.reads), Arc::clone(&self.written));
-        Box::new(Self { inner, name: name.to_vec(), reads, written, listing: self.listing.clone() })
+        Box::new(Self {
+            inner,
+            name: name.to_vec(),
+            reads: Arc::clone(&self.reads),
+            written: Arc::clone(&self.written),
+            listing: self.listing.clone(),
+            writing: self.writing.clone(),
+            syncing: self.syncing.clone(),
+        })
     }
     fn out(&self, inner: Box<dyn WriteFile>) -> Box<dyn WriteFile> {
-        Box::new(CountedWrite { inner, written: Arc::clone(&self.written) })
+        Box::new(CountedWrite { inner, written: Arc::clone(&self.written), writing: self.writing.clone() })
     }
 }
 
@@ -119,6 +160,9 @@ impl Dir for CountedDir {
     }
     fn xattrs(&self, name: &[u8], kind: Kind) -> Tried<Vec<(Name, Vec<u8>)>> {
         self.inner.xattrs(name, kind)
+    }
+    fn is_without_xattrs(&self, name: &[u8]) -> bool {
+        self.inner.is_without_xattrs(name)
     }
     fn create_dir(&self, name: &[u8]) -> Tried<Box<dyn Dir>> {
         self.inner.create_dir(name).map(|dir| self.below(name, dir))
@@ -151,6 +195,7 @@ impl Dir for CountedDir {
         self.inner.set_metadata_self(metadata)
     }
     fn sync_filesystem(&self) -> Tried<()> {
+        (self.syncing.0)()?;
         self.inner.sync_filesystem()
     }
     fn as_any(&self) -> &dyn Any {
@@ -194,11 +239,12 @@ impl ReadFile for CountedRead {
 struct CountedWrite {
     inner: Box<dyn WriteFile>,
     written: Arc<AtomicU64>,
+    writing: Writing,
 }
 
 impl WriteFile for CountedWrite {
     fn write_at(&self, offset_bytes: u64, data: &[u8]) -> Tried<()> {
-        self.written.fetch_add(data.len() as u64, SeqCst);
+        (self.writing.0)(self.written.fetch_add(data.len() as u64, SeqCst));
         self.inner.write_at(offset_bytes, data)
     }
     fn read_at(&self, offset_bytes: u64, buf: &mut [u8]) -> Tried<usize> {

@@ -21,13 +21,14 @@ use longshore_engine::volume::LinuxFs;
 use longshore_format::id::SessionId;
 use longshore_format::keys::{Argon2Cost, Unlock};
 use longshore_format::pack::VerifyUpload;
-use longshore_store::Store;
+use longshore_store::{Rng, Store};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 pub fn backup_options(path: &Path, workers: usize) -> BackupOptions {
     BackupOptions {
@@ -66,6 +67,29 @@ pub fn secret() -> Unlock {
 
 pub fn init(store: Arc<dyn Store>) -> Repository {
     Repository::init(store, World::system(), &secret(), "", Argon2Cost::default(), Cache::none()).unwrap()
+}
+
+/// Numbers that are the same in each run, and never the same twice in one.
+#[derive(Debug, Default)]
+struct Counted(AtomicU64);
+
+impl Rng for Counted {
+    fn fill(&self, out: &mut [u8]) {
+        let mut state = self.0.fetch_add(1, SeqCst).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        for part in out.chunks_mut(8) {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            part.copy_from_slice(&(mixed ^ (mixed >> 31)).to_le_bytes()[..part.len()]);
+        }
+    }
+}
+
+/// A repository with the same keys in each run, for tests of what depends on where they cut a directory: with chance ones, a piece of a
+/// directory that changed may be as it was in one run of five hundred, and keep the pack that holds it.
+pub fn init_alike(store: Arc<dyn Store>) -> Repository {
+    let world = World { rng: Arc::new(Counted::default()), ..World::system() };
+    Repository::init(store, world, &secret(), "", Argon2Cost::default(), Cache::none()).unwrap()
 }
 
 pub fn open(store: Arc<dyn Store>) -> longshore_engine::Result<Repository> {

@@ -5,7 +5,9 @@
 //! travel as `system.posix_acl_*`, capabilities as `security.capability`. Does not know what a policy allows.
 
 use std::cell::RefCell;
+use std::ffi::CString;
 use std::os::fd::BorrowedFd;
+use std::sync::OnceLock;
 
 use rustix::fs::{AtFlags, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
@@ -18,6 +20,9 @@ const XATTR_BYTES_MAX: usize = 65_536;
 
 /// setuid and setgid.
 const SET_ID_BITS: u32 = 0o6000;
+
+/// Whom a file belongs to that this process makes, in most directories: a look at it afterwards tells where that was wrong.
+static OWN: OnceLock<(u32, u32)> = OnceLock::new();
 
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -190,13 +195,54 @@ pub(super) fn set(access: Access<'_>, metadata: &Metadata) -> Result<Vec<Loss>, 
     Ok(losses)
 }
 
+/// Whether an entry surely has no attributes. Its last component is not followed, the directory is pinned, and nothing of it is read but
+/// how long the list of names is.
+pub(super) fn is_without_xattrs(dir: BorrowedFd<'_>, name: &[u8]) -> bool {
+    let Ok(entry) = CString::new(name) else { return false };
+    match longshore_kernels::xattr::list_bytes_at(dir, &entry) {
+        Some(answer) => {
+            answer.map_or_else(|error| error.raw_os_error() == Some(Errno::NOTSUP.raw_os_error()), |bytes| bytes == 0)
+        }
+        None => lists_nothing(dir, name),
+    }
+}
+
+/// The same where the kernel takes no name beside a directory.
+pub(super) fn lists_nothing(dir: BorrowedFd<'_>, name: &[u8]) -> bool {
+    let Ok(path) = CString::new([proc_path(dir).as_bytes(), b"/", name].concat()) else { return false };
+    // A name takes two bytes at least: with room for one, any is ERANGE.
+    let mut room = [0; 1];
+    matches!(retry(|| rustix::fs::llistxattr(&path, &mut room[..])), Ok(0) | Err(Errno::NOTSUP))
+}
+
+/// Whether files made in a directory get no ACL from it.
+pub(super) fn gives_no_acl(dir: BorrowedFd<'_>) -> bool {
+    let mut room = [0; 1];
+    matches!(retry(|| rustix::fs::fgetxattr(dir, "system.posix_acl_default", &mut room[..])), Err(Errno::NODATA | Errno::NOTSUP))
+}
+
+/// Gives a file that was just made, and has no attributes, its metadata by the fewest calls: three, and one where the owner is another.
+/// False: it must go the careful way, which also names what is refused.
+pub(super) fn set_bare(fd: BorrowedFd<'_>, metadata: &Metadata) -> bool {
+    let mode = metadata.mode & 0o7777;
+    if !metadata.xattrs.is_empty() || mode & SET_ID_BITS != 0 {
+        return false;
+    }
+    let access = Access::Fd(fd);
+    let own = *OWN.get_or_init(|| (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()));
+    let other = |wanted: u32, own: u32| wanted != OWNER_UNCHANGED && wanted != own;
+    let uid = other(metadata.uid, own.0).then(|| Uid::from_raw(metadata.uid));
+    let gid = other(metadata.gid, own.1).then(|| Gid::from_raw(metadata.gid));
+    let stamp = Timespec { tv_sec: metadata.mtime.secs, tv_nsec: metadata.mtime.nanos.into() };
+    ((uid.is_none() && gid.is_none()) || access.chown(uid, gid).is_ok())
+        && access.chmod(mode).is_ok()
+        && access.utimens(&Timestamps { last_access: stamp, last_modification: stamp }).is_ok()
+        && stat_fd("set metadata", fd).is_ok_and(|after| metadata.is_of(&after))
+}
+
 /// Whether nothing needs to be set: what is equal already is not written, not even to the inode.
 fn is_as_wanted(access: Access<'_>, now: &Stat, metadata: &Metadata) -> bool {
-    let owner = |wanted: u32, has: u32| wanted == OWNER_UNCHANGED || wanted == has;
-    now.mtime == metadata.mtime
-        && owner(metadata.uid, now.uid)
-        && owner(metadata.gid, now.gid)
-        && (now.kind == Kind::Symlink || now.mode == metadata.mode & 0o7777)
+    metadata.is_of(now)
         && xattrs(access).is_ok_and(|current| {
             metadata.xattrs.iter().all(|wanted| current.contains(wanted))
                 && current

@@ -17,7 +17,7 @@ mod write;
 use std::any::Any;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -58,11 +58,13 @@ struct LinuxDir {
     cross_mounts: bool,
     /// A listing moves the descriptor's one offset: two at once would each get half.
     listing: Mutex<()>,
+    /// Files made in it get no ACL from it; asked when the first is made.
+    gives_no_acl: OnceLock<bool>,
 }
 
 impl LinuxDir {
     fn new(fd: OwnedFd, cross_mounts: bool) -> Self {
-        Self { fd, cross_mounts, listing: Mutex::new(()) }
+        Self { fd, cross_mounts, listing: Mutex::new(()), gives_no_acl: OnceLock::new() }
     }
 
     fn fd(&self) -> BorrowedFd<'_> {
@@ -121,6 +123,10 @@ impl Dir for LinuxDir {
         meta::xattrs(meta::Access::Handle(fd.as_fd()))
     }
 
+    fn is_without_xattrs(&self, name: &[u8]) -> bool {
+        check_component("read xattrs", name).is_ok() && meta::is_without_xattrs(self.fd(), name)
+    }
+
     fn create_dir(&self, name: &[u8]) -> Result<Box<dyn Dir>, VolumeError> {
         check_component("create directory", name)?;
         retry(|| rustix::fs::mkdirat(self.fd(), name, Mode::RWXU)).map_err(|errno| error("create directory", errno))?;
@@ -132,7 +138,8 @@ impl Dir for LinuxDir {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOCTTY;
         let fd = open_beneath(self.fd(), name, flags, Mode::RUSR | Mode::WUSR, self.cross_mounts)
             .map_err(|errno| error("create file", errno))?;
-        Ok(Box::new(write::LinuxWriteFile::new(fd)))
+        let bare = *self.gives_no_acl.get_or_init(|| meta::gives_no_acl(self.fd()));
+        Ok(Box::new(if bare { write::LinuxWriteFile::bare(fd) } else { write::LinuxWriteFile::new(fd) }))
     }
 
     fn open_file_for_update(&self, name: &[u8]) -> Result<Box<dyn WriteFile>, VolumeError> {

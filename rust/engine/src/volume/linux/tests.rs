@@ -392,6 +392,62 @@ fn every_attribute_comes_back() {
     assert_eq!(kind_of(root.xattrs(b"link", Kind::File)), VolumeErrorKind::WrongKind);
 }
 
+#[test]
+fn a_file_just_made_gets_all_of_its_metadata_whatever_its_directory_gives_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = open(folder.path());
+    let time = Time { secs: 1_000_000_000, nanos: 5 };
+    let own = {
+        root.create_file(b"own").unwrap();
+        let stat = root.stat(b"own").unwrap();
+        (stat.uid, stat.gid)
+    };
+    let group = if is_root() { 65_533 } else { own.1 };
+    let dir = root.create_dir(b"d").unwrap();
+    assert_eq!(dir.set_metadata_self(&Metadata { gid: group, ..plain(0o2755) }).unwrap(), []);
+    let others =
+        if is_root() { vec![own, (1_234, 5_678), (own.0, group), (OWNER_UNCHANGED, OWNER_UNCHANGED)] } else { vec![own] };
+    let mut number = 0;
+    for (uid, gid) in others {
+        for mode in [0o600, 0o444, 0o1777, 0o4711, 0o2755, 0o000] {
+            for xattrs in [vec![], vec![(b"user.x".to_vec(), b"1".to_vec())]] {
+                number += 1;
+                let name = format!("f{number}").into_bytes();
+                let metadata = Metadata { mode, uid, gid, mtime: time, xattrs };
+                let file = dir.create_file(&name).unwrap();
+                file.write_at(0, b"content").unwrap();
+                assert_eq!(file.set_metadata(&metadata).unwrap(), [], "{metadata:?}");
+                let stat = dir.stat(&name).unwrap();
+                assert!(metadata.is_of(&stat), "{metadata:?} {stat:?}");
+                assert_eq!(dir.xattrs(&name, Kind::File).unwrap(), metadata.xattrs);
+                // A second time, when it has all that a file may have.
+                assert_eq!(file.set_metadata(&plain(0o640)).unwrap(), []);
+                assert_eq!((dir.stat(&name).unwrap().mode, dir.xattrs(&name, Kind::File).unwrap()), (0o640, vec![]));
+            }
+        }
+    }
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a test makes its own files")]
+fn both_ways_of_asking_for_no_attributes_agree_and_follow_no_link() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["bare", "has"] {
+        std::fs::write(folder.path().join(name), b"").unwrap();
+    }
+    std::os::unix::fs::symlink("has", folder.path().join("link to has")).unwrap();
+    std::os::unix::fs::symlink("nowhere", folder.path().join("link to nothing")).unwrap();
+    if rustix::fs::setxattr(folder.path().join("has"), "user.x", b"1", rustix::fs::XattrFlags::empty()) == Err(Errno::NOTSUP) {
+        return eprintln!("left out: no extended attributes on this filesystem");
+    }
+    let dir = std::fs::File::open(folder.path()).unwrap();
+    let told = [("bare", true), ("has", false), ("link to has", true), ("link to nothing", true), ("absent", false)];
+    for (name, bare) in told {
+        assert_eq!(meta::is_without_xattrs(dir.as_fd(), name.as_bytes()), bare, "{name}");
+        assert_eq!(meta::lists_nothing(dir.as_fd(), name.as_bytes()), bare, "{name}");
+    }
+}
+
 /// An ACL in the kernel's encoding: version 2, then tag, permissions, id.
 fn acl(entries: &[(u16, u16, u32)]) -> Vec<u8> {
     let mut bytes = vec![2, 0, 0, 0];

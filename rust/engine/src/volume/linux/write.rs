@@ -4,6 +4,7 @@
 //! every filesystem. Does not make anything durable: one `sync_filesystem` at the end does.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
@@ -21,11 +22,18 @@ static ZEROS: [u8; 65_536] = [0; 65_536];
 pub(super) struct LinuxWriteFile {
     fd: OwnedFd,
     direct: Option<Direct>,
+    /// Nothing but what its making gave it: no attributes, our own owner.
+    bare: AtomicBool,
 }
 
 impl LinuxWriteFile {
     pub(super) fn new(fd: OwnedFd) -> Self {
-        Self { fd, direct: None }
+        Self { fd, direct: None, bare: AtomicBool::new(false) }
+    }
+
+    /// A file that was just made, where a directory gives its files nothing.
+    pub(super) fn bare(fd: OwnedFd) -> Self {
+        Self { bare: AtomicBool::new(true), ..Self::new(fd) }
     }
 
     fn write_zeros(&self, offset_bytes: u64, length_bytes: u64) -> Result<(), VolumeError> {
@@ -110,6 +118,9 @@ impl WriteFile for LinuxWriteFile {
     }
 
     fn set_metadata(&self, metadata: &Metadata) -> Result<Vec<Loss>, VolumeError> {
+        if self.bare.swap(false, Relaxed) && meta::set_bare(self.fd.as_fd(), metadata) {
+            return Ok(Vec::new());
+        }
         meta::set(meta::Access::Fd(self.fd.as_fd()), metadata)
     }
 }
