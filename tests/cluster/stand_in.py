@@ -56,7 +56,12 @@ class Pod:
         volumes = self.node.pods_root / self.uid / "volumes"
         match volume:
             case {"hostPath": {"path": path}}:
-                return self.node.pods_root if path.rstrip("/").endswith("/pods") else None
+                if path.rstrip("/").endswith("/pods"):
+                    return self.node.pods_root
+                # Of the machine nothing is handed in: each node's own folders begin empty, and outlive the pod.
+                made = self.node.host / path.lstrip("/")
+                made.mkdir(parents=True, exist_ok=True)
+                return made
             case {"persistentVolumeClaim": {"claimName": claim}}:
                 bound = self.node.core.read_namespaced_persistent_volume_claim(claim, self.namespace)
                 made = volumes / "kubernetes.io~local-volume" / bound.spec.volume_name
@@ -186,8 +191,8 @@ class Node:
 
     def __init__(self, kubeconfig, folder, program):
         self.kubeconfig, self.program = kubeconfig, program
-        self.pods_root, self.logs = folder / "pods", folder / "logs"
-        for one in (self.pods_root, self.logs):
+        self.pods_root, self.logs, self.host = folder / "pods", folder / "logs", folder / "host"
+        for one in (self.pods_root, self.logs, self.host):
             one.mkdir(parents=True, exist_ok=True)
         self.api = config.new_client_from_config(str(kubeconfig))
         self.core, self.apps = client.CoreV1Api(self.api), client.AppsV1Api(self.api)

@@ -87,6 +87,7 @@ CHOSEN = {
     "global": [{}],
     "agent.affinity": [{}, {"nodeAffinity": {}}, {"podAntiAffinity": {}}],
     "agent.bufferMemory": ["64MiB", "100000KiB", "384MiB", "1GiB"],
+    "agent.cacheHostPath": ["", "", "/var/lib/longshore", "/var/lib/kubelet/pods/cache"],
     "agent.cacheLimit": ["0MiB", "4096MiB", "5GiB", "7GiB"],
     "agent.cacheSizeLimit": ["6Gi", "6000Mi", "999999Gi"],
     "agent.extraVolumes": [[], [{"name": "extra", "emptyDir": {}}]],
@@ -278,7 +279,8 @@ def test_schema_refuses_what_the_command_refuses(helm, values, tmp_path):
 @pytest.mark.parametrize(
     "layer",
     [
-        {"cacheLimit": "10GiB"},
+        {"cacheLimit": "10GiB", "cacheHostPath": ""},
+        {"cacheHostPath": "/var/lib/kubelet/pods"},
         {"bufferMemory": "1GiB", "resources": {"limits": {"memory": "1.1Gi"}}},
         {"resources": {"requests": {"cpu": "2"}, "limits": {"cpu": "1999m"}}},
         {"extraEnv": [{"name": "HOME", "value": "/"}]},

@@ -9,6 +9,7 @@ import base64
 import json
 import os
 import re
+import stat
 import sys
 from pathlib import Path
 
@@ -226,7 +227,13 @@ def back_up_and_restore(site):
 def test_install(new_site, choices):
     """By the command: install, back up, restore, update, remove."""
     site = new_site()
-    walk = follow("install", site, fill=choices, skip={HELM_REMOVES: "", WITH_DEFINITIONS: ""})
+    caches = site.folder / "host/var/lib/longshore"
+    walk = follow(
+        "install",
+        site,
+        fill={**choices, "/var/lib/longshore": str(caches)},
+        skip={HELM_REMOVES: "", WITH_DEFINITIONS: ""},
+    )
     walk.go("longshore status")
     assert agent_image(site) == IMAGES[0]
     back_up_and_restore(site)
@@ -237,9 +244,15 @@ def test_install(new_site, choices):
         assert said.code == 0 and "No resources found" not in said.err, (one, str(said))
     walk.go("longshore repo key export…")
     assert agent_image(site) == IMAGES[1]
-    walk.finish()
+    walk.go("rm -rf /var/lib/longshore")
     gone(site)
     assert stays(site) == {"CustomResourceDefinition", "Namespace", "BackupStorageLocation", "Secret"}
+    # What the page says of the nodes: a cache that only its owner can enter, until it is taken away.
+    cache = caches / "velero" / "longshore"
+    assert stat.S_IMODE(cache.stat().st_mode) == 0o700 and any(cache.iterdir())
+    assert "left on each node: the agent's cache, /var/lib/longshore/velero" in walk.ran["longshore uninstall"].err
+    walk.finish()
+    assert not caches.exists()
     for one in ("podvolumebackups", "podvolumerestores"):
         assert site.get(one, "-n", "velero")["items"]
     assert site.shell.run(WITH_DEFINITIONS).code == 0
@@ -250,7 +263,8 @@ def test_install_by_helm(new_site, choices):
     """The same by the chart, to its own removal."""
     site = new_site()
     follow("install", site, ["Before"], fill=choices).finish()
-    walk = follow("install by Helm", site, skip={"longshore uninstall": "", WITH_DEFINITIONS: ""})
+    node = {"longshore uninstall": "", WITH_DEFINITIONS: "", "rm -rf /var/lib/longshore": ""}
+    walk = follow("install by Helm", site, skip=node)
     walk.go("export IMAGE=registry.example.com/longshore:0.1.1 (2)")
     assert agent_image(site) == IMAGES[0]
     notes = walk.ran["helm install longshore daemonset/chart --namespace velero \\"].out.partition("NOTES:")[2]

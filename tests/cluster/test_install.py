@@ -416,7 +416,7 @@ def test_install_again_changes_nothing_and_an_update_takes_back_what_it_set(api_
 def test_server_accepts_everything_that_settings_can_make(api_server, namespace):
     said = longshore(
         api_server, "install", "-n", namespace, "--dry-run", "--set", "policy.enabled=false", "--bucket", "b",
-        "--set", "agent.cacheHostPath=/var/cache/longshore", "--set", "agent.appArmorProfile={type: RuntimeDefault}",
+        "--set", "agent.cacheHostPath=", "--set", "agent.appArmorProfile={type: RuntimeDefault}",
         "--set", "agent.seLinuxOptions={type: spc_t}", "--set", "agent.tolerations=[{operator: Exists}]",
         "--set", "imagePullSecrets=[{name: r}]", "--set", "agent.seccompProfile={type: Localhost, localhostProfile: a.json}",
         "--set", "agent.extraEnv=[{name: A, value: b}]", "--set", "serviceAccounts.agent.annotations={role: x}",

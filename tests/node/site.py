@@ -21,13 +21,15 @@ from tests.node.kubelet import NODE, ROOT
 from tests.node.node import Node
 from tests.support import velero_asks
 
-__all__ = ["NAMESPACE", "TERMINAL", "Site"]
+__all__ = ["CACHES", "NAMESPACE", "TERMINAL", "Site"]
 
 NAMESPACE = "velero"
 TERMINAL = {"Completed", "Failed", "Canceled"}
 _BUCKET = "backups"
 _CLONE = Path(__file__).resolve().parents[2]
 _PROFILE = "longshore/agent.json"
+CACHES = Path("/var/lib/longshore")
+"""The node's folder for agents' caches."""
 
 
 class Site:
@@ -39,6 +41,11 @@ class Site:
         self.kubectl = node.kubectl
         assert node.s3 is not None
         self.s3 = node.s3
+        # On the machine's own file system, as the kubelet's folder is, for the engine is to find what a real node has.
+        real = node.folder / "caches"
+        real.mkdir()
+        CACHES.mkdir()
+        subprocess.run(["mount", "--bind", real, CACHES], check=True)
 
     def install(self, *words: str, bucket: str = _BUCKET) -> str:
         """Run `longshore install` with our image, the S3 server and our seccomp profile; gives its output."""

@@ -7,6 +7,8 @@ confinement it succeeds everywhere, which shows that the try is a fair one.
 
 import copy
 import json
+import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ import pytest
 from tests.cluster.node_rig import fill
 from tests.node import tenant
 from tests.node.kubelet import NODE
-from tests.node.site import NAMESPACE
+from tests.node.site import CACHES, NAMESPACE
 
 _PLACE = "guarded"
 _PROGRAM = """
@@ -85,12 +87,16 @@ def claimant(site, name):
 
 
 def test_agent_gives_up_writing_and_backs_up(backup_only, volumes):
-    site, (pod, places) = backup_only, volumes
+    site, (pod, places), began = backup_only, volumes, time.time()
     assert '"msg": "Gave up writing to volumes"' in site.agent_log()
     fill(places["data"], seed=21, megabytes=8, files=50)
     status = site.backed_up("guarded-1", pod, "data")
     assert status["phase"] == "Completed" and status["snapshotID"], (status, site.agent_log())
-    # Its cache can be written: what did not change is not read again.
+    # Its cache can be written, by it alone be read, and keeps to its folder of the node: what did not change is not read again.
+    assert '"Working without a cache"' not in site.agent_log()
+    cache = CACHES / NAMESPACE / "longshore"
+    assert stat.S_IMODE(cache.stat().st_mode) == 0o700 and cache.stat().st_uid == 0
+    assert any(one.lstat().st_mtime >= began for one in cache.rglob("*") if one.is_file())
     assert site.backed_up("guarded-2", pod, "data")["incrementalBytes"] == 0
 
 

@@ -29,8 +29,17 @@ _OUTAGE_SECONDS = 120.0
 _TRIES = 6
 _HEADROOM_BYTES = 384 << 20
 _LARGE_MEGABYTES = 800
-# So much is stored, and so much is written back, when the power goes.
+# So much is stored of the large volume, and so much is written back, before anything is done.
 _STORED_BYTES, _WRITTEN_BYTES = 96 << 20, 64 << 20
+_HOG = """
+import os, time
+while not os.path.exists("/scratch/go"):
+    time.sleep(0.01)
+held = []
+while True:
+    held.append(bytearray(b"x") * (16 << 20))
+    time.sleep(0.02)
+"""
 _names = (f"out-{number}" for number in itertools.count(1))
 
 
@@ -49,6 +58,19 @@ def victim(site, place):
     found = site.ready("victim", _PLACE)
     root = site.volume(found, "empty-dir", "scratch")
     fill(root, seed=7, megabytes=240)
+    os.chown(root, tenant.USER, tenant.USER)
+    return found
+
+
+@pytest.fixture(scope="module")
+def large(site, place):
+    """A pod with a volume of which a backup takes seconds."""
+    pod = tenant.simple_pod("large", _PLACE)
+    pod["spec"]["containers"][0] = tenant.container(mounts={"scratch": "/scratch"})
+    site.apply(pod)
+    found = site.ready("large", _PLACE)
+    root = site.volume(found, "empty-dir", "scratch")
+    fill(root, seed=9, megabytes=_LARGE_MEGABYTES)
     os.chown(root, tenant.USER, tenant.USER)
     return found
 
@@ -139,23 +161,61 @@ def test_containerd_restart_disturbs_nothing(site, victim, figures):
     check_restores(site, status["snapshotID"], content(site, victim))
 
 
-def test_rolling_update_hands_a_backup_over(site, victim, figures):
+def exchange_by_update(site, agent):
+    change = {"spec": {"template": {"metadata": {"annotations": {"test.node/turn": agent["uid"]}}}}}
+    site.kubectl("patch", "daemonset", "node-agent", "-n", NAMESPACE, "--type=merge", "-p", json.dumps(change))
+    site.kubectl("rollout", "status", "daemonset/node-agent", "-n", NAMESPACE, "--timeout=120s", seconds=130)
+
+
+def exchange_by_deletion(site, agent):
+    site.kubectl("delete", "pod", agent["name"], "-n", NAMESPACE, "--wait=true", "--timeout=90s", seconds=100)
+
+
+@pytest.mark.parametrize(
+    ("what", "exchange"),
+    [("rolling update", exchange_by_update), ("agent's pod deleted", exchange_by_deletion)],
+    ids=["update", "deletion"],
+)
+def test_another_pod_of_the_agent_goes_on_where_the_last_one_was(site, large, figures, what, exchange):
+    """The node keeps what an agent knows: the backup is Completed as the object that it was, and what is stored is not read again."""
     for _ in range(_TRIES):
-        agent, name = site.agent(), begin(site, victim)
+        agent, stored = site.agent(), held(site.s3.data_dir)
+        name = begin(site, large)
         first = site.get("podvolumebackup", name)["status"]["instance"]
+        wait_for_bytes(site.s3.data_dir, stored + _STORED_BYTES)
         started = time.monotonic()
-        change = {"spec": {"template": {"metadata": {"annotations": {"test.node/turn": name}}}}}
-        site.kubectl("patch", "daemonset", "node-agent", "-n", NAMESPACE, "--type=merge", "-p", json.dumps(change))
-        site.kubectl("rollout", "status", "daemonset/node-agent", "-n", NAMESPACE, "--timeout=120s", seconds=130)
+        exchange(site, agent)
+        assert site.agent()["uid"] != agent["uid"]
         ready = time.monotonic() - started
         status = end(site, name)
-        assert site.agent()["uid"] != agent["uid"]
         if status["instance"] != first:
-            figures.seconds("rolling update during a backup, until the new agent is Ready", ready)
-            figures.seconds("rolling update during a backup, until the backup is Completed", time.monotonic() - started)
-            check_restores(site, status["snapshotID"], content(site, victim))
-            return
-    pytest.fail("each backup had ended before its agent was stopped")
+            break
+    else:
+        pytest.fail("each backup had ended before its agent was stopped")
+    figures.seconds(f"{what} during a backup, until the new agent is Ready", ready)
+    figures.seconds(f"{what} during a backup, until the backup is Completed", time.monotonic() - started)
+    files, size = resumed(status)
+    figures.note(f"{what}: what the backup did not read again", f"{files} files, {size >> 20} MiB")
+    assert files > 0 and size > _STORED_BYTES // 3, status
+    check_restores(site, status["snapshotID"], content(site, large))
+
+
+def resumed(status):
+    """How many files and bytes a backup took over from an attempt before it."""
+    told = re.search(
+        r"went on from an interrupted attempt: files_resumed=(\d+), bytes_resumed=(\d+)", status["message"]
+    )
+    assert told, status
+    return int(told[1]), int(told[2])
+
+
+def wait_for_bytes(*wanted):
+    """Wait until folders hold so much: a folder and a number, and so on."""
+    places = list(zip(wanted[::2], wanted[1::2], strict=True))
+    ends = time.monotonic() + 60
+    while any(held(root) < size for root, size in places):
+        assert time.monotonic() < ends, f"nothing is stored or nothing comes back: wanted={places}"
+        time.sleep(0.01)
 
 
 def test_store_is_away_for_two_minutes(site, victim, figures):
@@ -198,31 +258,54 @@ def test_credentials_are_rotated_while_a_backup_runs(site, victim, figures):
     site.s3.close_account(accounts[-1][0])
 
 
-def test_neighbour_takes_the_memory_of_the_node(site, victim, figures):
-    """All pods of the node get little more than they use; a neighbour without a limit of its own takes it until the kernel ends somebody."""
-    agent = site.agent()
-    name = begin(site, victim)
+def test_neighbour_takes_the_memory_of_the_node(site, large, figures):
+    """All pods of the node get little more than they use; a neighbour without a limit of its own takes it until the kernel ends somebody.
+
+    Bytes reach the store before the memory is taken, while it is, and after the neighbour's end.
+    """
+    agent, before = site.agent(), restarts(site, site.agent())
+    for _ in range(_TRIES):
+        hog = tenant.simple_pod(f"hog-{next(_names)}", _PLACE, restartPolicy="Never")
+        hog["spec"]["containers"][0]["command"] = ["/usr/bin/python3.11", "-I", "-c", _HOG]
+        site.apply(hog)
+        neighbour = site.ready(hog["metadata"]["name"], _PLACE)
+        stored = held(site.s3.data_dir)
+        name = begin(site, large)
+        wait_for_bytes(site.s3.data_dir, stored + _STORED_BYTES)
+        moved = [held(site.s3.data_dir) - stored]
+        ended = take_memory(site, neighbour)
+        moved.append(held(site.s3.data_dir) - stored)
+        during = site.get("podvolumebackup", name)["status"]
+        status = end(site, name)
+        moved.append(held(site.s3.data_dir) - stored)
+        if during["phase"] == "InProgress":
+            break
+    else:
+        pytest.fail("each backup had ended before the neighbour")
+    assert ended["reason"] == "OOMKilled", ended
+    assert _STORED_BYTES <= moved[0] < moved[1] < moved[2], moved
+    sizes = ", ".join(f"{size >> 20} MiB" for size in moved)
+    figures.note("neighbour takes all memory: stored when it began, when the neighbour was ended, in the end", sizes)
+    figures.note("neighbour takes all memory: restarts of the agent", str(restarts(site, agent) - before))
+    assert site.agent() == agent and during["instance"] == status["instance"]
+    check_restores(site, status["snapshotID"], content(site, large))
+
+
+def take_memory(site, neighbour):
+    """Let the neighbour have all of it; gives how its container ended."""
     limit, used = memory_of_pods()
-    hog = tenant.simple_pod("hog", _PLACE, restartPolicy="Never")
-    eats = "b = []\nwhile True: b.append(bytearray(b'x') * (16 << 20))"
-    hog["spec"]["containers"][0]["command"] = ["/usr/bin/python3.11", "-I", "-c", eats]
     before = limit.read_text().strip()
     limit.write_text(str(int(used.read_text()) + _HEADROOM_BYTES))
     try:
-        site.apply(hog)
+        (site.volume(neighbour, "empty-dir", "scratch") / "go").touch()
 
-        def killed():
-            return site.get("pod", "hog", _PLACE)["status"].get("phase") == "Failed"
+        def ended():
+            (container,) = site.get("pod", neighbour["name"], _PLACE)["status"]["containerStatuses"]
+            return container["state"].get("terminated")
 
-        site.wait(killed, seconds=120, what="the neighbour is ended")
+        return site.wait(ended, seconds=120, what="the neighbour is ended")
     finally:
         limit.write_text("-1" if before.isdecimal() else before)
-    state = site.get("pod", "hog", _PLACE)["status"]["containerStatuses"][0]["state"]["terminated"]
-    assert state["reason"] == "OOMKilled", state
-    status = end(site, name)
-    figures.note("neighbour takes all memory: restarts of the agent", str(restarts(site, agent)))
-    assert site.agent() == agent
-    check_restores(site, status["snapshotID"], content(site, victim))
 
 
 def memory_of_pods():
@@ -238,15 +321,8 @@ def memory_of_pods():
 
 
 @pytest.mark.timeout(600)
-def test_power_is_lost_while_volumes_go_out_and_come_back(site, place, figures):
+def test_power_is_lost_while_volumes_go_out_and_come_back(site, large, figures):
     """All processes of the node end at once, and what it held in memory is gone; its disk stays, and API server and store are elsewhere."""
-    pod = tenant.simple_pod("large", _PLACE)
-    pod["spec"]["containers"][0] = tenant.container(mounts={"scratch": "/scratch"})
-    site.apply(pod)
-    large = site.ready("large", _PLACE)
-    root = site.volume(large, "empty-dir", "scratch")
-    fill(root, seed=9, megabytes=_LARGE_MEGABYTES)
-    os.chown(root, tenant.USER, tenant.USER)
     # The restore is of what was there before the backup that the power cuts off.
     name = begin(site, large)
     first, came = end(site, name)["snapshotID"], content(site, large)
@@ -259,10 +335,7 @@ def test_power_is_lost_while_volumes_go_out_and_come_back(site, place, figures):
         target, stored = site.volume(waiting, "empty-dir", "scratch"), held(site.s3.data_dir)
         name = begin(site, large)
         site.restore(back, waiting, "scratch", first)
-        ends = time.monotonic() + 60
-        while held(site.s3.data_dir) - stored < _STORED_BYTES or held(target) < _WRITTEN_BYTES:
-            assert time.monotonic() < ends, "nothing is stored or nothing comes back"
-            time.sleep(0.01)
+        wait_for_bytes(site.s3.data_dir, stored + _STORED_BYTES, target, _WRITTEN_BYTES)
         before = restarts(site, agent)
         count, lost = site.node.lose_power(), time.monotonic()
         begun = [site.get("podvolumebackup", name)["status"], site.get("podvolumerestore", back)["status"]]
@@ -279,11 +352,9 @@ def test_power_is_lost_while_volumes_go_out_and_come_back(site, place, figures):
     figures.seconds("power lost: until backup and restore are Completed", time.monotonic() - lost)
     assert [one["phase"] for one in ended] == ["Completed", "Completed"], ended
     assert not {one["instance"] for one in begun} & {one["instance"] for one in ended}
-    told = re.search(
-        r"went on from an interrupted attempt: files_resumed=(\d+), bytes_resumed=(\d+)", ended[0]["message"]
-    )
-    assert told and int(told[1]) > 0 and int(told[2]) > _STORED_BYTES // 3, ended[0]
-    figures.note("power lost: what the backup did not read again", f"{int(told[1])} files, {int(told[2]) >> 20} MiB")
+    files, size = resumed(ended[0])
+    assert files > 0 and size > _STORED_BYTES // 3, ended[0]
+    figures.note("power lost: what the backup did not read again", f"{files} files, {size >> 20} MiB")
     site.ready(back, _PLACE)
     assert tree(target) == came
     check_restores(site, ended[0]["snapshotID"], content(site, large))

@@ -160,6 +160,8 @@ def uninstall_command(
     output.note(
         f"kept: namespace {namespace} and what is in it, the keys of repositories (Secret longshore-repo-credentials) among it"
     )
+    if folder := values.agent.cache_host_path:
+        output.note(f"left on each node: the agent's cache, {folder}/{namespace}; nothing is lost with it")
     output.note(
         f"next: export the key (longshore repo key export), then kubectl delete namespace {namespace} if it is to go"
     )

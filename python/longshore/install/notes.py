@@ -44,4 +44,7 @@ Then:
   kubectl -n {{ .Release.Namespace }} get backupstoragelocations,podvolumebackups
 
 helm uninstall leaves Secrets, locations and custom resource definitions: with them go the keys and the records of your backups.
+{{- if .Values.agent.cacheHostPath }}
+On each node it leaves the agent's cache, {{ .Values.agent.cacheHostPath }}/{{ .Release.Namespace }}; nothing is lost with that.
+{{- end }}
 """

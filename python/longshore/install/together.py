@@ -40,6 +40,7 @@ _UNITS: Final = {
 _RESOURCES: Final = ("cpu", "memory", "ephemeral-storage")
 
 _CACHE: Final = "the caches may outgrow their volume, and the kubelet would evict the agent for them"
+_FOLDER: Final = "the caches would lie among the pods' folders, which the kubelet takes away"
 _BUFFERS: Final = f"the buffers leave less than {PROCESS_MEMORY_MIB} MiB of the memory limit to the rest of the agent"
 _REQUEST: Final = "a request is above its limit"
 _ENV: Final = "a variable is given twice or is ours"
@@ -68,6 +69,9 @@ def _conflicts(values: Mapping[str, Any]) -> Iterator[str]:
     limit, size = agent["cacheLimit"], agent["cacheSizeLimit"]
     if not agent["cacheHostPath"] and amount(limit) >= amount(size):
         yield f"{_CACHE}: agent.cacheLimit={limit}, agent.cacheSizeLimit={size}"
+    folder, root = agent["cacheHostPath"], agent["kubeletRootDir"]
+    if f"{folder}/".startswith(f"{root}/pods/"):
+        yield f"{_FOLDER}: agent.cacheHostPath={folder}, agent.kubeletRootDir={root}"
     buffers, memory = agent["bufferMemory"], agent["resources"].get("limits", {}).get("memory")
     if memory is not None and amount(buffers) + amount(f"{PROCESS_MEMORY_MIB}MiB") > amount(memory):
         yield f"{_BUFFERS}: agent.bufferMemory={buffers}, agent.resources.limits.memory={memory}"
@@ -120,6 +124,10 @@ def _checks() -> Iterator[str]:
     limit, size = f"{agent}.cacheLimit", f"{agent}.cacheSizeLimit"
     yield f"{{{{- if and (not {agent}.cacheHostPath) (ge {_amount(limit)} {_amount(size)}) }}}}"
     yield _fail(_CACHE, "agent.cacheLimit=%v, agent.cacheSizeLimit=%v", limit, size)
+    yield "{{- end }}"
+    folder, root = f"{agent}.cacheHostPath", f"{agent}.kubeletRootDir"
+    yield f'{{{{- if hasPrefix (printf "%v/pods/" {root}) (printf "%v/" {folder}) }}}}'
+    yield _fail(_FOLDER, "agent.cacheHostPath=%v, agent.kubeletRootDir=%v", folder, root)
     yield "{{- end }}"
     buffers = f"{agent}.bufferMemory"
     yield f'{{{{- $memory := (dig "limits" "memory" nil {agent}.resources) }}}}'

@@ -99,12 +99,13 @@ class Agent(_Settings):
     """For the buffers of all jobs of a node together. The process needs 128 MiB beside them: with less of
     resources.limits.memory left to it, it is refused."""
     cache_limit: str = Field("5GiB", pattern=r"^[0-9]{1,6}(MiB|GiB)$")
-    """What the caches of all repositories may take, and never more than a tenth of their filesystem. Not below
-    cacheSizeLimit it is refused, for the kubelet would evict the agent."""
+    """What the caches of all repositories may take, and never more than a tenth of their filesystem. With an empty
+    cacheHostPath it is refused unless it is below cacheSizeLimit, for the kubelet would evict the agent."""
     cache_size_limit: str = Field("6Gi", pattern=r"^[1-9][0-9]{0,5}(Mi|Gi)$")
-    """sizeLimit of the cache's emptyDir; above cacheLimit."""
-    cache_host_path: Annotated[str, host_path(optional=True)] = ""
-    """A folder of the node for the cache instead of an emptyDir: it outlives the pod, and saves the first backup after an update a full read."""
+    """sizeLimit of the cache's emptyDir, where cacheHostPath is empty; above cacheLimit."""
+    cache_host_path: Annotated[str, host_path(optional=True)] = "/var/lib/longshore"
+    """The node's folder for caches, in which each installation has one of its namespace's name. It outlives the pod: after an update or a deletion the new
+    agent goes on with a backup where the old one was, and does not read all volumes anew. Empty: an emptyDir, which goes with the pod."""
     log_level: LogLevel = "info"
     """Log records from this level on."""
     resources: Resources = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "512Mi"}}

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from longshore.install.labels import AGENT, AGENT_PODS, SERVER, SERVER_PODS, Part, metadata
-from longshore.install.template import SPLICE, All, Choose, Contains, Not, Splice, Text, Value, When
+from longshore.install.template import NAMESPACE, SPLICE, All, Choose, Contains, Not, Splice, Text, Value, When
 
 __all__ = ["IMAGE", "METRICS_PORT", "NOBODY", "PARTS"]
 
@@ -165,7 +165,11 @@ _AGENT: Final[dict[str, Any]] = {
                         "name": "scratch",
                         "hostPath": When(
                             Value("agent.cacheHostPath"),
-                            {"path": Value("agent.cacheHostPath"), "type": "DirectoryOrCreate"},
+                            # Of each installation its own: an agent is not to read what another knows of volumes.
+                            {
+                                "path": Text("%v/%v", (Value("agent.cacheHostPath"), NAMESPACE)),
+                                "type": "DirectoryOrCreate",
+                            },
                         ),
                         "emptyDir": When(
                             Not(Value("agent.cacheHostPath")), {"sizeLimit": Value("agent.cacheSizeLimit")}

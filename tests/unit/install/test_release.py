@@ -85,7 +85,29 @@ def test_agent_has_no_right_too_many(restores):
     assert ("--backup-only" in pod["containers"][0]["args"]) is not restores
     assert mounts["host-pods"]["mountPropagation"] == "HostToContainer"
     assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
-    assert [one["name"] for one in pod["volumes"] if "hostPath" in one] == ["host-pods"]
+    folders = {one["name"]: one["hostPath"]["path"] for one in pod["volumes"] if "hostPath" in one}
+    assert folders == {"host-pods": "/var/lib/kubelet/pods", "scratch": "/var/lib/longshore/velero"}
+
+
+@pytest.mark.parametrize("restores", [True, False])
+@pytest.mark.parametrize(
+    ("settings", "volume"),
+    [
+        ({}, {"hostPath": {"path": "/var/lib/longshore/apart", "type": "DirectoryOrCreate"}}),
+        ({"cacheHostPath": "/c"}, {"hostPath": {"path": "/c/apart", "type": "DirectoryOrCreate"}}),
+        ({"cacheHostPath": "", "cacheSizeLimit": "7Gi"}, {"emptyDir": {"sizeLimit": "7Gi"}}),
+    ],
+)
+def test_cache_is_of_the_node_and_of_one_installation_and_can_be_written(settings, volume, restores):
+    found = made({"agent": {**settings, "restores": restores}}, namespace="apart")["DaemonSet", "node-agent"]
+    pod = found["spec"]["template"]["spec"]
+    assert [one for one in pod["volumes"] if one["name"] == "scratch"] == [{"name": "scratch", **volume}]
+    (container,) = pod["containers"]
+    (mount,) = [one for one in container["volumeMounts"] if one["name"] == "scratch"]
+    # Everything else of the root file system is read-only, and what cannot be written below the pods' folder does not reach here.
+    assert mount == {"name": "scratch", "mountPath": "/scratch"}
+    env = {one["name"]: one.get("value") for one in container["env"]}
+    assert env["LONGSHORE_CACHE_DIR"] == "/scratch/longshore" and env["LONGSHORE_CACHE_LIMIT"] == "5GiB"
 
 
 @pytest.mark.parametrize(
@@ -129,6 +151,13 @@ def test_two_installations_share_nothing_but_definitions():
         for name in ("velero", "other")
     ]
     assert {kind for kind, _, _ in both[0] & both[1]} == {"CustomResourceDefinition"}
+    # Of what they have on a node, only the pods' folder is for both.
+    folders = [
+        {one["hostPath"]["path"] for one in pod["volumes"] if "hostPath" in one}
+        for name in ("velero", "other")
+        for pod in [made(namespace=name)["DaemonSet", "node-agent"]["spec"]["template"]["spec"]]
+    ]
+    assert folders[0] & folders[1] == {"/var/lib/kubelet/pods"}
 
 
 def test_policy_speaks_of_the_lease_that_the_agent_takes():

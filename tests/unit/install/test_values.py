@@ -63,8 +63,16 @@ def test_what_the_server_would_refuse_is_refused_by_name(path, value):
 @pytest.mark.parametrize(
     ("layer", "figures"),
     [
-        ({"cacheLimit": "10GiB"}, "agent.cacheLimit=10GiB, agent.cacheSizeLimit=6Gi"),
-        ({"cacheLimit": "6144MiB"}, "agent.cacheLimit=6144MiB, agent.cacheSizeLimit=6Gi"),
+        ({"cacheHostPath": "", "cacheLimit": "10GiB"}, "agent.cacheLimit=10GiB, agent.cacheSizeLimit=6Gi"),
+        ({"cacheHostPath": "", "cacheLimit": "6144MiB"}, "agent.cacheLimit=6144MiB, agent.cacheSizeLimit=6Gi"),
+        (
+            {"cacheHostPath": "/k/pods", "kubeletRootDir": "/k"},
+            "agent.cacheHostPath=/k/pods, agent.kubeletRootDir=/k",
+        ),
+        (
+            {"cacheHostPath": "/var/lib/kubelet/pods/x"},
+            "agent.cacheHostPath=/var/lib/kubelet/pods/x, agent.kubeletRootDir=/var/lib/kubelet",
+        ),
         ({"bufferMemory": "385MiB"}, "agent.bufferMemory=385MiB, agent.resources.limits.memory=512Mi"),
         (
             {"resources": {"limits": {"memory": "300M"}}},
@@ -88,8 +96,10 @@ def test_what_does_not_go_together_is_refused_with_both_figures(layer, figures):
 @pytest.mark.parametrize(
     "layer",
     [
-        {"cacheLimit": "6143MiB"},
+        {"cacheLimit": "6143MiB", "cacheHostPath": ""},
+        {"cacheLimit": "10GiB"},
         {"cacheLimit": "10GiB", "cacheHostPath": "/var/cache/longshore"},
+        {"cacheHostPath": "/var/lib/kubelet/pods-of-longshore"},
         {"bufferMemory": "384MiB"},
         {"bufferMemory": "2GiB", "resources": {"limits": {"memory": "2.5Gi"}}},
         {"resources": {"requests": {"cpu": "1000m"}, "limits": {"cpu": 1}}},
@@ -126,7 +136,7 @@ def test_our_variables_are_those_of_the_containers(kind, ours):
 
 
 def test_chart_and_command_have_the_same_rules():
-    assert CHECKS.count("{{- fail ") == CHECKS.count(PREFIX) == 2 + 2 * 3 + 2 + 1
+    assert CHECKS.count("{{- fail ") == CHECKS.count(PREFIX) == 3 + 2 * 3 + 2 + 1
 
 
 def test_no_pattern_lets_other_keys_through():
