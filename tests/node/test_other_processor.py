@@ -1,7 +1,7 @@
 """An image for another processor comes to the nodes: the operator is told which node runs no agent and why, everything else works, and what waited is done.
 
-Two ways of it: an image that says which processor it is for, and one that lies. Once it is on a node containerd starts either, and the kernel refuses the
-program.
+It is told in the pod's status and Event and in `longshore status`; in no log, for no program of ours runs. Two ways of it: an image that says which processor
+it is for, and one that lies. Once it is on a node containerd starts either, and the kernel refuses the program.
 """
 
 import gzip
@@ -68,6 +68,10 @@ def test_image_for_another_processor(site, pod, architecture):
         assert next(one for one in text.splitlines() if "longshore-server" in one).startswith("ok"), text
         pods = json.loads(site.kubectl("get", "pods", "-n", NAMESPACE, "-l", "name=node-agent", "-o", "json"))["items"]
         assert _SAYS in json.dumps([one["status"] for one in pods]), pods
+        # What is told once: that the container does not stay; why it does not stands in the pod's status.
+        (name,) = (one["metadata"]["name"] for one in pods)
+        event = site.wait(lambda: site.events("Pod", name).get("BackOff"), seconds=60, what="the kubelet says so")
+        assert "node-agent" in event, event
         site.backup(how, pod, "scratch")
         assert (site.get("podvolumebackup", how).get("status") or {}).get("phase", "New") == "New"
     status = site.ended("podvolumebackup", how)
