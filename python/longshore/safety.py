@@ -2,7 +2,8 @@
 
 A volume is *safe* when its last success is young enough and nothing failed since. Everything else is named with the reason: *failing* (the newest backup that
 ended did not succeed), *stale*, *never* (nothing backs it up), *left out* (it cannot be, or somebody said so). Volumes that Kubernetes fills by itself hold
-nothing of their own and are not listed; an emptyDir is scratch space unless somebody backs it up, so those that nobody does are only counted.
+nothing of their own and are not listed; an emptyDir is scratch space unless somebody backs it up, so those that nobody does are only counted. A folder of the
+node that a pod mounts is left out, and marked as the node's: each agent of a cluster's network and storage has several on every node.
 
 Promises: what could not be looked at is said and is never counted as safe; the store is not asked. A success that is dated in the future is not safe, for
 nobody knows how old it is. Of an agent that does not run the node and the reason are told.
@@ -47,6 +48,7 @@ _CLOCKS_APART_SECONDS: Final = 300.0
 """A success may lie so far in the future: nobody's clock is exact."""
 _PODS_NAMED_MAX: Final = 5
 _TEXT_CHARS_MAX: Final = 300
+_NO_LOCATION: Final = "there is none, so backups have no place to go: make one, or say longshore install with --bucket"
 _FOREIGN: Final = ("exec format error", "no match for platform")
 
 
@@ -75,7 +77,12 @@ class Row:
     size_bytes: int = 0
     snapshot_id: str = ""
     backup: str = ""
+    """The object of the last success."""
+    failed_backup: str = ""
+    """Of a volume that is failing: the object that failed."""
     running: bool = False
+    of_node: bool = False
+    """A folder of the node (hostPath) that nobody has tried to back up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +153,7 @@ def look_at_installation(client: KubeClient, *, namespace: str) -> Survey:
         good = "Available" if definition is BACKUP_STORAGE_LOCATIONS else "Ready"
         found = _list(client, resource, namespace=namespace, blind=survey.blind)
         if definition is BACKUP_STORAGE_LOCATIONS and not found and not survey.blind:
-            survey.parts.append(Part(resource.kind, "", ok=False, text="there is none, so backups have no place to go"))
+            survey.parts.append(Part(resource.kind, "", ok=False, text=_NO_LOCATION))
         survey.parts += [_phased(one, resource.kind, good) for one in found]
     return survey
 
@@ -214,7 +221,7 @@ def _judge(
     try:
         check_supported(pod, volume, claim=claim, pv=bound)
     except UnsupportedError as err:
-        return row(state=State.LEFT_OUT, reason=err.message)
+        return row(state=State.LEFT_OUT, reason=err.message, of_node=volume.host_path is not None)
     if volume.name in {one.strip() for one in metadata.annotations.get(EXCLUDED, "").split(",")}:
         return row(state=State.LEFT_OUT, reason=f"the pod says so: annotation={EXCLUDED}")
     if volume.empty_dir is not None:
@@ -249,6 +256,7 @@ def _told(row: Callable[..., Row], history: VolumeHistory, *, now: datetime, sta
         size_bytes=history.size_bytes,
         snapshot_id=history.snapshot_id,
         backup=history.backup,
+        failed_backup=history.failed_backup if state is State.FAILING else "",
         running=history.working_since is not None,
     )
 

@@ -1,9 +1,11 @@
 """`longshore status` on a real API server: the whole answer for an administrator, the installation's for the account of `helm test`."""
 
+import copy
 import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -64,6 +66,7 @@ def test_administrator_sees_every_volume(api_server, api_client, installed):
         },
     )
     volumes = [{"name": "data", "persistentVolumeClaim": {"claimName": "orders"}}, {"name": "tmp", "emptyDir": {}}]
+    volumes.append({"name": "logs", "hostPath": {"path": "/var/log"}})
     spec = {"nodeName": "n", "containers": [{"name": "c", "image": "i"}], "volumes": volumes}
     core.create_namespaced_pod(installed, {"metadata": {"name": "db-0"}, "spec": spec})
     words = ("--include-namespaces", installed)
@@ -85,11 +88,23 @@ def test_administrator_sees_every_volume(api_server, api_client, installed):
     custom.create_namespaced_custom_object(*VELERO, installed, "podvolumebackups", body)
     code, out, err = status(api_server.kubeconfig, installed, *words)
     assert code == 0 and "everything is safe" in out and "2.0 KiB" in out, (out, err)
+    # A folder of the node is counted, and named to programs.
+    assert "logs" not in out and "not listed: 1 hostPath volume" in err
     code, out, _ = status(api_server.kubeconfig, installed, *words, "--json")
     lines = [json.loads(line) for line in out.splitlines()]
-    (volume,) = [line for line in lines if line.get("kind") == "Volume"]
+    logs, volume = [line for line in lines if line.get("kind") == "Volume"]
+    assert (logs["volume"], logs["state"]) == ("logs", "left out")
     assert (volume["state"], volume["size_bytes"], volume["last_success"]) == ("safe", 2048, now)
     assert lines[-1] | {"safe": True, "scratch": 1, "exit_code": 0} == lines[-1]
+    # Of what failed since, the object that says so is named, and what it says.
+    later = copy.deepcopy(body)
+    later["metadata"] |= {"name": "later"}
+    later["status"] |= {"phase": "Failed", "snapshotID": "", "message": "the store is full; make room"}
+    for name in ("startTimestamp", "completionTimestamp"):
+        later["status"][name] = (datetime.now(UTC) + timedelta(seconds=2)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    custom.create_namespaced_custom_object(*VELERO, installed, "podvolumebackups", later)
+    code, out, _ = status(api_server.kubeconfig, installed, *words)
+    assert code == 3 and "failing" in out and "later: the store is full; make room" in out, out
 
 
 def test_helm_tests_account_sees_the_installation_and_nothing_else(api_server, api_client, installed):

@@ -103,10 +103,13 @@ def _show(output: Output, survey: object, *, with_volumes: bool) -> int:
                 "size_bytes": row.size_bytes,
                 "snapshot_id": row.snapshot_id,
                 "backup": row.backup,
+                "failed_backup": row.failed_backup,
                 "running": row.running,
             }
         )
-    if survey.rows:
+    # Hundreds on a cluster's nodes, and none of them a volume that anybody could have backed up.
+    of_nodes = sum(row.of_node for row in survey.rows)
+    if len(survey.rows) > of_nodes:
         output.line()
         table = [
             (
@@ -117,9 +120,10 @@ def _show(output: Output, survey: object, *, with_volumes: bool) -> int:
                 "-" if row.age_seconds is None else human.age(row.age_seconds),
                 "-" if row.succeeded_at is None else human.size(row.size_bytes),
                 row.snapshot_id[:12] or "-",
-                row.reason,
+                f"{row.failed_backup}: {row.reason}" if row.failed_backup else row.reason,
             )
             for row in survey.rows
+            if not row.of_node
         ]
         for line in render(COLUMNS, table):
             output.line(line)
@@ -137,6 +141,10 @@ def _show(output: Output, survey: object, *, with_volumes: bool) -> int:
         output.line("everything is safe" if survey.is_safe else f"NOT everything is safe: {', and '.join(wrong)}")
         if survey.scratch:
             output.note(f"not listed: {human.plural(survey.scratch, 'emptyDir volume')} that nobody backs up")
+        if of_nodes:
+            output.note(
+                f"not listed: {human.plural(of_nodes, 'hostPath volume')}, folders of their nodes that are not backed up; --json names them"
+            )
     output.summary(
         {
             **counts,

@@ -54,6 +54,8 @@ class VolumeHistory:
     """The object of the last success."""
     failed_at: datetime | None = None
     """When the newest object that has ended did so, if it did not succeed."""
+    failed_backup: str = ""
+    """That one."""
     message: str = ""
     """What that one says."""
     working_since: datetime | None = None
@@ -106,6 +108,7 @@ def _add(history: VolumeHistory, one: PodVolumeBackup) -> None:
             history.snapshot_id, history.backup, history.message = status.snapshot_id, one.metadata.name, status.message
         case PodVolumePhase.FAILED | PodVolumePhase.CANCELED:
             history.failed_at, history.message = ended or began, status.message
+            history.failed_backup = one.metadata.name
         case PodVolumePhase.IN_PROGRESS | PodVolumePhase.CANCELING:
             history.working_since = began or history.working_since
         case PodVolumePhase.NEW | PodVolumePhase.ACCEPTED | PodVolumePhase.PREPARED:

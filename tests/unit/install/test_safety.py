@@ -123,7 +123,8 @@ def test_row_says_what_an_operator_asks():
     good = backup("good", "Completed", 4, claim="uid-orders", size=4096)
     row = row_of([good, backup("bad", "Failed", 1, claim="uid-orders", message="the store is full: add space")])
     assert (row.age_seconds, row.size_bytes, row.snapshot_id, row.backup) == (4 * 3600, 4096, "ls0-good", "good")
-    assert row.reason == "the store is full: add space"
+    assert row.reason == "the store is full: add space" and row.failed_backup == "bad"
+    assert row_of([good]).failed_backup == ""
     assert row_of([good, backup("next", "InProgress", 1, claim="uid-orders")]).running
     assert row_of([good], stale_hours=3).state is State.STALE
 
@@ -146,7 +147,14 @@ def test_what_is_left_out_is_named_and_needs_nobody():
     made = survey([excluded], [claim("orders")])
     assert [row.state for row in made.rows] == [State.LEFT_OUT] and made.is_safe
     made = survey([pod("a", {"name": "logs", "hostPath": {"path": "/var/log"}})])
-    assert "hostPath" in made.rows[0].reason and made.rows[0].state is State.LEFT_OUT
+    assert "hostPath" in made.rows[0].reason and made.rows[0].state is State.LEFT_OUT and made.rows[0].of_node
+    asked = [backup("a", "Failed", 1, pod="a", volume="logs", message="it is the node's")]
+    (row,) = survey([pod("a", {"name": "logs", "hostPath": {"path": "/var/log"}})], backups=asked).rows
+    assert row.state is State.FAILING and not row.of_node
+    # What a claim holds is somebody's data, wherever it lies.
+    bound = {"metadata": {"name": "pv"}, "spec": {"hostPath": {"path": "/data"}}}
+    (row,) = survey([pod("a", of_claim("disk"))], [claim("disk", bound="pv")], volumes=[bound]).rows
+    assert row.state is State.LEFT_OUT and not row.of_node
     made = survey([pod("a", of_claim("disk"))], [claim("disk", mode="Block")])
     assert "block volume" in made.rows[0].reason
 
