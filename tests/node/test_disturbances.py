@@ -403,7 +403,7 @@ def test_pod_is_deleted_while_its_volume_is_read(site, place, figures):
         assert site.events("PodVolumeBackup", name)["Failed"] == status["message"][:1024], "nobody was told"
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(1800)
 def test_agent_is_killed_at_random_moments(site, victim, figures, tmp_path):
     """Half of the kills are by SIGKILL, so that the node's lease is left behind; half by deletion of the pod, so that another pod comes."""
     chance = random.Random(_KILLS)
@@ -437,6 +437,8 @@ def test_agent_is_killed_at_random_moments(site, victim, figures, tmp_path):
     figures.seconds(f"agent killed {_KILLS} times in", last - started)
     figures.note("of these kills met a job under way", str(met))
     figures.seconds("from the last kill until every object has ended", time.monotonic() - last)
+    resumes = sum("went on from an interrupted attempt" in one.get("message", "") for one in endings[: len(backups)])
+    figures.note("of the backups went on where they were", f"{resumes} of {len(backups)}")
     figures.note("of them Completed", f"{sum(one['phase'] == 'Completed' for one in endings)} of {len(endings)}")
     assert {one["phase"] for one in endings} == {"Completed"}, endings
     assert met, "no kill met a job"
