@@ -20,7 +20,7 @@ Is everything there?
   longshore status -n {{ .Release.Namespace }}
 {{- if not .Values.namespace.create }}
 
-The agent mounts a folder of its node; where pod security is enforced the namespace has to say so:
+The agent mounts folders of its node; where pod security is enforced the namespace has to say so:
   kubectl label namespace {{ .Release.Namespace }} pod-security.kubernetes.io/enforce=privileged
 {{- end }}
 {{- if .Release.IsInstall }}
