@@ -197,3 +197,102 @@ fn a_snapshot_that_is_committed_while_a_prune_looks_is_seen_at_its_next_look() {
     assert!(report.packs_deleted > 0 && counted.load(SeqCst) > 1, "{report:?}");
     assert_eq!((report.snapshots, whole(&case.store).unwrap().len()), (3, 3), "the first look began again");
 }
+
+/// The newest snapshot, which wrote no table of its own: an older one had said all that it needs, and was deleted since. One of something else counts,
+/// too, and there is something to free.
+fn nothing_names_it() -> (Case, SessionId) {
+    let mut case = Case::new(1);
+    for seed in [6, 7] {
+        case.folder = tempfile::tempdir().unwrap();
+        case.back_up(seed);
+    }
+    let same = back_up_alone(&case.repository(), case.folder.path()).unwrap().snapshot.unwrap();
+    assert_eq!(names(&*case.store, "usage/").len(), 3, "it has the older one's");
+    for at in [0, 2] {
+        case.repository().remove_snapshot(case.made[at], "test").unwrap();
+    }
+    (case, same)
+}
+
+/// The repository to a prune, and what becomes of each of its calls.
+fn beside(case: &Case, plan: impl Fn(&Call<'_>) -> Effect + Send + Sync + 'static) -> Repository {
+    case.repository().with_store(Arc::new(Fault::new(Arc::clone(&case.store), plan)))
+}
+
+#[test]
+fn what_an_earlier_listing_of_the_same_prune_showed_is_missed_when_a_later_one_leaves_it_out() {
+    let (case, same) = nothing_names_it();
+    let all = names(&*case.store, "snapshots/");
+    let shown = |seed| names(&Fault::new(Arc::clone(&case.store), move |_: &Call<'_>| Effect::Hide { seed }), "snapshots/");
+    let hides = |seed| shown(seed).len() + 1 == all.len() && !shown(seed).contains(&format!("snapshots/{same}"));
+    let seed = (0..).find(|seed| hides(*seed)).unwrap();
+    let before = case.there();
+    // From some listing on, the first of all aside: what no listing shows nobody can miss.
+    for from in 1..5 {
+        let case = Case { store: Arc::new(case.store.fork()), folder: tempfile::tempdir().unwrap(), made: vec![] };
+        let listings = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&listings);
+        let short = beside(&case, move |call| match call.verb == Verb::List && call.key == "snapshots/" {
+            true if counted.fetch_add(1, SeqCst) >= from => Effect::Hide { seed },
+            _ => Effect::Pass,
+        });
+        match prune(&short, &PruneOptions::default()) {
+            Ok(_) => assert!(listings.load(SeqCst) <= from, "nothing was left out before it ended"),
+            Err(error) => {
+                assert!(
+                    error.message().contains("that was listed a moment ago") && error.message().contains(&public_id(same)),
+                    "{error}"
+                );
+                assert!(error.next_step().unwrap().contains("listing is short"), "{error}");
+            }
+        }
+        assert_eq!(whole(&case.store).unwrap().len(), 2, "from listing {from}");
+        if from == 1 {
+            assert_eq!(case.there(), before);
+        }
+    }
+}
+
+#[test]
+fn a_snapshot_that_goes_behind_the_back_of_a_prune_is_missed_and_one_that_is_deleted_meanwhile_is_not() {
+    let (case, same) = nothing_names_it();
+    let (base, at) = (case.store, Key::new(format!("snapshots/{same}")).unwrap());
+    // When, whether anybody deleted it, and whether the listing of removals shows that.
+    for (when, is_deleted, is_shown) in [
+        ("tombstones/", false, true),
+        ("usage/", false, true),
+        ("tombstones/", true, true),
+        ("usage/", true, true),
+        ("usage/", true, false),
+    ] {
+        let case = Case { store: Arc::new(base.fork()), folder: tempfile::tempdir().unwrap(), made: vec![] };
+        let (plain, inner, at, once) = (case.repository(), Arc::clone(&case.store), at.clone(), AtomicBool::new(true));
+        let packs = names(&*case.store, "packs/").len();
+        let meanwhile = beside(&case, move |call| {
+            let is_time = matches!(call.verb, Verb::PutNew | Verb::List) && call.key.starts_with(when);
+            if is_time && once.swap(false, SeqCst) {
+                match is_deleted {
+                    true => plain.remove_snapshot(same, "beside").unwrap(),
+                    false => inner.delete(&at).unwrap(),
+                }
+            }
+            match !is_shown && call.verb == Verb::List && call.key == "removed/" {
+                true => Effect::Short { keep_entries: 0 },
+                false => Effect::Pass,
+            }
+        });
+        let outcome = prune(&meanwhile, &PruneOptions::default());
+        assert_eq!(whole(&case.store).unwrap().len(), 1);
+        if is_deleted {
+            assert!(outcome.unwrap().packs_deleted > 0, "{when}");
+            continue;
+        }
+        let error = outcome.unwrap_err();
+        assert!(
+            error.message().contains("that was listed a moment ago") && error.message().contains(&public_id(same)),
+            "{error}"
+        );
+        assert!(error.next_step().unwrap().contains("bring the object back from a copy"), "{error}");
+        assert_eq!(names(&*case.store, "packs/").len(), packs, "{when}");
+    }
+}

@@ -3,7 +3,7 @@
 //! Snapshots are listed first, then removals, then sessions (docs/format.md chapter 12). So a reader whose snapshot this look does
 //! not count has either put the marker that the look sees, or will find the removal and stop. Promises to refuse rather than guess:
 //! whatever counts and cannot be read, and whatever is named and not there, is an error, and nothing is deleted on it. Usage tables name the sessions that
-//! wrote them, and are listed before all else.
+//! wrote them, and are listed before all else; and what an earlier look of the same prune was shown may not be missing.
 //! Memory: a few names a snapshot, 16 bytes a removal, one bit a frame.
 
 use crate::error::{Error, ErrorKind, Result};
@@ -71,6 +71,8 @@ pub(super) struct Memory {
     aborted: BTreeSet<SessionId>,
     /// Sessions that a look met and that were not removed then.
     met: BTreeSet<SessionId>,
+    /// Everything under `snapshots/` that some listing of this prune showed: it is shown again, or deleted.
+    shown: BTreeSet<SessionId>,
     /// Sessions that were there and that no listing showed: committed a moment ago, perhaps, and then the next look shows them.
     unlisted: BTreeSet<SessionId>,
 }
@@ -98,6 +100,11 @@ impl Memory {
         self.since.clear();
         self.listed = Some(Arc::clone(&all));
         Ok(Removed { listed: all, since: BTreeSet::new() })
+    }
+
+    /// Remembers what a listing of `snapshots/` showed.
+    pub(super) fn show(&mut self, listed: &BTreeSet<SessionId>) {
+        self.shown.extend(listed);
     }
 
     /// Remembers whom a look met: its successor asks what became of them.
@@ -275,6 +282,7 @@ fn try_look(
         look.listed = repository.sessions_under("snapshots/")?;
     }
     memory.meet(&look);
+    contradict_nothing(repository, &look, memory)?;
     look.removed.since.extend(&rules.forget);
     // After the sessions: a repair that has ended is seen, and its record with it.
     look.repairs = repository.repairs(codec)?;
@@ -383,6 +391,29 @@ fn try_look(
         }
     }
     Ok(look)
+}
+
+/// That what this prune was shown before is shown still, unless it was deleted: nothing else takes it away. The removal is asked for after the listing that
+/// leaves the snapshot out, and was put before the snapshot went, so one that is deleted meanwhile is none of these.
+fn contradict_nothing(repository: &Repository, look: &Look, memory: &mut Memory) -> Tried<()> {
+    for session in memory.shown.iter().filter(|session| !look.has_ended(session)) {
+        if repository.is_removed(*session)? {
+            memory.since.insert(*session);
+            continue;
+        }
+        let id = public_id(*session);
+        let text = format!("a snapshot that was listed a moment ago is neither listed nor deleted: snapshot={id}");
+        if repository.has(&snapshot_key(*session))? {
+            return Err(short_listing(text).into());
+        }
+        let step = format!(
+            "nothing was deleted; bring the object back from a copy: snapshots/{session}; who goes on without it prunes again, and gives it up \
+             where that refuses, too, with: longshore volume delete {id}"
+        );
+        return Err(refuse(Error::corrupt(text)).with_next_step(step).into());
+    }
+    memory.show(&look.listed);
+    Ok(())
 }
 
 /// That each session of which there is a usage table is seen as what it is: open, ended or deleted.

@@ -29,6 +29,7 @@ impl Prune<'_> {
         let markers = look::markers(self.repository, &mut self.codec)?;
         // Removals are kept for ever, and asked for one by one where an end is in doubt.
         let ended = self.repository.sessions_under("snapshots/")?;
+        self.memory.show(&ended);
         let now = self.repository.world.clock.wall_nanos();
         for session in &named {
             if markers.contains_key(session) || ended.contains(session) {
