@@ -296,3 +296,40 @@ fn a_snapshot_that_goes_behind_the_back_of_a_prune_is_missed_and_one_that_is_del
         assert_eq!(names(&*case.store, "packs/").len(), packs, "{when}");
     }
 }
+
+#[test]
+fn a_backup_that_a_prune_saw_and_whose_snapshot_is_lost_is_not_fenced_in_its_place() {
+    let mut case = Case::new(1);
+    // A prune sees it as it runs: the watch names it from then on.
+    let (plain, once) = (case.repository(), AtomicBool::new(true));
+    let watched = beside(&case, move |call| {
+        if call.verb == Verb::PutNew && call.key.starts_with("usage/") && once.swap(false, SeqCst) {
+            prune(&plain, &PruneOptions::default()).unwrap();
+        }
+        Effect::Pass
+    });
+    write(&case.folder.path().join("changes"), &noise(70, 30_000));
+    let lost = back_up_alone(&watched, case.folder.path()).unwrap().snapshot.unwrap();
+    let at = format!("snapshots/{lost}");
+    let bytes = case.lose(&at);
+    let before = case.there();
+    for options in [
+        PruneOptions::default(),
+        PruneOptions { fence_now: true, ..PruneOptions::default() },
+        PruneOptions { fence: vec![lost], ..PruneOptions::default() },
+    ] {
+        let error = prune(&case.repository(), &options).unwrap_err();
+        assert!(error.message().contains("a writer that ran is neither listed nor ended"), "{error}");
+        let step = error.next_step().unwrap();
+        assert!(step.contains("bring the object back") && step.contains(&format!("volume delete {}", public_id(lost))), "{step}");
+        assert_eq!(case.there(), before);
+    }
+    let store = Arc::new(case.store.fork());
+    store.put_new(&Key::new(at).unwrap(), bytes).unwrap();
+    prune(&open(Arc::<MemoryStore>::clone(&store)).unwrap(), &PruneOptions::default()).unwrap();
+    assert_eq!(whole(&store).unwrap().len(), 2, "brought back");
+    case.repository().delete_snapshot(&public_id(lost), "test").unwrap();
+    prune(&case.repository(), &PruneOptions::default()).unwrap();
+    case.made.push(lost);
+    assert_eq!((whole(&case.store).unwrap(), orphans(&case.store)), (vec![case.made[0]], vec![]), "given up");
+}

@@ -9,11 +9,15 @@ use common::{init, noise, open, write};
 use longshore_engine::ErrorKind;
 use longshore_engine::job::Job;
 use longshore_engine::prune::PruneOptions;
+use longshore_engine::repair::{self, RepairOptions};
 use longshore_engine::repository::Repository;
 use longshore_engine::repository::reader::ChunkReader;
 use longshore_engine::repository::session::{ReaderMarker, Writer};
 use longshore_engine::repository::snapshots::SnapshotRow;
-use longshore_format::id::SessionId;
+use longshore_format::envelope::Codec;
+use longshore_format::generation::{Doomed, Role};
+use longshore_format::id::{PackName, RandomName, SessionId};
+use longshore_format::snapshot::public_id;
 use longshore_store::layers::{Call, Effect, Fault, Verb};
 use longshore_store::{Key, MemoryStore, Store, StoreErrorKind};
 use std::collections::{BTreeMap, BTreeSet};
@@ -131,10 +135,7 @@ fn whatever_a_listing_leaves_out_where_nobody_writes_nothing_goes_that_is_needed
                     }
                 }
                 assert_eq!(whole(&store).unwrap_or_else(|error| panic!("{what}: {error}")).len(), 2, "{what}");
-                // Nothing names a reader whose marker no listing shows: that is beyond what is promised.
-                if prefix != "sessions/" {
-                    is_readable(&store, &stage.read).unwrap_or_else(|error| panic!("{what}: the reader misses {error}"));
-                }
+                is_readable(&store, &stage.read).unwrap_or_else(|error| panic!("{what}: the reader misses {error}"));
                 let shown = open(Arc::<MemoryStore>::clone(&store)).unwrap();
                 for _ in 0..3 {
                     prune(&shown, &PruneOptions { fence_now: true, ..small_packs() })
@@ -236,9 +237,92 @@ fn a_snapshot_that_a_reader_names_and_nobody_deleted_is_missed() {
         stage.store.delete(&Key::new(name).unwrap()).unwrap();
     }
     let packs = names(&*stage.store, "packs/");
+    let id = public_id(stage.newest);
     let error = prune(&repository, &PruneOptions::default()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
     assert!(error.message().contains("a reader names a snapshot that is neither listed nor deleted"), "{error}");
-    assert!(error.next_step().is_some());
+    assert!(error.next_step().unwrap().contains(&format!("longshore volume delete {id}")), "{error:?}");
     assert_eq!(names(&*stage.store, "packs/"), packs);
+    // The way out that it names, and no other way to it.
+    let mut nobody = stage.newest;
+    nobody.0[15] ^= 1;
+    for other in [&id[..12], &public_id(nobody)] {
+        assert_eq!(repository.delete_snapshot(other, "test").unwrap_err().kind(), ErrorKind::SnapshotNotFound, "{other}");
+    }
+    assert_eq!(repository.delete_snapshot(&id, "test").unwrap(), stage.newest);
+    prune(&repository, &PruneOptions::default()).unwrap();
+    assert_eq!(repository.delete_snapshot(&id, "test").unwrap_err().kind(), ErrorKind::SnapshotNotFound, "it is done");
+}
+
+#[test]
+fn a_reader_that_an_earlier_prune_saw_is_missed_when_no_listing_shows_it() {
+    let mut stage = staged(false);
+    let writing: Vec<String> = names(&*stage.store, "sessions/")
+        .into_iter()
+        .filter(|name| {
+            // The reader alone is left; the writer that gave up took its own away.
+            stage.store.head(&Key::new(name.as_str()).unwrap()).is_ok()
+        })
+        .collect();
+    assert_eq!(writing.len(), 1);
+    let plan = |call: &Call<'_>| match call.verb == Verb::List && call.key == "sessions/" {
+        true => Effect::Short { keep_entries: 0 },
+        false => Effect::Pass,
+    };
+    let repository = open(Arc::<MemoryStore>::clone(&stage.store)).unwrap();
+    let hidden = repository.with_store(Arc::new(Fault::new(Arc::clone(&stage.store), plan)));
+    let error = prune(&hidden, &PruneOptions::default()).unwrap_err();
+    assert!(error.message().contains("a session's marker that was listed before is there and not listed"), "{error}");
+    is_readable(&stage.store, &stage.read).unwrap();
+    // One that has ended is missed by nobody.
+    stage._reader = repository.open_reader(stage.newest, &[], "another").unwrap();
+    assert!(prune(&repository, &PruneOptions::default()).unwrap().packs_deleted > 0);
+}
+
+/// A generation of somebody else's, which is decided: these packs go.
+fn decide(store: &MemoryStore, repository: &Repository, packs: Vec<PackName>) {
+    let (name, doomed) = (RandomName([5; 16]), Doomed { packs, tables: vec![] });
+    for role in [Role::Tombstone, Role::Decision] {
+        let bytes = doomed.encode(repository.keys(), role, name, [5; 32], &mut Codec::new().unwrap()).unwrap();
+        store.put_new(&Key::new(role.key(name)).unwrap(), bytes.into()).unwrap();
+    }
+}
+
+#[test]
+fn the_last_look_stops_a_decision_over_what_a_listing_hides_or_a_record_of_a_repair_alone_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = Arc::new(MemoryStore::new());
+    let repository = init(Arc::<MemoryStore>::clone(&base));
+    write(&folder.path().join("f"), &noise(1, 30_000));
+    let needed = backup(&repository, folder.path());
+    let packs = names(&*base, "packs/");
+    let doomed = || packs.iter().map(|name| PackName::from_text(name.strip_prefix("packs/").unwrap()).unwrap()).collect();
+    for (is_hidden, is_mended) in [(false, false), (true, false), (false, true), (true, true)] {
+        let store = Arc::new(base.fork());
+        if is_mended {
+            // Its tables are gone, and a repair says in their place what it needs.
+            for name in names(&*store, "usage/") {
+                store.overwrite(&Key::new(name).unwrap(), vec![7; 300].into());
+            }
+            let options = RepairOptions { workers: 0, ..RepairOptions::default() };
+            let report = repair::run(&open(Arc::<MemoryStore>::clone(&store)).unwrap(), &Arc::new(Job::new()), &options).unwrap();
+            assert!(report.recorded && report.exit_code == 0, "{report:?}");
+        }
+        decide(&store, &repository, doomed());
+        // The first listing of packs shows them, so that the prune follows what was decided.
+        let asked = AtomicU64::new(0);
+        let plan = move |call: &Call<'_>| match call.verb == Verb::List && call.key == "packs/" {
+            true if asked.fetch_add(1, SeqCst) > 0 && is_hidden => Effect::Short { keep_entries: 0 },
+            _ => Effect::Pass,
+        };
+        let hidden = open(Arc::<MemoryStore>::clone(&store)).unwrap().with_store(Arc::new(Fault::new(Arc::clone(&store), plan)));
+        let error = prune(&hidden, &PruneOptions::default()).unwrap_err();
+        let what = format!("is_hidden={is_hidden}, is_mended={is_mended}: {error}");
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{what}");
+        assert!(error.message().contains("a snapshot needs what a decision of a prune names"), "{what}");
+        let left = names(&*store, "packs/");
+        assert!(packs.iter().all(|pack| left.contains(pack)), "{what}");
+        let row = repository.snapshots().unwrap().0.into_iter().find(|row| row.session == needed).unwrap();
+        is_readable(&store, &row).unwrap();
+    }
 }

@@ -322,22 +322,38 @@ impl Prune<'_> {
         Ok(())
     }
 
-    /// Step 6: that no snapshot which counts needs what is about to go. It cannot, unless the store lied.
+    /// Step 6: that no snapshot which counts needs what is about to go, by its tables or by what a repair wrote down of it. It cannot, unless the
+    /// store lied.
     fn look_once_more(&mut self, packs: &BTreeSet<PackName>, tables: &BTreeSet<UsageName>) -> Result<()> {
         if !self.keeps(Rule::LookAgain) {
             return Ok(());
         }
         let look = self.look(None)?;
-        let sizes = self.list_packs()?;
-        let (needed, damaged) = (&look.counted_frames, look.repairs.damaged());
-        let find = |prune: &Self| Places::find(&prune.index, &sizes, needed, &prune.distrusted, &damaged);
-        let places = find(self);
+        let mut sizes = self.list_packs()?;
+        let (mut needed, damaged) = (look.counted_frames.clone(), look.repairs.damaged());
+        for session in &look.counted {
+            look.repairs.needs(*session).for_each(|usage| needed.merge(usage));
+        }
+        let find = |prune: &Self, sizes: &HashMap<PackName, u64>| {
+            Places::find(&prune.index, sizes, &needed, &prune.distrusted, &damaged)
+        };
+        let places = find(self, &sizes);
         let mut lost = places.lost_without(|pack| packs.contains(pack));
-        if !lost.is_empty() || !look.not_lost(places.missing(needed)).is_empty() {
+        if !lost.is_empty() || !look.not_lost(places.missing(&needed)).is_empty() {
+            drop(places);
+            // A listing that leaves out what is about to go would leave nothing of it to be found.
+            for pack in packs.iter().filter(|pack| !sizes.contains_key(pack)).copied().collect::<Vec<_>>() {
+                self.job.check()?;
+                sizes.extend(self.repository.size_of(&pack.key())?.map(|size| (pack, size)));
+            }
             // The index may have been read long ago, and another prune have moved frames since: the headers say where to. Into a pack
             // that is about to go, perhaps.
             self.index_unlisted(&sizes)?;
-            lost = find(self).lost_without(|pack| packs.contains(pack));
+            let places = find(self, &sizes);
+            lost = places.lost_without(|pack| packs.contains(pack));
+            if lost.is_empty() {
+                self.refuse_missing_in(&look, &places)?;
+            }
         }
         let table = tables.iter().find(|table| look.counts_table(table));
         let object = lost.first().map(PackName::key).or_else(|| table.map(|t| usage_key(*t)));

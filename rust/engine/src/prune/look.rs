@@ -73,6 +73,8 @@ pub(super) struct Memory {
     met: BTreeSet<SessionId>,
     /// Everything under `snapshots/` that some listing of this prune showed: it is shown again, or deleted.
     shown: BTreeSet<SessionId>,
+    /// Sessions of which this prune or the one before it was shown a marker: it is shown again, or gone.
+    marked: BTreeSet<SessionId>,
     /// Sessions that were there and that no listing showed: committed a moment ago, perhaps, and then the next look shows them.
     unlisted: BTreeSet<SessionId>,
 }
@@ -105,6 +107,11 @@ impl Memory {
     /// Remembers what a listing of `snapshots/` showed.
     pub(super) fn show(&mut self, listed: &BTreeSet<SessionId>) {
         self.shown.extend(listed);
+    }
+
+    /// Remembers whose markers were listed.
+    pub(super) fn mark<'a>(&mut self, sessions: impl Iterator<Item = &'a SessionId>) {
+        self.marked.extend(sessions);
     }
 
     /// Remembers whom a look met: its successor asks what became of them.
@@ -342,10 +349,10 @@ fn try_look(
             }
             // Its snapshot may have gone between the two listings.
             if !repository.is_removed(*snapshot)? {
-                let text = format!(
-                    "a reader names a snapshot that is neither listed nor deleted: session={reader}, snapshot={snapshot}"
-                );
-                return Err(short_listing(text).into());
+                let id = public_id(*snapshot);
+                let text =
+                    format!("a reader names a snapshot that is neither listed nor deleted: session={reader}, snapshot={id}");
+                return Err(refuse(Error::corrupt(text)).with_next_step(lost_step(&id)).into());
             }
         }
         wanted.extend(usage.iter().map(|table| (*table, *snapshot)));
@@ -413,6 +420,19 @@ fn contradict_nothing(repository: &Repository, look: &Look, memory: &mut Memory)
         return Err(refuse(Error::corrupt(text)).with_next_step(step).into());
     }
     memory.show(&look.listed);
+    let unseen: Vec<SessionId> = memory.marked.iter().filter(|session| !look.markers.contains_key(session)).copied().collect();
+    for session in unseen {
+        if !repository.has(&session_key(session))? {
+            memory.marked.remove(&session);
+        } else if memory.unlisted.insert(session) {
+            // A put that was given up landed this moment, perhaps.
+            return Err(Seen::Overtaken);
+        } else {
+            let text = format!("a session's marker that was listed before is there and not listed: session={session}");
+            return Err(short_listing(text).into());
+        }
+    }
+    memory.mark(look.markers.keys());
     Ok(())
 }
 
@@ -443,7 +463,7 @@ fn miss_nobody(repository: &Repository, writers: &BTreeSet<SessionId>, look: &Lo
 }
 
 /// What an operator does about a snapshot whose object is gone.
-fn lost_step(id: &str) -> String {
+pub(super) fn lost_step(id: &str) -> String {
     format!("nothing was deleted; bring the object back from a copy, or give the snapshot up with: longshore volume delete {id}")
 }
 

@@ -109,7 +109,12 @@ impl Prune<'_> {
     }
 
     pub(super) fn refuse_missing(&mut self, sight: &Sight) -> Result<()> {
-        let mut missing = sight.look.not_lost(sight.places.missing(&sight.look.counted_frames));
+        self.refuse_missing_in(&sight.look, &sight.places)
+    }
+
+    /// Refuses when a frame that snapshots need lies nowhere, `places` being where those of a look lie.
+    pub(super) fn refuse_missing_in(&mut self, look: &Look, places: &Places) -> Result<()> {
+        let mut missing = look.not_lost(places.missing(&look.counted_frames));
         if missing.is_empty() {
             return Ok(());
         }

@@ -1,17 +1,19 @@
 //! Who is dead: sessions that prunes have watched without a change, and those of which the operator says so.
 //!
 //! A clock says here when to fence, and never what to delete: a writer that is fenced by mistake finds its commit key taken and
-//! begins again. Holds no state but what it writes: what one prune saw the next one reads.
+//! begins again. Holds no state but what it writes: what one prune saw the next one reads. A prune that refuses writes nothing of it: what it was
+//! shown contradicts itself, and might leave out the very session that an older watch names.
 
 use super::{Prune, Sight, look};
 use crate::error::Result;
 use crate::repository::cursor::is_damage;
+use crate::repository::traces::Trace;
 use crate::repository::{list, opened};
 use longshore_format::generation::{Sighting, Watch, watch_key};
 use longshore_format::id::{RandomName, SessionId};
 use longshore_format::limits;
 use longshore_format::session::session_key;
-use longshore_format::snapshot::{SnapshotObject, snapshot_key};
+use longshore_format::snapshot::{SnapshotObject, public_id, snapshot_key};
 use look::Marker;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,6 +29,7 @@ impl Prune<'_> {
             watched.iter().filter(|(_, seen)| seen.kind == 1).map(|(session, _)| *session).collect();
         named.extend(self.named_as_open()?);
         let markers = look::markers(self.repository, &mut self.codec)?;
+        self.memory.mark(watched.keys().chain(markers.keys()));
         // Removals are kept for ever, and asked for one by one where an end is in doubt.
         let ended = self.repository.sessions_under("snapshots/")?;
         self.memory.show(&ended);
@@ -35,12 +38,21 @@ impl Prune<'_> {
             if markers.contains_key(session) || ended.contains(session) {
                 continue;
             }
-            if self.repository.has(&snapshot_key(*session))? || self.repository.is_removed(*session)? {
+            let trace = self.repository.trace_of(*session)?;
+            if matches!(trace, Trace::Ended | Trace::Removed) {
                 continue;
             }
+            let text = format!("a writer that ran is neither listed nor ended: session={session}");
+            // What it committed may come back. Once its end stands in that place, nothing can.
+            if trace == Trace::Lost && self.repository.table_writers()?.contains(session) {
+                return Err(look::short_listing(text).with_next_step(look::lost_step(&public_id(*session))));
+            }
             if !self.must_fence(session) {
-                return Err(look::short_listing(format!("a writer that ran is neither listed nor ended: session={session}"))
-                    .with_next_step("nothing was deleted; if its process is gone, say so with --fence"));
+                let step = format!(
+                    "nothing was deleted; if it was a backup that ended, bring the object back from a copy: snapshots/{session}; if its process is gone \
+                     and it never ended, say so with --fence"
+                );
+                return Err(look::short_listing(text).with_next_step(step));
             }
             if !self.options.dry_run {
                 self.abort(*session)?;

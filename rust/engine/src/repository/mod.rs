@@ -218,9 +218,14 @@ impl Repository {
 
     /// Whether an object is there.
     pub(crate) fn has(&self, text: &str) -> Result<bool> {
+        Ok(self.size_of(text)?.is_some())
+    }
+
+    /// How long an object is, when it is there.
+    pub(crate) fn size_of(&self, text: &str) -> Result<Option<u64>> {
         match self.store.head(&key(text)?) {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(false),
+            Ok(size) => Ok(Some(size)),
+            Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(None),
             Err(error) => Err(error.into()),
         }
     }

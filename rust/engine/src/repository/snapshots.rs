@@ -12,7 +12,7 @@ use bytes::Bytes;
 use longshore_format::envelope::Codec;
 use longshore_format::id::{SNAPSHOT_ID_PREFIX, SessionId};
 use longshore_format::limits;
-use longshore_format::session::{Removal, removed_key};
+use longshore_format::session::{Removal, SessionKind, SessionMarker, removed_key, session_key};
 use longshore_format::snapshot::{Snapshot, SnapshotObject, public_id, snapshot_key};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -253,7 +253,7 @@ impl Repository {
     }
 
     /// Deletes a snapshot by its identifier or a unique prefix; gives its session. One that cannot be read, or that is gone and that a
-    /// younger one names as its parent, or of which a usage table is there, can be given up by its whole identifier.
+    /// younger one or a reader's marker names, or of which a usage table is there, can be given up by its whole identifier.
     ///
     /// # Errors
     /// As [`Repository::find_snapshot`].
@@ -265,7 +265,8 @@ impl Repository {
                 let (rows, damaged) = self.snapshots()?;
                 let is_damaged = damaged.iter().any(|(name, _)| *name == session);
                 let is_named = || rows.iter().any(|row| row.snapshot.parent == Some(session));
-                let is_missed = !self.is_removed(session)? && (is_named() || self.is_lost_writer(session)?);
+                let is_missed = !self.is_removed(session)?
+                    && (is_named() || self.is_lost_writer(session)? || self.is_lost_and_read(session)?);
                 if !is_damaged && !is_missed {
                     return Err(error);
                 }
@@ -280,6 +281,20 @@ impl Repository {
     /// Whether a session wrote a usage table that is there, and nothing else of it is.
     fn is_lost_writer(&self, session: SessionId) -> Result<bool> {
         Ok(self.table_writers()?.contains(&session) && self.trace_of(session)? == Trace::Lost)
+    }
+
+    /// Whether a reader's marker names a snapshot of which nothing is there.
+    fn is_lost_and_read(&self, snapshot: SessionId) -> Result<bool> {
+        let (mut codec, mut is_read) = (Codec::new()?, false);
+        for session in self.sessions_under("sessions/")? {
+            // One that cannot be read names nobody.
+            if let Some(bytes) = self.get(session_key(session), limits::RECORD_BYTES_MAX)?
+                && let Ok(marker) = SessionMarker::decode(&self.keys, session, &bytes, &mut codec)
+            {
+                is_read |= matches!(marker.kind, SessionKind::Reader { snapshot: read, .. } if read == snapshot);
+            }
+        }
+        Ok(is_read && self.trace_of(snapshot)? == Trace::Lost)
     }
 
     /// Deletes a snapshot: the removal first, which is what counts, then the object; where the store refuses that, a prune finishes it.
