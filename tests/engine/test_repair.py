@@ -172,3 +172,31 @@ def test_a_share_is_read_at_a_time_and_all_in_a_round(made: Commands, volume: Pa
     made.run("repo", "check", "--sample", "nothing", code=2)
     made.run("repo", "check", "--part", "1", code=2)
     made.run("repo", "check", "--sample", "25%", "--read-data", code=2)
+
+
+@pytest.mark.parametrize(
+    ("folder", "mends"),
+    [
+        ("sessions", ("prune", "--fence", "7" * 32)),
+        ("tombstones", ("repair",)),
+        ("tombstones", ("prune",)),
+        ("open", ("prune",)),
+        ("watches", ("prune",)),
+        ("decisions", None),
+        ("removed", None),
+    ],
+)
+def test_what_rots_of_sessions_and_prunes_ends_a_check_with_4_until_what_it_names_has_mended_it(
+    made: Commands, volume: Path, folder: str, mends: tuple[str, ...] | None
+) -> None:
+    made.json("volume", "backup", volume, "--volume", "v")
+    name = f"{folder}/{'7' * 32}"
+    (made.repository / folder).mkdir(exist_ok=True)
+    (made.repository / name).write_bytes(b"rot" * 50)
+    said = made.run("repo", "check", "--read-data", code=0 if mends is None else 4).stdout
+    assert name in said, said
+    if mends is not None:
+        assert "longshore repo " + " ".join(mends) in said, said
+        made.run("repo", *mends)
+        said = made.run("repo", "check", code=0).stdout
+        assert name not in said, said

@@ -4,11 +4,13 @@
 //! to believe no copy that this machine keeps, to blame an object only for damage that a second look confirms, and to name the
 //! snapshots and files that damage hurts. One that was killed while it read data goes on where it ended, by its journal. Memory: one bit
 //! a frame, a row a pack, 30 MB for trees that were found sound, 33 bytes a tree chunk of one snapshot below which something is hurt, and the
-//! bytes being read. `packs` reads packs, `walk` goes through trees, `trees` says what a check asks of them, `lost` finds snapshots that are gone.
+//! bytes being read. `packs` reads packs, `walk` goes through trees, `trees` says what a check asks of them, `lost` finds snapshots that are gone,
+//! `sessions` what sessions and prunes wrote of themselves.
 
 mod lost;
 pub(crate) mod packs;
 mod report;
+mod sessions;
 mod trees;
 pub(crate) mod walk;
 
@@ -102,6 +104,7 @@ pub fn run(repository: &Repository, job: &Arc<Job>, options: &CheckOptions) -> R
         notes.find(Severity::Error, prefix, message, vec![]);
     }
     slots(repository, &notes)?;
+    sessions::look(repository, job, &notes, options.read_percent >= 100)?;
     let writers = repository.table_writers()?;
     let (rows, damaged) = repository.snapshots()?;
     for (session, error) in damaged {
