@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// Most that such a process may take.
-pub const BOUND_BYTES: u64 = 200 << 20;
+pub const BOUND_BYTES: u64 = 200_000_000;
 
 /// Most memory that this process has taken.
 pub fn peak_bytes() -> u64 {
