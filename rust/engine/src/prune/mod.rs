@@ -94,11 +94,15 @@ impl Default for PruneOptions {
 /// Prunes a repository.
 ///
 /// # Errors
-/// Corrupt when something that counts cannot be read or is missing: nothing was deleted then. `Usage` when no snapshot counts.
+/// Corrupt when something that counts cannot be read or is missing: nothing was deleted then. `Usage` when no snapshot counts. `Unsupported` when the
+/// store overwrites.
 /// `Cancelled`, or what the store says; the next run finishes what this one began.
 pub fn run(repository: &Repository, job: &Arc<Job>, options: &PruneOptions) -> Result<PruneReport> {
     let started = repository.world.clock.monotonic();
     job.enter(Stage::Preparing);
+    if !options.dry_run {
+        repository.ask_create_only()?;
+    }
     let mut prune = Prune {
         repository,
         job,
@@ -185,6 +189,7 @@ impl Prune<'_> {
         self.rewrite_index(&sight, &BTreeSet::new())?;
         self.watch(&sight)?;
         self.finish_deletions(&sight)?;
+        self.repository.clear_probes()?;
         self.forget_repairs(&sight)
     }
 

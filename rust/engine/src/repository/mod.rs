@@ -5,6 +5,7 @@
 
 pub mod ahead;
 pub mod cache;
+mod create_only;
 pub mod cursor;
 mod eviction;
 mod header;
@@ -22,6 +23,7 @@ pub mod snapshots;
 mod spent;
 pub(crate) mod traces;
 
+pub use create_only::PROBE_KEY;
 pub use reserve::{RESERVE_BYTES, RESERVE_KEY};
 pub use slots::SlotRow;
 

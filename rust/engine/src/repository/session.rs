@@ -59,7 +59,7 @@ impl Repository {
     /// Steps 1 to 3: the marker, tombstones, index, packs.
     ///
     /// # Errors
-    /// What the store says; a store that may only be read is refused here, by its own error.
+    /// What the store says; a store that may only be read is refused here, by its own error, and one that overwrites as `Unsupported`.
     pub fn open_writer(&self, host: &str, adopts: Vec<SessionId>, job: &Job) -> Result<Writer> {
         self.open_writer_as(self.world.session(), host, adopts, &[], job)
     }
@@ -77,6 +77,7 @@ impl Repository {
         ends: &[SessionId],
         job: &Job,
     ) -> Result<Writer> {
+        self.ask_create_only_daily()?;
         self.put_marker(session, SessionKind::Writer { adopts: adopts.clone() }, host)?;
         let prepare = || {
             ends.iter().try_for_each(|session| self.end_session(*session))?;
@@ -168,6 +169,7 @@ impl Repository {
 
     /// A writer's marker alone, for one who reads tombstones and index by himself. What he never commits he must abort.
     pub(crate) fn open_bare_writer(&self, host: &str) -> Result<Writer> {
+        self.ask_create_only_daily()?;
         let session = self.world.session();
         self.put_marker(session, SessionKind::Writer { adopts: vec![] }, host)?;
         let (index, nonce) = (Arc::new(Index::empty()), self.world.random16());

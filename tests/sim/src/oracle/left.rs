@@ -13,6 +13,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 pub const FOR_EVER: [&str; 4] = ["config", "keys", "removed", "decisions"];
 /// The room that is kept back, an object without folder.
 const RESERVE: &str = "reserve";
+/// By it the store is asked whether it creates an object only when its key is free: it stays. Other objects beside it are spare.
+const PROBE: &str = "create-only";
 
 /// Spare objects, each with the number of its birth: one that comes again is another.
 pub type Spare = BTreeMap<String, u64>;
@@ -85,6 +87,7 @@ impl Ledger {
             let (folder, name) = folder_and_name(key);
             match folder {
                 "" => name != RESERVE,
+                "probe" => name != PROBE,
                 // Torn tables are not among those that could be read.
                 "usage" => garbage.contains(key) || !self.usage.contains_key(name),
                 "packs" => garbage.contains(key) || doubles.contains(key),
