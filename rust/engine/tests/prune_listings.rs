@@ -326,3 +326,25 @@ fn the_last_look_stops_a_decision_over_what_a_listing_hides_or_a_record_of_a_rep
         is_readable(&store, &row).unwrap();
     }
 }
+
+#[test]
+fn a_writer_that_one_listing_showed_is_waited_for_whatever_the_next_leaves_out() {
+    let stage = staged(true);
+    let shown = open(Arc::<MemoryStore>::clone(&stage.store)).unwrap();
+    let rows = shown.snapshots().unwrap().0;
+    let old = rows.iter().find(|row| row.session != stage.newest).unwrap();
+    shown.remove_snapshot(old.session, "test").unwrap();
+    // The one that fences is whole: what follows is a look, the one at what waits, the list of open writers, and the look after it.
+    for which in 1..=5 {
+        let store = Arc::new(stage.store.fork());
+        let asked = AtomicU64::new(0);
+        let plan = move |call: &Call<'_>| match call.verb == Verb::List && call.key == "sessions/" {
+            true if asked.fetch_add(1, SeqCst) == which => Effect::Short { keep_entries: 0 },
+            _ => Effect::Pass,
+        };
+        let hidden = open(Arc::<MemoryStore>::clone(&store)).unwrap();
+        let report = prune(&hidden.with_store(Arc::new(Fault::new(Arc::clone(&store), plan))), &small_packs()).unwrap();
+        assert_eq!((report.packs_deleted, report.tables_deleted), (0, 0), "listing {which}: {report:?}");
+        assert_eq!(names(&*store, "open/").len(), 2, "listing {which}: a generation of its own waits");
+    }
+}

@@ -178,6 +178,12 @@ pub fn run(repository: &Repository, job: &Arc<Job>, options: &CheckOptions) -> R
     let reader = reader(repository, &index, job, options);
     trees::look(&reader, &rows, &seen.good, &notes)?;
     notes.with(|report| report.snapshots = rows.len() as u64);
+    if notes.with(|report| report.errors > 0 || report.items_hurt > 0) {
+        // A check has no marker: what was deleted while trees were read, a prune may have freed by then.
+        let still = repository.snapshot_names()?;
+        let gone = rows.iter().filter(|row| !still.contains(&row.session)).map(SnapshotRow::id).collect();
+        notes.forget_snapshots(&gone);
+    }
     journal.iter().for_each(|journal| journal.remove());
     job.enter(Stage::Finished);
     Ok(notes.finish(clock.monotonic().saturating_sub(started).as_secs_f64()))
@@ -317,20 +323,26 @@ fn draw(repository: &Repository) -> u8 {
 }
 
 pub(crate) fn slots(repository: &Repository, notes: &Notes) -> Result<()> {
-    let good: BTreeSet<String> = repository.slots()?.into_iter().map(|slot| format!("keys/{}", slot.name)).collect();
+    let mut listed = Vec::new();
     list(&*repository.store, "keys/", |entry| {
-        let name = entry.key.as_str();
-        let (severity, message) = match good.contains(name) {
-            true => return Ok(()),
-            false if repository.is_left_over_slot(name)? => (
+        listed.push(entry.key.as_str().to_owned());
+        Ok(())
+    })?;
+    // Read after they were listed, so that one which somebody adds meanwhile is not missed among them.
+    let good: BTreeSet<String> = repository.slots()?.into_iter().map(|slot| format!("keys/{}", slot.name)).collect();
+    for name in listed.iter().filter(|name| !good.contains(*name)) {
+        let (severity, message) = match repository.has(name)? {
+            // Taken away meanwhile.
+            false => continue,
+            true if repository.is_left_over_slot(name)? => (
                 Severity::Warning,
                 "key slot of another repository, which somebody began to make here and did not finish: nobody needs it",
             ),
-            false => (Severity::Error, "key slot is damaged: its holder cannot open the repository"),
+            true => (Severity::Error, "key slot is damaged: its holder cannot open the repository"),
         };
         notes.find(severity, name, message, vec![]);
-        Ok(())
-    })
+    }
+    Ok(())
 }
 
 /// Compares the listing of packs with what the index says of them; returns packs that no segment names.

@@ -2,6 +2,7 @@
 //!
 //! Promises the same order whoever found what first, and a bounded length: what is not named is counted.
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 /// Most findings that a report names; the rest is counted.
@@ -116,6 +117,23 @@ impl Notes {
         self.with(|report| {
             report.hurt.clear();
             report.items_hurt = 0;
+        });
+    }
+
+    /// Takes back what was said of these alone: they were deleted meanwhile.
+    pub(crate) fn forget_snapshots(&self, gone: &BTreeSet<String>) {
+        self.with(|report| {
+            let hurt = report.hurt.len();
+            report.hurt.retain(|item| !gone.contains(&item.snapshot));
+            report.items_hurt -= (hurt - report.hurt.len()) as u64;
+            let (errors, warnings) = (&mut report.errors, &mut report.warnings);
+            report.findings.retain(|finding| {
+                let is_over = !finding.snapshots.is_empty() && finding.snapshots.iter().all(|name| gone.contains(name));
+                if is_over {
+                    *if finding.severity == Severity::Error { &mut *errors } else { &mut *warnings } -= 1;
+                }
+                !is_over
+            });
         });
     }
 

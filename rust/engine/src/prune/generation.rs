@@ -102,6 +102,7 @@ impl Prune<'_> {
         for name in names {
             let decision = self.doomed(Role::Decision, name)?;
             let open = self.open_of(name)?;
+            self.memory.markers.extend(open.says().into_iter().flatten());
             // Last: who finds it gone knows that what it named is gone.
             let tombstone = self.doomed(Role::Tombstone, name)?;
             if tombstone != Told::Absent || open != Told::Absent {
@@ -151,7 +152,7 @@ impl Prune<'_> {
     /// beside all that ended in a repository's life.
     fn open_writers(&mut self, earlier: &look::Look) -> Result<Vec<SessionId>> {
         let mut open = Vec::new();
-        for (session, marker) in look::markers(self.repository, &mut self.codec)? {
+        for (session, marker) in look::markers(self.repository, &mut self.memory, &mut self.codec)? {
             let has_ended = marker.kind() == 2
                 || earlier.has_ended(&session)
                 || self.repository.has(&snapshot_key(session))?

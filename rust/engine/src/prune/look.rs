@@ -73,10 +73,10 @@ pub(super) struct Memory {
     met: BTreeSet<SessionId>,
     /// Everything under `snapshots/` that some listing of this prune showed: it is shown again, or deleted.
     shown: BTreeSet<SessionId>,
-    /// Sessions of which this prune or the one before it was shown a marker: it is shown again, or gone.
-    marked: BTreeSet<SessionId>,
     /// Sessions that were there and that no listing showed: committed a moment ago, perhaps, and then the next look shows them.
     unlisted: BTreeSet<SessionId>,
+    /// Sessions whose markers some listing showed, or that a list of open writers or the watch of an earlier prune names, until they are gone.
+    pub(super) markers: BTreeSet<SessionId>,
 }
 
 impl Memory {
@@ -107,11 +107,6 @@ impl Memory {
     /// Remembers what a listing of `snapshots/` showed.
     pub(super) fn show(&mut self, listed: &BTreeSet<SessionId>) {
         self.shown.extend(listed);
-    }
-
-    /// Remembers whose markers were listed.
-    pub(super) fn mark<'a>(&mut self, sessions: impl Iterator<Item = &'a SessionId>) {
-        self.marked.extend(sessions);
     }
 
     /// Remembers whom a look met: its successor asks what became of them.
@@ -282,9 +277,9 @@ fn try_look(
     if rules.snapshots_first {
         look.listed = repository.sessions_under("snapshots/")?;
         look.removed = memory.removals(repository, job, &look.listed)?;
-        look.markers = markers(repository, codec)?;
+        look.markers = markers(repository, memory, codec)?;
     } else {
-        look.markers = markers(repository, codec)?;
+        look.markers = markers(repository, memory, codec)?;
         look.removed = Memory::default().removals(repository, job, &look.listed)?;
         look.listed = repository.sessions_under("snapshots/")?;
     }
@@ -420,19 +415,6 @@ fn contradict_nothing(repository: &Repository, look: &Look, memory: &mut Memory)
         return Err(refuse(Error::corrupt(text)).with_next_step(step).into());
     }
     memory.show(&look.listed);
-    let unseen: Vec<SessionId> = memory.marked.iter().filter(|session| !look.markers.contains_key(session)).copied().collect();
-    for session in unseen {
-        if !repository.has(&session_key(session))? {
-            memory.marked.remove(&session);
-        } else if memory.unlisted.insert(session) {
-            // A put that was given up landed this moment, perhaps.
-            return Err(Seen::Overtaken);
-        } else {
-            let text = format!("a session's marker that was listed before is there and not listed: session={session}");
-            return Err(short_listing(text).into());
-        }
-    }
-    memory.mark(look.markers.keys());
     Ok(())
 }
 
@@ -506,17 +488,20 @@ fn read_table(repository: &Repository, name: UsageName, codec: &mut Codec) -> Re
     })
 }
 
-/// Every marker that is listed.
-pub(super) fn markers(repository: &Repository, codec: &mut Codec) -> Result<BTreeMap<SessionId, Marker>> {
+/// Every marker that is listed, and those that are there of whom this prune has heard before: a listing may leave out what an earlier one showed.
+pub(super) fn markers(repository: &Repository, memory: &mut Memory, codec: &mut Codec) -> Result<BTreeMap<SessionId, Marker>> {
     let mut out = BTreeMap::new();
-    for session in repository.sessions_under("sessions/")? {
+    memory.markers.extend(repository.sessions_under("sessions/")?);
+    for session in memory.markers.clone() {
         let read = || repository.get(session_key(session), limits::RECORD_BYTES_MAX);
         let marker = opened(read, |read| match read {
             None => Ok(None),
             Some(bytes) => Ok(Some(SessionMarker::decode(&repository.keys, session, bytes, codec)?)),
         });
         match marker {
-            Ok(None) => {}
+            Ok(None) => {
+                memory.markers.remove(&session);
+            }
             Ok(Some(SessionMarker { kind: SessionKind::Writer { adopts }, host, .. })) => {
                 out.insert(session, Marker::Writer { adopts, host });
             }

@@ -28,8 +28,8 @@ impl Prune<'_> {
         let mut named: BTreeSet<SessionId> =
             watched.iter().filter(|(_, seen)| seen.kind == 1).map(|(session, _)| *session).collect();
         named.extend(self.named_as_open()?);
-        let markers = look::markers(self.repository, &mut self.codec)?;
-        self.memory.mark(watched.keys().chain(markers.keys()));
+        self.memory.markers.extend(watched.keys());
+        let markers = look::markers(self.repository, &mut self.memory, &mut self.codec)?;
         // Removals are kept for ever, and asked for one by one where an end is in doubt.
         let ended = self.repository.sessions_under("snapshots/")?;
         self.memory.show(&ended);

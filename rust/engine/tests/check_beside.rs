@@ -1,0 +1,116 @@
+//! Checks, verifications and repairs beside others: before whatever call of theirs somebody deletes and prunes, or changes keys, they find nothing
+//! in what is sound.
+
+#![expect(clippy::unwrap_used, reason = "a test makes its own files and may fail loudly")]
+
+mod common;
+
+use common::pruned::{back_up_alone, prune};
+use common::{init, noise, open, write};
+use longshore_engine::ErrorKind;
+use longshore_engine::check::{self, CheckOptions, CheckReport};
+use longshore_engine::job::Job;
+use longshore_engine::prune::PruneOptions;
+use longshore_engine::repair::{self, RepairOptions};
+use longshore_engine::repository::Repository;
+use longshore_format::id::SessionId;
+use longshore_format::keys::{Argon2Cost, Unlock};
+use longshore_store::MemoryStore;
+use longshore_store::layers::{Call, Effect, Fault};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+type Deed = fn(&Repository, SessionId);
+
+/// Whether what was deleted goes at once, too.
+const DEEDS: [(&str, Deed); 4] = [
+    ("deleted", |repository, oldest| repository.remove_snapshot(oldest, "test").unwrap()),
+    ("deleted and pruned", |repository, oldest| {
+        repository.remove_snapshot(oldest, "test").unwrap();
+        prune(repository, &PruneOptions::default()).unwrap();
+    }),
+    ("a key added", |repository, _| {
+        repository.add_slot(&Unlock::Secret([9; 32]), "new", Argon2Cost::default()).unwrap();
+    }),
+    ("a key changed", |repository, _| {
+        repository.add_slot(&Unlock::Secret([9; 32]), "new", Argon2Cost::default()).unwrap();
+        repository.remove_slot(repository.slot()).unwrap();
+    }),
+];
+
+fn made() -> (Arc<MemoryStore>, SessionId) {
+    let (folder, store) = (tempfile::tempdir().unwrap(), Arc::new(MemoryStore::new()));
+    let repository = init(Arc::<MemoryStore>::clone(&store));
+    let mut made = vec![];
+    for round in 0..3 {
+        for n in 0..3 {
+            write(&folder.path().join(format!("f{n}")), &noise(10 * round + n, 3000));
+        }
+        made.push(back_up_alone(&repository, folder.path()).unwrap().snapshot.unwrap());
+    }
+    (store, made[0])
+}
+
+/// Runs a job for each of its calls, before which somebody else does something.
+fn beside(job: impl Fn(&Repository, SessionId, &str)) {
+    let (store, oldest) = made();
+    for (deed_name, deed) in DEEDS {
+        for moment in 0.. {
+            let store = Arc::new(store.fork());
+            let [own, other] = [(); 2].map(|()| open(Arc::<MemoryStore>::clone(&store)).unwrap());
+            let asked = Arc::new(AtomicU64::new(0));
+            let counter = Arc::clone(&asked);
+            let plan = move |_: &Call<'_>| {
+                if counter.fetch_add(1, SeqCst) == moment {
+                    deed(&other, oldest);
+                }
+                Effect::Pass
+            };
+            job(&own.with_store(Arc::new(Fault::new(store, plan))), oldest, &format!("{deed_name} before call {moment}"));
+            if asked.load(SeqCst) <= moment {
+                assert!(moment > 10, "a job of {moment} calls");
+                break;
+            }
+        }
+    }
+}
+
+fn is_sound(report: &CheckReport, what: &str) {
+    assert_eq!((report.exit_code, report.errors, report.items_hurt), (0, 0, 0), "{what}: {report:?}");
+}
+
+fn options(read_percent: u8) -> CheckOptions {
+    CheckOptions { read_percent, workers: 0, ..CheckOptions::default() }
+}
+
+#[test]
+fn a_check_finds_nothing() {
+    for read_percent in [0, 100] {
+        beside(|repository, _, what| {
+            is_sound(&check::run(repository, &Arc::new(Job::new()), &options(read_percent)).unwrap(), what);
+        });
+    }
+}
+
+#[test]
+fn a_verification_reads_all_or_is_told_that_the_snapshot_was_deleted() {
+    for ids in [false, true] {
+        beside(|repository, oldest, what| {
+            match check::verify_snapshot(repository, oldest, ids, &Arc::new(Job::new()), &options(0)) {
+                Ok(report) => is_sound(&report, what),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::SnapshotNotFound, "{what}: {error}"),
+            }
+        });
+    }
+}
+
+#[test]
+fn a_repair_writes_nothing_down() {
+    for read_data in [false, true] {
+        beside(|repository, _, what| {
+            let options = RepairOptions { read_data, workers: 0, ..RepairOptions::default() };
+            let report = repair::run(repository, &Arc::new(Job::new()), &options).unwrap();
+            assert_eq!((report.exit_code, report.recorded), (0, false), "{what}: {report:?}");
+        });
+    }
+}
