@@ -26,6 +26,7 @@ pub mod process;
 pub mod real;
 pub mod relic;
 pub mod repair;
+pub mod roles;
 pub mod rot;
 pub mod rows;
 pub mod scene;

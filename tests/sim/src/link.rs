@@ -8,6 +8,7 @@ use crate::stage::Stage;
 use bytes::Bytes;
 use longshore_store::layers::Verb;
 use longshore_store::{Key, Page, Put, Store, StoreError, StoreErrorKind};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What becomes of a call. What does not apply to its verb passes.
@@ -27,6 +28,10 @@ pub enum Fate {
     Lose,
     /// List: leaves out what a store may leave out.
     Short(u64),
+    /// List: leaves out snapshots, sessions, tombstones, open writers and removals that something else shows.
+    Hide(u64),
+    /// List: shows what was deleted.
+    Stale(u64),
     /// List: nothing is there.
     Empty,
     /// Range: a byte in the middle is wrong. Put: the same, in what lands.
@@ -69,6 +74,9 @@ struct State {
     number: u64,
     dead: bool,
     disturbed: bool,
+    misled: bool,
+    /// Names of sessions and generations that the job was shown.
+    shown: BTreeSet<String>,
 }
 
 /// A way to the store.
@@ -101,13 +109,16 @@ fn garbled(body: &Bytes) -> Bytes {
     Bytes::from(bytes)
 }
 
+/// Listings whose names have to be shown again by those that follow.
+const NAMING: [&str; 3] = ["sessions/", "tombstones/", "open/"];
+
 const LOST: StoreErrorKind = StoreErrorKind::Unavailable;
 
 impl Link {
     /// The way of a process.
     #[must_use]
     pub fn new(sea: Arc<Sea>, stage: Arc<Stage>, process: usize, plan: Box<dyn Plan>) -> Arc<Self> {
-        let state = State { plan, number: 0, dead: false, disturbed: false };
+        let state = State { plan, number: 0, dead: false, disturbed: false, misled: false, shown: BTreeSet::new() };
         Arc::new(Self { sea, stage, process, state: Mutex::new(state) })
     }
 
@@ -138,6 +149,22 @@ impl Link {
         self.lock().disturbed
     }
 
+    /// Whether a listing did not show it what is there.
+    #[must_use]
+    pub fn was_misled(&self) -> bool {
+        self.lock().misled
+    }
+
+    /// Another job begins, which knows nothing of what the last one was shown.
+    pub fn begin_job(&self) {
+        self.lock().shown.clear();
+    }
+
+    /// Remembers whom a page or an object names.
+    fn show(&self, names: impl IntoIterator<Item = String>) {
+        self.lock().shown.extend(names);
+    }
+
     /// Calls so far.
     #[must_use]
     pub fn calls(&self) -> u64 {
@@ -154,10 +181,12 @@ impl Link {
             state.number += 1;
             let (pause, fate) = state.plan.next(&Call { number, verb, key });
             state.disturbed |= fate != Fate::Pass;
+            state.misled |= matches!(fate, Fate::Short(_) | Fate::Hide(_) | Fate::Stale(_) | Fate::Empty);
             (pause, fate)
         };
         let now = self.stage.step(self.process, pause);
         self.sea.land(now);
+        self.sea.turn(now);
         let result = match fate {
             Fate::FailBefore(kind) => Err(fault(kind, key)),
             Fate::DieBefore => {
@@ -186,6 +215,9 @@ impl Store for Link {
     fn put_new(&self, key: &Key, body: Bytes) -> Result<Put, StoreError> {
         self.step(Verb::PutNew, key.as_str(), |fate| {
             let cut = |keep: usize| body.slice(..keep.min(body.len().saturating_sub(1)));
+            if matches!(fate, Fate::Lose | Fate::Torn(_) | Fate::DieTorn(_)) {
+                self.sea.note_lie();
+            }
             match fate {
                 Fate::Lose => Ok(if self.sea.objects().head(key).is_ok() { Put::Exists } else { Put::Created }),
                 Fate::Torn(keep) => self.sea.put(self.process, key, cut(keep)).and(Err(fault(LOST, key.as_str()))),
@@ -202,7 +234,13 @@ impl Store for Link {
     }
 
     fn get(&self, key: &Key, limit_bytes: u64) -> Result<Bytes, StoreError> {
-        self.step(Verb::Get, key.as_str(), |_| self.sea.objects().get(key, limit_bytes))
+        let got = self.step(Verb::Get, key.as_str(), |_| self.sea.objects().get(key, limit_bytes));
+        if got.is_ok()
+            && let Some(generation) = key.as_str().strip_prefix("open/")
+        {
+            self.show(self.sea.open_writers_of(generation));
+        }
+        got
     }
 
     fn get_range(&self, key: &Key, offset_bytes: u64, length_bytes: u64) -> Result<Bytes, StoreError> {
@@ -217,11 +255,20 @@ impl Store for Link {
     }
 
     fn list(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Page, StoreError> {
-        self.step(Verb::List, prefix, |fate| match fate {
+        let page = self.step(Verb::List, prefix, |fate| match fate {
             Fate::Empty => Ok(Page::default()),
             Fate::Short(seed) => self.sea.short_list(seed, prefix, after, limit),
+            Fate::Hide(seed) => {
+                let shown = self.lock().shown.clone();
+                self.sea.hiding_list(seed, prefix, after, limit, &shown)
+            }
+            Fate::Stale(seed) => self.sea.stale_list(seed, prefix, after, limit),
             _ => self.sea.objects().list(prefix, after, limit),
-        })
+        })?;
+        if NAMING.contains(&prefix) {
+            self.show(page.entries.iter().filter_map(|entry| entry.key.as_str().strip_prefix(prefix)).map(str::to_owned));
+        }
+        Ok(page)
     }
 
     fn delete(&self, key: &Key) -> Result<(), StoreError> {

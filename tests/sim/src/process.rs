@@ -7,7 +7,7 @@ use crate::sea::Sea;
 use crate::stage::{SimClock, SimRng, Stage};
 use crate::volume::{ROOT, Tree, Volume, difference, look};
 use longshore_engine::backup::{self, BackupOptions, ParentChoice};
-use longshore_engine::check::{self, CheckOptions};
+use longshore_engine::check::{self, CheckOptions, CheckReport};
 use longshore_engine::job::Job;
 use longshore_engine::packer::CompressionChoice;
 use longshore_engine::prune::{self, PruneOptions, PruneReport};
@@ -19,7 +19,7 @@ use longshore_engine::seams::{SystemSpawn, World};
 use longshore_engine::volume::made_up::MadeUpFs;
 use longshore_engine::volume::{Fs, RootOptions};
 use longshore_engine::{Error, ErrorKind, Result};
-use longshore_format::id::SessionId;
+use longshore_format::id::{RandomName, SessionId};
 use longshore_format::keys::{Argon2Cost, Unlock};
 use longshore_format::pack::VerifyUpload;
 use longshore_store::layers::{Retry, RetrySettings};
@@ -215,12 +215,48 @@ impl Process {
         }
     }
 
+    /// How this process checks.
+    #[must_use]
+    pub fn check_options(&self) -> CheckOptions {
+        CheckOptions {
+            workers: 0,
+            memory_budget_bytes: 32 << 20,
+            host: format!("host {}", self.number),
+            ..CheckOptions::default()
+        }
+    }
+
+    /// Checks, and tells what it finds.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn look_over(&self, options: &CheckOptions) -> Result<CheckReport> {
+        check::run(&self.repository()?, &Arc::new(Job::new()), options)
+    }
+
+    /// Reads what a snapshot needs, with `ids` the content of frames, too.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn verify(&self, session: &str, ids: bool) -> Result<CheckReport> {
+        let options = self.check_options();
+        check::verify_snapshot(&self.repository()?, session_id(session), ids, &Arc::new(Job::new()), &options)
+    }
+
     /// Repairs, reading every frame.
     ///
     /// # Errors
     /// What the engine says.
     pub fn repair(&self) -> Result<RepairReport> {
-        let options = RepairOptions { read_data: true, workers: 0, pack_size_bytes: 32 << 10, ..RepairOptions::default() };
+        self.repair_reading(true)
+    }
+
+    /// Repairs, reading every frame or headers alone.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn repair_reading(&self, read_data: bool) -> Result<RepairReport> {
+        let options = RepairOptions { read_data, workers: 0, pack_size_bytes: 32 << 10, ..RepairOptions::default() };
         repair::run(&self.repository()?, &Arc::new(Job::new()), &options)
     }
 
@@ -231,7 +267,36 @@ impl Process {
     pub fn change_key(&self) -> Result<()> {
         let repository = self.repository()?;
         repository.add_slot(&Unlock::Secret(NEW_SECRET), "new", Argon2Cost::default())?;
-        repository.remove_slot(repository.slot())
+        self.sea.oracle(|ledger| ledger.hand_out(NEW_SECRET));
+        self.take_away(&repository, repository.slot())
+    }
+
+    /// Adds a key of its own, and tells the oracle: the slot by which the repository was opened, the secret, and its slot.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn add_key(&self) -> Result<(RandomName, [u8; 32], String)> {
+        let (repository, secret) = (self.repository()?, [100 + self.number as u8; 32]);
+        let slot = repository.add_slot(&Unlock::Secret(secret), "new", Argon2Cost::default())?.to_string();
+        self.sea.oracle(|ledger| ledger.hand_out(secret));
+        Ok((repository.slot(), secret, slot))
+    }
+
+    /// Opens the repository by its own calls.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn open_anew(&self, secret: [u8; 32]) -> Result<Repository> {
+        Repository::open(Arc::clone(&self.store), self.world.clone(), &Unlock::Secret(secret), Cache::none())
+    }
+
+    /// Takes a key slot away, and tells the oracle before.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn take_away(&self, repository: &Repository, slot: RandomName) -> Result<()> {
+        self.sea.oracle(|ledger| ledger.give_up(&slot.to_string()));
+        repository.remove_slot(slot)
     }
 
     /// What a snapshot of a damaged repository still gives back.

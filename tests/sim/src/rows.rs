@@ -119,7 +119,7 @@ pub const TABLE: [Line; 12] = [
     line(
         Row::Schedule,
         "schedule",
-        "schedules: backups × prunes × restore × delete, pauses to a month, skew ± 10 years, faults",
+        "schedules: backups × prunes × restore × delete × check × verify × repair × keys, pauses to a month, skew ± 10 years, faults",
         [20_000, 1_000_000],
         [20_000, 1_000_000],
         "schedules",
@@ -220,6 +220,8 @@ pub struct Found {
     pub skipped: Option<String>,
     /// Other numbers, summed over shares.
     pub sums: Vec<(&'static str, u64)>,
+    /// Others, of which the largest counts.
+    pub mosts: Vec<(&'static str, u64)>,
 }
 
 impl Found {
@@ -227,6 +229,13 @@ impl Found {
         match self.sums.iter_mut().find(|(known, _)| *known == name) {
             Some((_, sum)) => *sum += number,
             None => self.sums.push((name, number)),
+        }
+    }
+
+    fn most(&mut self, name: &'static str, number: u64) {
+        match self.mosts.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, most)) => *most = number.max(*most),
+            None => self.mosts.push((name, number)),
         }
     }
 
@@ -245,6 +254,9 @@ impl Found {
         }
         for (name, number) in &self.sums {
             let _ = writeln!(out, "sum {number} {name}");
+        }
+        for (name, number) in &self.mosts {
+            let _ = writeln!(out, "most {number} {name}");
         }
         out
     }
@@ -410,6 +422,9 @@ fn one(line: &Line, long: bool, seed: u64, scenes: &[Scene], real: &mut Real, fo
             found.tried += resumed.kills;
             found.sum("runs gone on from", 1);
             found.sum("MiB moved again", resumed.again_bytes >> 20);
+            let of_each =
+                if resumed.restores { "KiB at most for a kill of a restore" } else { "KiB at most for a kill of a backup" };
+            found.most(of_each, resumed.of_each_bytes() >> 10);
         }
         Row::Rot | Row::Power => {}
     }

@@ -6,17 +6,20 @@
 
 use crate::draw::Draw;
 use crate::link::{Call, Fate};
-use crate::process::{Birth, Process};
+use crate::process::{Birth, Process, bytes_at};
+use crate::roles::{Part, crew, keepers};
 use crate::scene::{BEGIN, Scene, prune_options};
 use crate::sea::Sea;
 use crate::stage::{DAY, SECOND, Stage};
-use longshore_engine::ErrorKind;
 use longshore_engine::prune::{PruneOptions, Rules};
 use longshore_engine::volume::made_up::MadeUpFs;
 use longshore_store::StoreErrorKind;
 use longshore_store::layers::Verb;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+
+/// A moment at which all may die is drawn among so many calls: most schedules have fewer than this.
+const CUT_TURNS: u64 = 600;
 
 /// How a run went.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,19 +34,32 @@ pub struct Outcome {
 
 /// What a seed decides for all processes of a schedule.
 #[derive(Clone, Copy, Debug)]
-struct Weather {
+pub(crate) struct Weather {
     mortal: bool,
     store_fails: bool,
     lists_short: bool,
-    puts_lost: bool,
-    fences: bool,
+    /// Listings leave out what is named elsewhere. What names it has to be shown: never together with the one before.
+    lists_hide: bool,
+    /// Listings show what was deleted.
+    lists_stale: bool,
+    pub(crate) puts_lost: bool,
+    pub(crate) fences: bool,
 }
 
 impl Weather {
-    fn of(seed: u64) -> Self {
+    pub(crate) fn of(seed: u64) -> Self {
         let mut draw = Draw::new(seed, 3);
         let mut often = |times| draw.in_thousand(times);
-        Self { mortal: often(350), store_fails: often(350), lists_short: often(200), puts_lost: often(200), fences: often(300) }
+        let (mortal, store_fails, lists_short) = (often(350), often(350), often(200));
+        let (puts_lost, fences) = (often(200), often(300));
+        let mut draw = Draw::new(seed, 6);
+        let (lists_hide, lists_stale) = (draw.in_thousand(200) && !lists_short, draw.in_thousand(150));
+        Self { mortal, store_fails, lists_short, lists_hide, lists_stale, puts_lost, fences }
+    }
+
+    /// Whether a prune may meet a listing that it has to refuse.
+    pub(crate) fn lists_wrongly(self) -> bool {
+        self.lists_short || self.lists_hide
     }
 }
 
@@ -78,6 +94,12 @@ fn fate(draw: &mut Draw, weather: Weather, call: &Call<'_>) -> Fate {
     if weather.lists_short && call.verb == Verb::List && draw.in_thousand(150) {
         return Fate::Short(draw.number());
     }
+    if weather.lists_hide && call.verb == Verb::List && draw.in_thousand(200) {
+        return Fate::Hide(draw.number());
+    }
+    if weather.lists_stale && call.verb == Verb::List && draw.in_thousand(200) {
+        return Fate::Stale(draw.number());
+    }
     Fate::Pass
 }
 
@@ -99,77 +121,6 @@ fn birth(seed: u64, number: usize, weather: Weather) -> Birth {
     Birth { seed, number, skew_nanos, jump, retries: true, plan: Box::new(plan) }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Role {
-    Writer(usize),
-    Prune,
-    Reader,
-    Remover,
-}
-
-fn roles(draw: &mut Draw) -> Vec<Role> {
-    let mut roles = vec![Role::Writer(0), Role::Writer(1), Role::Prune, Role::Prune, Role::Reader, Role::Remover];
-    if draw.in_thousand(250) {
-        roles.push(Role::Writer(0));
-    }
-    if draw.in_thousand(250) {
-        roles.push(Role::Prune);
-    }
-    roles
-}
-
-fn act(scene: &Scene, process: &Process, role: Role, weather: Weather, mut draw: Draw, rules: Rules) {
-    let violated = |what: String| process.sea.oracle(|ledger| ledger.violated(what));
-    match role {
-        Role::Writer(volume) => {
-            for _ in 0..=draw.below(2) {
-                let _ = process.back_up(&scene.volumes[volume], if draw.in_thousand(500) { "a" } else { "b" });
-            }
-        }
-        Role::Prune => {
-            for _ in 0..=draw.below(3) {
-                let options = PruneOptions {
-                    fence_now: weather.fences && draw.in_thousand(400),
-                    pack_size_bytes: draw.magnitude(8 << 10, 128 << 10) as usize,
-                    waste_percent: draw.one_of(&[0, 20, 60, 100]),
-                    rules,
-                    ..prune_options()
-                };
-                // A store that lies may be refused; one that only fails or is slow never looks damaged.
-                match process.prune(&options) {
-                    Err(error) if error.kind() == ErrorKind::Corrupt && !weather.lists_short && !weather.puts_lost => {
-                        violated(format!("I7: a prune finds something missing: {error}"));
-                    }
-                    _ => {}
-                }
-            }
-        }
-        Role::Reader => {
-            let session = &scene.counted[draw.below(scene.counted.len() as u64) as usize];
-            let outcome = process.restore(session, &MadeUpFs::default());
-            let excused = process.link.was_disturbed()
-                || process.sea.was_fenced(process.link.process())
-                || process.sea.oracle(|ledger| ledger.may_go(session));
-            match outcome {
-                // Who was accepted as a reader misses nothing, unless it was fenced or the store lied to it.
-                Err(error)
-                    if error.kind() == ErrorKind::Corrupt
-                        && !process.link.was_disturbed()
-                        && !process.sea.was_fenced(process.link.process()) =>
-                {
-                    violated(format!("I7: an accepted reader misses something: {error}"));
-                }
-                Err(error) if !excused => violated(format!("I4: a restore failed for nothing: {error}")),
-                _ => {}
-            }
-        }
-        Role::Remover => {
-            let session = &scene.counted[draw.below(scene.counted.len() as u64) as usize];
-            let _ = process.delete(session);
-        }
-    }
-}
-
 /// Runs one schedule.
 ///
 /// # Errors
@@ -186,9 +137,15 @@ pub fn play_heard(scene: &Scene, seed: u64, rules: Rules, heard: Option<&mut Vec
     let sea = scene.sea.fork();
     let weather = Weather::of(seed);
     let mut draw = Draw::new(seed, 4);
-    let roles = roles(&mut draw);
+    let mut roles = crew(&mut draw);
     let spread = draw.magnitude(SECOND / 1000, 10 * DAY);
-    let wake = roles.iter().map(|_| BEGIN + draw.below(spread)).collect();
+    let mut wake: Vec<u64> = roles.iter().map(|_| BEGIN + draw.below(spread)).collect();
+    // Drawn apart, so that the others do what they would without them.
+    let mut draw = Draw::new(seed, 5);
+    let keepers = keepers(&mut draw);
+    wake.extend(keepers.iter().map(|_| BEGIN + draw.below(spread)));
+    roles.extend(keepers);
+    sea.cut_at([draw.below(CUT_TURNS)]);
     let stage = Stage::new(BEGIN, wake);
     if heard.is_some() {
         stage.listen();
@@ -203,7 +160,8 @@ pub fn play_heard(scene: &Scene, seed: u64, rules: Rules, heard: Option<&mut Vec
             let (stage, draw) = (&stage, Draw::new(seed, 200 + number as u64));
             scope.spawn(move || {
                 stage.enter(number);
-                let done = catch_unwind(AssertUnwindSafe(|| act(scene, process, *role, weather, draw, rules)));
+                let part = Part { scene, process, weather, draw, rules };
+                let done = catch_unwind(AssertUnwindSafe(|| part.act(*role)));
                 if done.is_err() {
                     process.sea.oracle(|ledger| ledger.violated("the engine panicked".to_owned()));
                 }
@@ -230,6 +188,10 @@ fn end(scene: &Scene, sea: &Arc<Sea>, seed: u64, stage: &Arc<Stage>) -> Result<(
     sea.land(u64::MAX);
     let sound = |when: &str| sea.oracle(|ledger| ledger.violation().map_or(Ok(()), |what| Err(format!("{when}: {what}"))));
     sound("while they ran")?;
+    for (moment, cut) in sea.taken() {
+        let process = Process::new(&cut, &Stage::alone(moment + DAY), Birth::quiet(seed ^ 0xc07)).at_home(&scene.repository);
+        settle(&cut, &process, &scene.volumes[0]).map_err(|why| format!("if all had died after {moment} ns: {why}"))?;
+    }
     settle(sea, &Process::new(sea, stage, Birth::quiet(seed ^ 0xe4d)).at_home(&scene.repository), &scene.volumes[0])?;
     sound("afterwards")
 }
@@ -252,11 +214,21 @@ pub fn left(sea: &Sea) -> Vec<String> {
     left.into_keys().collect()
 }
 
+/// That some key which was handed out opens the repository.
+pub(crate) fn opens(sea: &Sea) -> Result<(), String> {
+    let slots: Vec<_> = sea.keys("keys/").into_iter().map(|key| (bytes_at(sea.objects(), &key), key)).collect();
+    match sea.oracle(|ledger| slots.iter().any(|(slot, key)| ledger.opens(key, slot))) {
+        true => Ok(()),
+        false => Err(format!("I1: no key that was handed out opens the repository: slots={}", slots.len())),
+    }
+}
+
 /// Prunes and a backup with nothing done by hand, after which nothing is left that nobody needs.
 ///
 /// # Errors
 /// What does not hold.
 pub fn settle(sea: &Arc<Sea>, process: &Process, volume: &crate::volume::Volume) -> Result<(), String> {
+    opens(sea)?;
     let counted = |sea: &Sea| sea.oracle(|ledger| ledger.counted().keys().cloned().collect::<Vec<_>>());
     let before = counted(sea);
     for round in 0..3 {

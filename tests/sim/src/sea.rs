@@ -6,8 +6,8 @@
 use crate::draw::Draw;
 use crate::oracle::Ledger;
 use bytes::Bytes;
-use longshore_store::{Key, MemoryStore, Page, Put, Store, StoreError};
-use std::collections::{BTreeSet, HashMap};
+use longshore_store::{Entry, Key, MemoryStore, Page, Put, Store, StoreError};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -25,6 +25,30 @@ struct State {
     makers: HashMap<String, usize>,
     /// Processes whose session somebody else ended.
     fenced: BTreeSet<usize>,
+    /// What was deleted and is not there again, with its length.
+    gone: BTreeMap<String, u64>,
+    /// Whether a put was kept in part, or answered and not kept.
+    lied: bool,
+    turns: u64,
+    /// Turns at which a copy is taken, and the copies, with their moments.
+    cuts: BTreeSet<u64>,
+    taken: Vec<(u64, Arc<Sea>)>,
+}
+
+impl State {
+    fn of(ledger: Option<Ledger>, lied: bool) -> Self {
+        Self {
+            ledger,
+            late: vec![],
+            makers: HashMap::new(),
+            fenced: BTreeSet::new(),
+            gone: BTreeMap::new(),
+            lied,
+            turns: 0,
+            cuts: BTreeSet::new(),
+            taken: vec![],
+        }
+    }
 }
 
 /// A shared store.
@@ -40,16 +64,56 @@ impl Sea {
     /// An empty store that nobody watches yet.
     #[must_use]
     pub fn new() -> Arc<Self> {
-        let state = State { ledger: None, late: vec![], makers: HashMap::new(), fenced: BTreeSet::new() };
-        Arc::new(Self { objects: MemoryStore::new(), state: Mutex::new(state), moved: Arc::default() })
+        Arc::new(Self { objects: MemoryStore::new(), state: Mutex::new(State::of(None, false)), moved: Arc::default() })
     }
 
     /// A copy of what is there now, without requests under way.
     #[must_use]
     pub fn fork(&self) -> Arc<Self> {
-        let state = self.lock();
-        let state = State { ledger: state.ledger.clone(), late: vec![], makers: HashMap::new(), fenced: BTreeSet::new() };
-        Arc::new(Self { objects: self.objects.fork(), state: Mutex::new(state), moved: Arc::clone(&self.moved) })
+        self.copy(&self.lock())
+    }
+
+    fn copy(&self, state: &State) -> Arc<Self> {
+        let state = Mutex::new(State::of(state.ledger.clone(), state.lied));
+        Arc::new(Self { objects: self.objects.fork(), state, moved: Arc::clone(&self.moved) })
+    }
+
+    /// Takes copies at these turns: what all find who come after everybody died there.
+    pub fn cut_at(&self, turns: impl IntoIterator<Item = u64>) {
+        self.lock().cuts.extend(turns);
+    }
+
+    /// Somebody is about to make a call.
+    pub fn turn(&self, now: u64) {
+        let mut state = self.lock();
+        state.turns += 1;
+        if !state.cuts.is_empty() && state.cuts.contains(&state.turns) {
+            let copy = self.copy(&state);
+            state.taken.push((now, copy));
+        }
+    }
+
+    /// The copies, with their moments.
+    #[must_use]
+    pub fn taken(&self) -> Vec<(u64, Arc<Self>)> {
+        std::mem::take(&mut self.lock().taken)
+    }
+
+    /// The store keeps a part of what it was given, or nothing, and says otherwise.
+    pub fn note_lie(&self) {
+        self.lock().lied = true;
+    }
+
+    /// Whether it ever did.
+    #[must_use]
+    pub fn has_lied(&self) -> bool {
+        self.lock().lied
+    }
+
+    /// Writers that the list of a generation names.
+    #[must_use]
+    pub fn open_writers_of(&self, generation: &str) -> Vec<String> {
+        self.lock().ledger.as_ref().map(|ledger| ledger.open_of(generation).to_vec()).unwrap_or_default()
     }
 
     /// How often, in this sea and all its forks, a prune moved frames out of a pack for what is dead in it.
@@ -110,6 +174,7 @@ impl Sea {
         let mut state = self.lock();
         let put = self.objects.put_new(key, body.clone())?;
         if put == Put::Created {
+            state.gone.remove(key.as_str());
             if key.as_str().starts_with("sessions/") {
                 state.makers.insert(key.as_str().to_owned(), process);
             }
@@ -145,9 +210,10 @@ impl Sea {
     /// As a store.
     pub fn delete(&self, process: usize, key: &Key) -> Result<(), StoreError> {
         let mut state = self.lock();
-        let was = self.objects.head(key).is_ok();
+        let was = self.objects.head(key).ok();
         self.objects.delete(key)?;
-        if was {
+        if let Some(size_bytes) = was {
+            state.gone.insert(key.as_str().to_owned(), size_bytes);
             if key.as_str().starts_with("sessions/")
                 && let Some(owner) = state.makers.get(key.as_str()).copied()
                 && owner != process
@@ -223,6 +289,60 @@ impl Sea {
                 last.as_ref() == Some(&entry.key) || !hidden.contains(name)
             });
         }
+        Ok(page)
+    }
+
+    /// A listing that leaves out half of what a prune must miss, by the rules of docs/reliability.md: snapshots of which a usage table or a child
+    /// is there, sessions, tombstones and lists of open writers whose name the job was `shown` before. Of a generation never both
+    /// its tombstone and its list. Removals are left out as it comes.
+    ///
+    /// # Errors
+    /// As a store.
+    pub fn hiding_list(
+        &self,
+        seed: u64,
+        prefix: &str,
+        after: Option<&Key>,
+        limit: usize,
+        shown: &BTreeSet<String>,
+    ) -> Result<Page, StoreError> {
+        let mut page = self.objects.list(prefix, after, limit)?;
+        let mut draw = Draw::new(seed, 0x41d);
+        let all = draw.in_thousand(300);
+        let state = self.lock();
+        let Some(ledger) = &state.ledger else { return Ok(page) };
+        // Even generations lose their tombstones, odd ones their lists.
+        let is_even = |name: &str| name.ends_with(['0', '2', '4', '6', '8', 'a', 'c', 'e']);
+        let is_named = |name: &str| match prefix {
+            "snapshots/" => ledger.is_named(name),
+            "sessions/" => shown.contains(name),
+            "tombstones/" => shown.contains(name) && is_even(name) && ledger.has_open(name),
+            "open/" => shown.contains(name) && !is_even(name) && ledger.has_tombstone(name),
+            "removed/" => true,
+            _ => false,
+        };
+        page.entries.retain(|entry| {
+            let name = entry.key.as_str().strip_prefix(prefix).unwrap_or_default();
+            !is_named(name) || !all && draw.in_thousand(500)
+        });
+        Ok(page)
+    }
+
+    /// A listing that shows some of what was deleted, too.
+    ///
+    /// # Errors
+    /// As a store.
+    pub fn stale_list(&self, seed: u64, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Page, StoreError> {
+        let mut page = self.objects.list(prefix, after, limit)?;
+        let mut draw = Draw::new(seed, 0x57a1e);
+        let state = self.lock();
+        for (key, size_bytes) in state.gone.iter().filter(|(key, _)| key.starts_with(prefix)) {
+            let key = Key::new(key.clone()).expect("a key");
+            if draw.in_thousand(500) && !page.more && after.is_none_or(|after| key > *after) {
+                page.entries.push(Entry { key, size_bytes: *size_bytes });
+            }
+        }
+        page.entries.sort_by(|a, b| a.key.cmp(&b.key));
         Ok(page)
     }
 }

@@ -141,7 +141,8 @@ fn divide(line: &Line, long: bool, processors: u64) -> Result<(Found, Vec<String
                 Some("said") => say(rest.unwrap_or_default()),
                 Some("skipped") => found.skipped = rest.map(str::to_owned),
                 Some("violation") => found.violations.push((number, rest.unwrap_or_default().to_owned())),
-                _ => match sums.iter_mut().find(|(name, _)| Some(name.as_str()) == rest) {
+                word => match sums.iter_mut().find(|(name, _)| Some(name.as_str()) == rest) {
+                    Some((_, most)) if word == Some("most") => *most = number.max(*most),
                     Some((_, sum)) => *sum += number,
                     None => sums.push((rest.unwrap_or_default().to_owned(), number)),
                 },

@@ -151,6 +151,17 @@ pub struct ReadSnapshot {
     pub parent: Option<[u8; 16]>,
 }
 
+/// What a repair wrote down, as far as it keeps others from freeing something.
+#[derive(Clone, Debug, Default)]
+pub struct ReadRepair {
+    /// Frames that snapshots need besides what their tables name.
+    pub needs: BTreeMap<String, BTreeSet<Birth>>,
+    /// Beginnings of the ids of chunks that were missed.
+    pub wanted: BTreeSet<[u8; 8]>,
+    /// Packs in which something is damaged.
+    pub damaged: BTreeSet<String>,
+}
+
 /// Items, to the end of the bytes.
 pub fn items(cursor: &mut Cursor<'_>, count: Option<u64>) -> Option<Vec<Item>> {
     let mut out = Vec::new();
@@ -207,7 +218,7 @@ fn entry(bytes: &[u8]) -> Option<ReadEntry> {
 }
 
 /// An opened repository.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reader {
     master: [u8; 32],
     repository: [u8; 16],
@@ -281,16 +292,29 @@ impl Reader {
     /// The frames that a usage table names.
     #[must_use]
     pub fn usage(&self, name: &str, bytes: &[u8]) -> Option<Vec<Birth>> {
-        let payload = self.object(6, "usage", &format!("usage/{name}"), bytes)?;
-        let mut cursor = Cursor(&payload);
-        let mut out = Vec::new();
-        for _ in 0..cursor.uv()? {
-            let (session, number, bits) = (cursor.array::<16>()?, cursor.u32()?, cursor.uv()?);
-            let map = cursor.take(usize::try_from(bits.div_ceil(8)).ok()?)?;
-            let set = (0..bits).filter(|k| map[(k / 8) as usize] >> (k % 8) & 1 == 1);
-            out.extend(set.map(|k| (session, number, k as u32)));
+        births(&self.object(6, "usage", &format!("usage/{name}"), bytes)?)
+    }
+
+    /// What a repair wrote down.
+    #[must_use]
+    pub fn repair(&self, session: &str, bytes: &[u8]) -> Option<ReadRepair> {
+        let payload = self.object(13, "repair", &format!("repairs/{session}"), bytes)?;
+        let mut out = ReadRepair::default();
+        for (tag, value) in record(&payload)? {
+            let mut cursor = Cursor(value);
+            match tag {
+                1 => {
+                    let snapshot = hex(cursor.take(16)?);
+                    out.needs.insert(snapshot, births(cursor.0)?.into_iter().collect());
+                }
+                7 => out.wanted.extend(value.chunks_exact(8).filter_map(|id| <[u8; 8]>::try_from(id).ok())),
+                9 => {
+                    out.damaged.insert(pack_key(&cursor.array()?, cursor.u32()?));
+                }
+                _ => {}
+            }
         }
-        cursor.0.is_empty().then_some(out)
+        Some(out)
     }
 
     fn pack_key(&self, salt: &[u8], session: &[u8], number: u32) -> [u8; 64] {
@@ -414,6 +438,19 @@ impl Reader {
         }
         (cursor.0.len() as u64 == 32 * frames + (16 + 24 + 4) * chunks).then_some(out)
     }
+}
+
+/// Frames in the form of a usage table.
+fn births(payload: &[u8]) -> Option<Vec<Birth>> {
+    let mut cursor = Cursor(payload);
+    let mut out = Vec::new();
+    for _ in 0..cursor.uv()? {
+        let (session, number, bits) = (cursor.array::<16>()?, cursor.u32()?, cursor.uv()?);
+        let map = cursor.take(usize::try_from(bits.div_ceil(8)).ok()?)?;
+        let set = (0..bits).filter(|k| map[(k / 8) as usize] >> (k % 8) & 1 == 1);
+        out.extend(set.map(|k| (session, number, k as u32)));
+    }
+    cursor.0.is_empty().then_some(out)
 }
 
 fn pack_key(session: &[u8; 16], number: u32) -> String {

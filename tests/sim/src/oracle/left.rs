@@ -42,7 +42,20 @@ impl Ledger {
     }
 
     fn needed(&self) -> BTreeSet<Birth> {
-        self.tables().iter().filter_map(|t| self.usage.get(*t)).flat_map(|t| t.iter().copied()).collect()
+        let mut needed: BTreeSet<Birth> =
+            self.tables().iter().filter_map(|t| self.usage.get(*t)).flat_map(|t| t.iter().copied()).collect();
+        for repair in self.repairs.values() {
+            let counts = repair.needs.iter().filter(|(snapshot, _)| self.counted.contains_key(*snapshot));
+            needed.extend(counts.flat_map(|(_, births)| births));
+        }
+        let wanted: BTreeSet<&[u8; 8]> = self.repairs.values().flat_map(|repair| &repair.wanted).collect();
+        if !wanted.is_empty() {
+            let is_wanted =
+                |frame: &super::ReadFrame| frame.chunks.iter().any(|(id, _)| wanted.iter().any(|w| id.starts_with(&w[..])));
+            let frames = self.packs.values().flat_map(|frames| frames.iter());
+            needed.extend(frames.filter(|frame| is_wanted(frame)).map(|frame| frame.birth));
+        }
+        needed
     }
 
     /// Whether a writer may still commit, as far as the repository says.
@@ -92,6 +105,11 @@ impl Ledger {
                 "usage" => garbage.contains(key) || !self.usage.contains_key(name),
                 "packs" => garbage.contains(key) || doubles.contains(key),
                 "snapshots" => self.removed.contains(name),
+                // What a repair wrote down stays as long as a snapshot that it speaks of counts, or a pack is there that it calls damaged.
+                "repairs" => self.repairs.get(name).is_none_or(|repair| {
+                    !repair.needs.keys().any(|snapshot| self.counted.contains_key(snapshot))
+                        && !repair.damaged.iter().any(|pack| self.packs.contains_key(pack) || self.torn.contains(pack))
+                }),
                 "index" => {
                     let packs = self.segments.get(name);
                     packs.is_none_or(|packs| packs.is_empty() || packs.iter().any(|pack| !self.packs.contains_key(pack)))

@@ -14,9 +14,10 @@
 pub mod format;
 pub mod left;
 
+use crate::process::SECRET;
 use crate::volume::{Thing, Tree, difference};
 use bytes::Bytes;
-use format::{Birth, Id, Item, ReadEntry, ReadFrame, Reader, hex};
+use format::{Birth, Id, Item, ReadEntry, ReadFrame, ReadRepair, Reader, hex};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -55,6 +56,8 @@ pub struct Ledger {
     open: BTreeMap<String, Vec<String>>,
     /// The packs of index segments; empty when they cannot be read.
     segments: BTreeMap<String, BTreeSet<String>>,
+    /// What repairs wrote down.
+    repairs: BTreeMap<String, Arc<ReadRepair>>,
     /// When each object appeared, as a number, except those that are kept for ever.
     births: BTreeMap<String, u64>,
     born: u64,
@@ -64,6 +67,9 @@ pub struct Ledger {
     acknowledged: BTreeSet<String>,
     /// Those of the acknowledged that do not count and that nobody was told to delete; kept up wherever one of these three changes.
     lost: BTreeSet<String>,
+    /// Secrets by which the repository may be opened, and slots that somebody was told to take away.
+    secrets: Vec<[u8; 32]>,
+    given_up: BTreeSet<String>,
     violations: Vec<String>,
 }
 
@@ -86,12 +92,15 @@ impl Ledger {
             tombstones: BTreeMap::new(),
             open: BTreeMap::new(),
             segments: BTreeMap::new(),
+            repairs: BTreeMap::new(),
             births: BTreeMap::new(),
             born: 0,
             intended: BTreeSet::new(),
             damaged: BTreeSet::new(),
             acknowledged: BTreeSet::new(),
             lost: BTreeSet::new(),
+            secrets: vec![SECRET],
+            given_up: BTreeSet::new(),
             violations: vec![],
         }
     }
@@ -144,6 +153,9 @@ impl Ledger {
             }
             "index" => {
                 self.segments.insert(name.to_owned(), self.reader.segment(name, body).unwrap_or_default());
+            }
+            "repairs" => {
+                self.repairs.insert(name.to_owned(), Arc::new(self.reader.repair(name, body).unwrap_or_default()));
             }
             "snapshots" => self.snapshot_created(name, body),
             "decisions" if self.reader.object(11, "decision", key, body).is_none() => {
@@ -312,6 +324,10 @@ impl Ledger {
             "tombstones" => drop(self.tombstones.remove(name)),
             "open" => drop(self.open.remove(name)),
             "index" => drop(self.segments.remove(name)),
+            "repairs" => drop(self.repairs.remove(name)),
+            "keys" if !self.given_up.contains(name) => {
+                self.violations.push(format!("I1: a key slot went that nobody took away: {name}"));
+            }
             "removed" | "config" | "decisions" => self.violations.push(format!("I7: {key} is kept for ever, and was deleted")),
             _ => {}
         }
@@ -321,6 +337,53 @@ impl Ledger {
     pub fn intend(&mut self, session: &str) {
         self.intended.insert(session.to_owned());
         self.judge(session);
+    }
+
+    /// Somebody was given this secret, by which the repository opens.
+    pub fn hand_out(&mut self, secret: [u8; 32]) {
+        self.secrets.push(secret);
+    }
+
+    /// Somebody is told to take a key slot away: from now on it may go.
+    pub fn give_up(&mut self, slot: &str) {
+        self.given_up.insert(slot.to_owned());
+    }
+
+    /// Whether somebody was.
+    #[must_use]
+    pub fn was_given_up(&self, slot: &str) -> bool {
+        self.given_up.contains(slot)
+    }
+
+    /// Whether a slot opens by a secret that was handed out, and the repository by what is in it.
+    #[must_use]
+    pub fn opens(&self, key: &str, slot: &[u8]) -> bool {
+        self.secrets.iter().any(|secret| Reader::from_slot(key, slot, secret).is_some_and(|reader| reader == *self.reader))
+    }
+
+    /// Whether something shows that there is a snapshot: a usage table that its session wrote, or a child.
+    #[must_use]
+    pub fn is_named(&self, snapshot: &str) -> bool {
+        let is_child = |counted: &Arc<Counted>| counted.parent.as_deref() == Some(snapshot);
+        self.usage.keys().any(|table| table.ends_with(snapshot)) || self.counted.values().any(is_child)
+    }
+
+    /// Whether a generation has a list of open writers.
+    #[must_use]
+    pub fn has_open(&self, generation: &str) -> bool {
+        self.open.contains_key(generation)
+    }
+
+    /// Whether it has a tombstone.
+    #[must_use]
+    pub fn has_tombstone(&self, generation: &str) -> bool {
+        self.tombstones.contains_key(generation)
+    }
+
+    /// Writers that the list of a generation names.
+    #[must_use]
+    pub fn open_of(&self, generation: &str) -> &[String] {
+        self.open.get(generation).map_or(&[], Vec::as_slice)
     }
 
     /// An object was damaged on purpose. The oracle goes on to believe that it is whole, and lets it go.

@@ -2,8 +2,8 @@
 //!
 //! What all its runs together read from the volume, or wrote to it, beyond its length, was moved again: by the kernel's count, and the
 //! engine's own count of its last run must agree with that. For each kill it is at most 5 % of the volume, or one
-//! pack for each that may be underway at once, and what workers have in their hands: the engine says how much that is in so much memory,
-//! on so many threads. The result must be that of the undisturbed run: the root directory of the snapshot, chunk for chunk, or the
+//! pack: of a restore for each thread, of a backup for each that may be underway at once, and what workers have in their hands: the engine says how
+//! much that is in so much memory, on so many threads. The result must be that of the undisturbed run: the root directory of the snapshot, chunk for chunk, or the
 //! directory that was restored.
 
 use super::jobs::{Manner, Task, Told, backup_options, run};
@@ -50,6 +50,16 @@ pub struct Resumed {
     pub kills: u64,
     /// Bytes that were moved again.
     pub again_bytes: u64,
+    /// Whether it was a restore.
+    pub restores: bool,
+}
+
+impl Resumed {
+    /// What a kill cost, on average of this seed: of several only the sum is known.
+    #[must_use]
+    pub fn of_each_bytes(&self) -> u64 {
+        self.again_bytes / self.kills.max(1)
+    }
 }
 
 fn disk(error: std::io::Error) -> String {
@@ -123,7 +133,7 @@ impl Resumes {
         };
         copy(&from.repository(), &place.repository()).map_err(disk)?;
         copy(&from.cache(), &place.cache()).map_err(disk)?;
-        let (mut all, mut found) = (Io::default(), Resumed::default());
+        let (mut all, mut found) = (Io::default(), Resumed { restores, ..Resumed::default() });
         let moved = |io: Io| if restores { io.written_bytes } else { io.read_bytes };
         for _ in 0..=draw.below(3) {
             let until = draw.below(self.volume_bytes * 19 / 20);
@@ -149,10 +159,11 @@ impl Resumes {
         let what = if restores { "restore" } else { "backup" };
         // Of the run that ended it is known what of it was the volume's.
         found.again_bytes = (all_bytes - last_bytes + told.moved_bytes).saturating_sub(volume);
-        // A restore has less underway: of each thread a file or a segment of one.
         let underway = backup_options(self.volume.clone(), "a", Manner { workers: WORKERS, ..Manner::QUIET }).underway();
         let beside = once_bytes.saturating_sub(volume) + LINES_BYTES;
-        let figure = (volume / 20).max(underway.pack_bytes * underway.packs) + underway.hands_bytes;
+        // A restore has less underway: of each thread a file or a segment of one.
+        let (packs, hands_bytes) = if restores { (WORKERS as u64, 0) } else { (underway.packs, underway.hands_bytes) };
+        let figure = (volume / 20).max(underway.pack_bytes * packs) + hands_bytes;
         let allowed = found.kills * (figure + beside);
         if found.again_bytes > allowed {
             let again = found.again_bytes;
