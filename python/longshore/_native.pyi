@@ -92,6 +92,13 @@ class Store:
     def set_credentials(self, access_key: str, secret_key: str, session_token: str | None) -> None: ...
 
 @final
+class Limits:
+    """Limits of all jobs of the repositories that are opened with it; 0 for none."""
+
+    def __new__(cls, *, nice: int | None, ionice: str) -> Limits: ...
+    def set(self, *, upload_bytes_per_second: int, download_bytes_per_second: int, requests: int) -> None: ...
+
+@final
 class Key:
     """The secret of a key file, or a passphrase; wiped when it goes."""
 
@@ -608,8 +615,19 @@ class Repository:
 
 def exists(store: Store) -> bool: ...
 def init(
-    store: Store, key: Key, *, cache_dir: str | os.PathLike[str] | None, cache_limit_bytes: int | None, label: str
+    store: Store,
+    key: Key,
+    *,
+    cache_dir: str | os.PathLike[str] | None,
+    cache_limit_bytes: int | None,
+    limits: Limits | None,
+    label: str,
 ) -> Repository: ...
 def open(
-    store: Store, key: Key, *, cache_dir: str | os.PathLike[str] | None, cache_limit_bytes: int | None
+    store: Store,
+    key: Key,
+    *,
+    cache_dir: str | os.PathLike[str] | None,
+    cache_limit_bytes: int | None,
+    limits: Limits | None,
 ) -> Repository: ...

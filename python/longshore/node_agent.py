@@ -7,7 +7,8 @@ Promises
 - Nothing that is InProgress is touched before the node's Lease is held. When it is lost every job is told to stop at once; jobs that have not stopped
   shortly before the lease lapses are stopped with the process, so that no two agents ever work at the same volume.
 - `stop` (SIGTERM) ends intake, stops jobs and leaves their objects InProgress: the next instance finishes them, begins them again or fails them.
-- All jobs together stay in one memory budget: each gets an equal part of `memory_limit_bytes`.
+- All jobs together stay in one memory budget: each gets an equal part of `memory_limit_bytes`. They share the limits of traffic and requests, whichever
+  repositories they are about, and their threads stand behind those of controllers and Lease.
 
 It does not know flags: the command line makes :class:`AgentSettings`.
 """
@@ -30,6 +31,7 @@ from longshore.controllers.claims import lease_name
 from longshore.controllers.cluster import ClusterReader
 from longshore.controllers.datapath_metrics import DataPathMetrics
 from longshore.controllers.job_metrics import JobMetrics
+from longshore.controllers.limits import Bounds, LimitsFolder
 from longshore.controllers.pod_volume import AgentContext, PodVolumeController
 from longshore.controllers.pod_volume_backup import PodVolumeBackupController
 from longshore.controllers.pod_volume_restore import PodVolumeRestoreController
@@ -90,6 +92,14 @@ class AgentSettings:
     progress_seconds: float = 3.0
     restore_allow: frozenset[Allowance] = frozenset()
     """What a restore that says nothing itself may bring back although it lends rights."""
+    bounds: Bounds = field(default_factory=Bounds)
+    """What all jobs together may take of network and stores where `limits_dir` does not say."""
+    limits_dir: Path | None = None
+    """A folder with limits that are looked at again and again: :mod:`longshore.controllers.limits`."""
+    nice: int | None = None
+    """Niceness of the threads of jobs; None for the process's."""
+    ionice: str = "none"
+    """Class of what they read and write; none for the process's."""
     lease_times: LeaseTimes = field(default_factory=LeaseTimes)
 
     def __post_init__(self) -> None:
@@ -109,6 +119,7 @@ class NodeAgent:
         client: KubeClient,
         datapath: DataPath,
         stop: threading.Event,
+        limits: LimitsFolder | None = None,
         instance: str | None = None,
         clock: Clock = SYSTEM_CLOCK,
         die: Callable[[int], Any] = os._exit,
@@ -116,6 +127,7 @@ class NodeAgent:
         """Put it together; nothing runs before `run`.
 
         Args:
+            limits: what holds the data path to its limits; None for no limits.
             instance: names this very process, and is never used again; None makes one.
             die: ends the process without a last word.
         """
@@ -229,7 +241,8 @@ class NodeAgent:
             settings.metrics_address, registry=self.registry, live=self.manager.live, ready=self.manager.ready
         )
         # Stopped from the last to the first: tasks before the lease, which is given back only when they have ended.
-        for component in (self.http, self.events, self.lease, self.repositories, self.tasks):
+        watch = () if limits is None else (limits,)
+        for component in (self.http, self.events, self.lease, self.repositories, *watch, self.tasks):
             self.manager.add_component(component)
         for informer in (pods, backup_informer, restore_informer):
             self.manager.add_informer(informer)
@@ -332,16 +345,22 @@ def run(settings: AgentSettings, stop: threading.Event) -> int:
     Raises:
         UsageError: the kubeconfig or service account cannot be read, or names no server.
     """
+    from longshore import datapath
     from longshore.controllers.engine import EngineDataPath
 
     settings = fitted(settings)
+    limits = datapath.Limits(nice=settings.nice, ionice=settings.ionice)
+    watched = LimitsFolder(limits, flags=settings.bounds, folder=settings.limits_dir)
 
     def make(client: KubeClient) -> NodeAgent:
         return NodeAgent(
             settings,
             client=client,
-            datapath=EngineDataPath(cache_dir=settings.cache_dir, cache_limit_bytes=settings.cache_limit_bytes),
+            datapath=EngineDataPath(
+                cache_dir=settings.cache_dir, cache_limit_bytes=settings.cache_limit_bytes, limits=limits
+            ),
             stop=stop,
+            limits=watched,
         )
 
     return run_in_cluster(make, kubeconfig=settings.kubeconfig, name="longshore-node-agent")

@@ -185,6 +185,7 @@ def test_an_absent_volume_is_no_empty_snapshot(place: Place, tmp_path: Path) -> 
         {"compression": "fast"},
         {"compression": 0},
         {"compression": 23},
+        {"compression": -8},
         {"verify_upload": "some"},
         {"workers": 0},
         {"memory_limit_bytes": -1},
@@ -196,7 +197,7 @@ def test_options_that_make_no_sense_are_refused(place: Place, small: Path, optio
     assert caught.value.next_step
 
 
-@pytest.mark.parametrize("compression", ["auto", "none", 1, 9])
+@pytest.mark.parametrize("compression", ["auto", "none", -7, 1, 9])
 @pytest.mark.parametrize("verify_upload", ["full", "header", "none"])
 def test_every_way_to_store_reads_back(
     place: Place, small: Path, tmp_path: Path, compression: str | int, verify_upload: str

@@ -3,18 +3,40 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Final
 
 import click
 
 from longshore.cli.cluster import cluster_command, cluster_options, run_until_signal
-from longshore.cli.options import cache_options
+from longshore.cli.options import cache_options, priority_options, traffic_options, with_options
 from longshore.cli.values import BYTES
 from longshore.logs import get_logger
 
 __all__ = ["command"]
 
 _log = get_logger(__name__)
+
+_NICE: Final = 10
+"""A tenth of the weight that a thread of a controller has: what renews the Lease and answers probes is not kept waiting by compression."""
+
+
+def _limit_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add limits of all jobs together, and the folder that goes before them."""
+    folder = click.option(
+        "--limits-dir",
+        metavar="DIR",
+        envvar="LONGSHORE_LIMITS_DIR",
+        show_envvar=True,
+        help="Look for files upload, download and requests here every 10 s: each goes before its flag, for running jobs too.",
+    )
+    options: list[Callable[[Any], Any]] = [
+        *traffic_options("LONGSHORE"),
+        folder,
+        *priority_options("LONGSHORE", nice=_NICE, ionice="best-effort"),
+    ]
+    return with_options(options, function)
 
 
 @cluster_command("node-agent")
@@ -49,6 +71,7 @@ _log = get_logger(__name__)
     show_envvar=True,
     help="For the buffers of all jobs together, e.g. 512MiB.  [default: a share of the machine's]",
 )
+@_limit_options
 @cache_options()
 @click.option(
     "--restore-allow",
@@ -79,6 +102,12 @@ def command(
     log_format: str,
     concurrency: int,
     memory_limit: int | None,
+    limit_upload: int | None,
+    limit_download: int | None,
+    limit_requests: int | None,
+    limits_dir: str | None,
+    nice: int,
+    ionice: str,
     cache_dir: str | None,
     cache_limit: int | None,
     restore_allow: str,
@@ -92,6 +121,7 @@ def command(
     _ = word
 
     def serve(stop: threading.Event) -> int:
+        from longshore.controllers.limits import Bounds
         from longshore.controllers.ports import allowances
         from longshore.node_agent import AgentSettings, run
 
@@ -107,6 +137,10 @@ def command(
             metrics_address=metrics_address,
             concurrency=concurrency,
             memory_limit_bytes=memory_limit,
+            bounds=Bounds(upload=limit_upload, download=limit_download, requests=limit_requests),
+            limits_dir=Path(limits_dir) if limits_dir else None,
+            nice=nice,
+            ionice=ionice,
             restore_allow=allowances(restore_allow, field="--restore-allow"),
         )
         return run(settings, stop)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,8 +32,11 @@ __all__ = [
     "list_options",
     "log_options",
     "output_options",
+    "priority_options",
     "set_up_logs",
+    "traffic_options",
     "with_cluster",
+    "with_options",
     "with_repository",
     "with_repository_or_cluster",
     "yes_option",
@@ -254,38 +257,111 @@ def _cluster_session(output: Output, *, kubeconfig: str | None, context: str | N
 
 
 def limit_options(*, upload: bool) -> Callable[[Function], Function]:
-    """Bound a job's traffic, under the names that restic gave them; the session that the command gets opens repositories with it.
+    """Bound what a job takes of network, store and processors; the session that the command gets opens repositories with it.
 
-    Stands above `with_repository`.
+    Stands above `with_repository`. Bounds of traffic have the names that restic gave them.
 
     Args:
         upload: the command writes, too: `--limit-upload` beside `--limit-download`.
     """
 
     def decorate(function: Function) -> Function:
-        @click.option(
-            "--limit-download",
+        @functools.wraps(function)
+        def command(
+            *args: Any,
+            session: Session,
+            limit_download: int | None,
+            limit_requests: int | None,
+            nice: int | None,
+            ionice: str,
+            limit_upload: int | None = None,
+            **kwargs: Any,
+        ) -> Any:
+            session = replace(
+                session,
+                limit_upload=limit_upload,
+                limit_download=limit_download,
+                limit_requests=limit_requests,
+                nice=nice,
+                ionice=ionice,
+            )
+            return function(*args, session=session, **kwargs)
+
+        return with_options([*traffic_options()[0 if upload else 1 :], *priority_options()], command)
+
+    return decorate
+
+
+Option = Callable[[Function], Function]
+
+
+def with_options(options: Iterable[Option], function: Function) -> Function:
+    """Add options, which stand in the command's help in this order."""
+    for option in reversed(list(options)):
+        function = option(function)
+    return function
+
+
+def traffic_options(env: str = "") -> tuple[Option, Option, Option]:
+    """Give `--limit-upload`, `--limit-download` and `--limit-requests`.
+
+    Args:
+        env: begins the names of their environment; empty for none.
+    """
+
+    def option(name: str, **more: Any) -> Option:
+        return click.option(f"--limit-{name}", **more, **_environment(env, f"LIMIT_{name.upper()}"))
+
+    return (
+        option(
+            "upload", type=BYTES, metavar="SIZE", help="Send at most so many bytes a second to the store, e.g. 5MiB."
+        ),
+        option(
+            "download",
             type=BYTES,
             metavar="SIZE",
             help="Fetch at most so many bytes a second from the store, e.g. 20MiB.",
-        )
-        @functools.wraps(function)
-        def command(
-            *args: Any, session: Session, limit_download: int | None, limit_upload: int | None = None, **kwargs: Any
-        ) -> Any:
-            session = replace(session, limit_upload=limit_upload, limit_download=limit_download)
-            return function(*args, session=session, **kwargs)
+        ),
+        option(
+            "requests",
+            type=click.IntRange(1, 10_000),
+            metavar="N",
+            help="Have at most so many requests to the store under way at once.",
+        ),
+    )
 
-        if not upload:
-            return command
-        return click.option(
-            "--limit-upload",
-            type=BYTES,
-            metavar="SIZE",
-            help="Send at most so many bytes a second to the store, e.g. 5MiB.",
-        )(command)
 
-    return decorate
+def priority_options(env: str = "", *, nice: int | None = None, ionice: str = "none") -> tuple[Option, Option]:
+    """Give `--nice` and `--ionice`.
+
+    Args:
+        env: begins the names of their environment; empty for none.
+        nice: the default; None for that of the process.
+        ionice: the default.
+    """
+    return (
+        click.option(
+            "--nice",
+            type=click.IntRange(0, 19),
+            metavar="N",
+            default=nice,
+            show_default=nice is not None,
+            help="Niceness of the threads that do the work, 0 to 19.",
+            **_environment(env, "NICE"),
+        ),
+        click.option(
+            "--ionice",
+            type=click.Choice(["none", "best-effort", "idle"]),
+            default=ionice,
+            show_default=True,
+            help="Their priority at the disk: the process's own, the last among others, or only while nobody else wants it.",
+            **_environment(env, "IONICE"),
+        ),
+    )
+
+
+def _environment(env: str, name: str) -> dict[str, Any]:
+    return {"envvar": f"{env}_{name}", "show_envvar": True} if env else {}
 
 
 def fresh_option(function: Function) -> Function:

@@ -35,6 +35,12 @@ class Session:
     """Bytes a second that jobs may send; None for no limit."""
     limit_download: int | None = None
     """Bytes a second that jobs may fetch; None for no limit."""
+    limit_requests: int | None = None
+    """Requests that may be under way at once; None for no limit."""
+    nice: int | None = None
+    """Niceness of the threads of jobs; None for the process's."""
+    ionice: str = "none"
+    """Class of their reads and writes; none for the process's."""
 
     @property
     def repository_url(self) -> str:
@@ -106,6 +112,12 @@ class Session:
         from longshore import datapath
 
         store, key_source = self.store, self.key_source
-        opened = datapath.open(store, key_source.load(), cache_dir=self.cache_dir, cache_limit_bytes=self.cache_limit)
-        opened.limit_traffic(upload_bytes_per_second=self.limit_upload, download_bytes_per_second=self.limit_download)
-        return opened
+        limits = datapath.Limits(nice=self.nice, ionice=self.ionice)
+        limits.set(
+            upload_bytes_per_second=self.limit_upload,
+            download_bytes_per_second=self.limit_download,
+            requests=self.limit_requests,
+        )
+        return datapath.open(
+            store, key_source.load(), cache_dir=self.cache_dir, cache_limit_bytes=self.cache_limit, limits=limits
+        )

@@ -28,6 +28,8 @@ __all__ = [
 ]
 
 _PART: Final = re.compile(r"(\d{1,6})/(\d{1,6})")
+_LEVEL: Final = re.compile(r"-?[1-9][0-9]?")
+LEVEL_MIN: Final = -7
 LEVEL_MAX: Final = 19
 
 
@@ -46,14 +48,16 @@ class _Bytes(click.ParamType[int]):
 
 
 class _Compression(click.ParamType[str | int]):
-    name = "auto|none|1-19"
+    name = "auto|none|level"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str | int:
         text = str(value)
         if text in {"auto", "none"}:
             return text
-        if not (text.isascii() and text.isdigit() and 1 <= int(text) <= LEVEL_MAX):
-            self.fail(f"this is no compression: {text!r} (write auto, none or a zstd level from 1 to 19)", param, ctx)
+        if not (_LEVEL.fullmatch(text) and LEVEL_MIN <= int(text) <= LEVEL_MAX):
+            self.fail(
+                f"this is no compression: {text!r} (write auto, none or a zstd level, -7 to -1 or 1 to 19)", param, ctx
+            )
         return int(text)
 
 

@@ -41,15 +41,23 @@ _log = get_logger(__name__)
 class EngineDataPath:
     """Fits :class:`longshore.controllers.ports.DataPath`."""
 
-    def __init__(self, *, cache_dir: Path | None = None, cache_limit_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        cache_dir: Path | None = None,
+        cache_limit_bytes: int | None = None,
+        limits: datapath.Limits | None = None,
+    ) -> None:
         """Keep the folder.
 
         Args:
             cache_dir: where local caches lie; everything works without them.
             cache_limit_bytes: what they may take together; None for the data path's own limit.
+            limits: what jobs of all repositories share; None for limits of each repository's own.
         """
         self._cache_dir = cache_dir
         self._cache_limit_bytes = cache_limit_bytes
+        self._limits = limits
 
     def counts(self) -> datapath.Counts:
         """See :class:`longshore.controllers.ports.DataPath`."""
@@ -62,7 +70,12 @@ class EngineDataPath:
     def init(self, place: Place, key: RootKey, *, label: str) -> Repository:
         """See :class:`longshore.controllers.ports.DataPath`."""
         opened = datapath.init(
-            store_of(place), _key(key), cache_dir=self._cache(), cache_limit_bytes=self._cache_limit_bytes, label=label
+            store_of(place),
+            _key(key),
+            cache_dir=self._cache(),
+            cache_limit_bytes=self._cache_limit_bytes,
+            limits=self._limits,
+            label=label,
         )
         return _EngineRepository(opened)
 
@@ -70,7 +83,11 @@ class EngineDataPath:
         """See :class:`longshore.controllers.ports.DataPath`."""
         return _EngineRepository(
             datapath.open(
-                store_of(place), _key(key), cache_dir=self._cache(), cache_limit_bytes=self._cache_limit_bytes
+                store_of(place),
+                _key(key),
+                cache_dir=self._cache(),
+                cache_limit_bytes=self._cache_limit_bytes,
+                limits=self._limits,
             )
         )
 

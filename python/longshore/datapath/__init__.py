@@ -14,6 +14,7 @@ from longshore.datapath.counts import Counts, Lookups, counts
 from longshore.datapath.enginelog import set_log_level
 from longshore.datapath.jobs import Job
 from longshore.datapath.keys import Key
+from longshore.datapath.limits import Limits
 from longshore.datapath.options import BackupOptions, FileHint, Hints, PruneOptions, RepairOptions, RestoreOptions
 from longshore.datapath.repository import Repository, exists, init, open  # noqa: A004 - the word of the contract: open a repository
 from longshore.datapath.results import (
@@ -55,6 +56,7 @@ __all__ = [
     "KeptPacks",
     "Key",
     "KeySlot",
+    "Limits",
     "Lookups",
     "LostItem",
     "PackFate",

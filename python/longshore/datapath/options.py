@@ -68,7 +68,7 @@ class BackupOptions:
     memory_limit_bytes: int | None = None
     """What buffers and packs may take together; None for a share of what the machine allows."""
     compression: str | int = "auto"
-    """`auto`, `none`, or a level from 1 to 19."""
+    """`auto`, `none`, or a level of zstd: -7 to -1 or 1 to 19."""
     verify_upload: str = "full"
     """What is checked of a pack before it is sent: `full`, `header` or `none`."""
     paranoid: bool = False

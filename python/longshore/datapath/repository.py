@@ -15,6 +15,7 @@ from longshore.datapath import machine
 from longshore.datapath.enginelog import forward
 from longshore.datapath.jobs import Job
 from longshore.datapath.keys import Key, native_key
+from longshore.datapath.limits import Limits, native_limits
 from longshore.datapath.options import BackupOptions, Hints, PruneOptions, RepairOptions, RestoreOptions
 from longshore.datapath.results import (
     BackupResult,
@@ -71,6 +72,7 @@ def init(
     *,
     cache_dir: str | Path | None = None,
     cache_limit_bytes: int | None = None,
+    limits: Limits | None = None,
     label: str = "",
 ) -> Repository:
     """Make a repository whose first key slot opens with `key`.
@@ -80,6 +82,7 @@ def init(
         key: what will open it.
         cache_dir: where copies of its metadata may be kept on this machine; None for none.
         cache_limit_bytes: what all repositories there may take together, and never more than a tenth of the filesystem; None for 5 GiB.
+        limits: what its jobs share with those of other repositories; None for limits of its own.
         label: says in the slot whose key it is.
 
     Raises:
@@ -90,7 +93,12 @@ def init(
     return Repository(
         _told(
             lambda: _native.init(
-                native, native_key(key), cache_dir=cache_dir, cache_limit_bytes=cache_limit_bytes, label=label
+                native,
+                native_key(key),
+                cache_dir=cache_dir,
+                cache_limit_bytes=cache_limit_bytes,
+                limits=native_limits(limits),
+                label=label,
             )
         ),
         store,
@@ -98,9 +106,14 @@ def init(
 
 
 def open(  # noqa: A001 - the word for it
-    store: StoreSettings, key: Key, *, cache_dir: str | Path | None = None, cache_limit_bytes: int | None = None
+    store: StoreSettings,
+    key: Key,
+    *,
+    cache_dir: str | Path | None = None,
+    cache_limit_bytes: int | None = None,
+    limits: Limits | None = None,
 ) -> Repository:
-    """Open a repository.
+    """Open a repository; what is given means what `init` says.
 
     Raises:
         RepositoryNotFoundError, WrongKeyError, NewerFormatError, CorruptError: it does not open.
@@ -108,7 +121,15 @@ def open(  # noqa: A001 - the word for it
     """
     native = native_store(store)
     return Repository(
-        _told(lambda: _native.open(native, native_key(key), cache_dir=cache_dir, cache_limit_bytes=cache_limit_bytes)),
+        _told(
+            lambda: _native.open(
+                native,
+                native_key(key),
+                cache_dir=cache_dir,
+                cache_limit_bytes=cache_limit_bytes,
+                limits=native_limits(limits),
+            )
+        ),
         store,
     )
 
@@ -245,7 +266,7 @@ class Repository:
     ) -> None:
         """Bound what all jobs together send and fetch, from now on, running ones included; None for no limit.
 
-        Over any time at most the rate times that time, and a second's worth and one request's body for each thread more.
+        Those of other repositories with the same :class:`longshore.datapath.Limits` are bounded with them.
         """
         self._native.limit_traffic(
             upload_bytes_per_second=upload_bytes_per_second or 0,

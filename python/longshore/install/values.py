@@ -39,6 +39,7 @@ VERSION: Final = "0.1.0"
 
 _OURS: Final = ("app.kubernetes.io/name", "app.kubernetes.io/component")
 _ALLOWED: Final = "(setuid|devices|capabilities)"
+_RATE: Final = r"^([1-9][0-9]{0,8}(KiB|MiB|GiB))?$"
 _CONTAINER: Final = "kubectl.kubernetes.io/default-container"
 Tree = dict[str, Any]
 Texts = dict[str, str]
@@ -98,6 +99,19 @@ class Agent(_Settings):
     buffer_memory: str = Field("256MiB", pattern=r"^[1-9][0-9]{0,8}(KiB|MiB|GiB)$")
     """For the buffers of all jobs of a node together. The process needs 128 MiB beside them: with less of
     resources.limits.memory left to it, it is refused."""
+    limit_upload: str = Field("", pattern=_RATE)
+    """Bytes a second that all jobs of a node together send to stores, as 20MiB; empty for no limit. This and the next two stand in ConfigMap
+    node-agent-limits: a change holds for running jobs within about a minute and a half, and restarts no pod."""
+    limit_download: str = Field("", pattern=_RATE)
+    """Bytes a second that they fetch, as 50MiB; empty for no limit."""
+    limit_requests: int = Field(0, ge=0, le=10_000)
+    """Requests to stores that they have under way at once; 0 for no limit."""
+    nice: int = Field(10, ge=0, le=19)
+    """Niceness of the threads of jobs. Other pods are protected by resources.requests.cpu; this protects the agent's own Lease, probes and
+    controllers from its jobs."""
+    ionice: Literal["none", "best-effort", "idle"] = "best-effort"
+    """Priority of jobs at the node's disks, where their scheduler looks at it (BFQ, mq-deadline): best-effort is served last among others, idle only while
+    nobody else wants the disk, which on a busy node may be never."""
     cache_limit: str = Field("5GiB", pattern=r"^[0-9]{1,6}(MiB|GiB)$")
     """What the caches of all repositories may take, and never more than a tenth of their filesystem. With an empty
     cacheHostPath it is refused unless it is below cacheSizeLimit, for the kubelet would evict the agent."""

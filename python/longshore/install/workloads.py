@@ -54,6 +54,18 @@ _PROBES: Final[dict[str, Any]] = {
     "livenessProbe": _probe("/healthz", periodSeconds=20, timeoutSeconds=5, failureThreshold=6),
     "readinessProbe": _probe("/readyz", periodSeconds=10, timeoutSeconds=5, failureThreshold=3),
 }
+_LIMITS_DIR: Final = "/etc/longshore/limits"
+_LIMITS: Final[dict[str, Any]] = {
+    # Not arguments: they would restart every agent, and with it the jobs that run, whenever a limit is changed.
+    "apiVersion": "v1",
+    "kind": "ConfigMap",
+    "metadata": metadata(f"{AGENT}-limits", component=AGENT),
+    "data": {
+        "upload": Value("agent.limitUpload"),
+        "download": Value("agent.limitDownload"),
+        "requests": Text("%v", (Value("agent.limitRequests"),)),
+    },
+}
 _AGENT: Final[dict[str, Any]] = {
     "apiVersion": "apps/v1",
     "kind": "DaemonSet",
@@ -108,6 +120,9 @@ _AGENT: Final[dict[str, Any]] = {
                             Text("--log-level=%v", (Value("agent.logLevel"),)),
                             Text("--concurrency=%v", (Value("agent.concurrency"),)),
                             Text("--memory-limit=%v", (Value("agent.bufferMemory"),)),
+                            f"--limits-dir={_LIMITS_DIR}",
+                            Text("--nice=%v", (Value("agent.nice"),)),
+                            Text("--ionice=%v", (Value("agent.ionice"),)),
                             When(Not(Value("agent.restores")), "--backup-only"),
                             When(_ALLOW, Text("--restore-allow=%v", (_ALLOW,))),
                         ],
@@ -152,6 +167,7 @@ _AGENT: Final[dict[str, Any]] = {
                             },
                             {"name": "scratch", "mountPath": "/scratch"},
                             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - the container's own
+                            {"name": "limits", "mountPath": _LIMITS_DIR, "readOnly": True},
                             Splice(Value("agent.extraVolumeMounts")),
                         ],
                     }
@@ -176,6 +192,7 @@ _AGENT: Final[dict[str, Any]] = {
                         ),
                     },
                     {"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}},
+                    {"name": "limits", "configMap": {"name": f"{AGENT}-limits", "optional": True}},
                     Splice(Value("agent.extraVolumes")),
                 ],
             },
@@ -269,6 +286,8 @@ _SERVER: Final[dict[str, Any]] = {
     },
 }
 PARTS: Final = (
-    Part("agent", "The node agent: one pod on each node.", ((None, _AGENT),)),
+    Part(
+        "agent", "The node agent: one pod on each node, and what its jobs may take.", ((None, _LIMITS), (None, _AGENT))
+    ),
     Part("server", "The server.", ((Value("server.enabled"), _SERVER),)),
 )

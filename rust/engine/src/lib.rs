@@ -1,7 +1,7 @@
 //! The data path: where format and store meet.
 //!
-//! Arrows in here point down only: `repair → check`; `backup, restore, check, prune → statcache, journal, packer → repository → job → error`; `chunker`, `system` and `volume`
-//! are leaves.
+//! Arrows in here point down only: `repair → check`; `backup, restore, check, prune → statcache, journal, packer → repository → job → error`; `chunker`, `priority`, `system`
+//! and `volume` are leaves.
 //! Clock, randomness, filesystem, store and threads are handed in ([`seams::World`], [`volume::Fs`], `Store`).
 
 pub mod backup;
@@ -12,6 +12,7 @@ pub mod error;
 pub mod job;
 mod journal;
 pub mod packer;
+pub mod priority;
 pub mod prune;
 pub mod repair;
 pub mod repository;

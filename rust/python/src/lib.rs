@@ -9,6 +9,7 @@ mod counts;
 mod errors;
 mod job;
 mod key;
+mod limits;
 mod listing;
 mod logs;
 mod repository;
@@ -29,6 +30,7 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     logs::register(m)?;
     store::register(m)?;
     key::register(m)?;
+    limits::register(m)?;
     results::register(m)?;
     job::register(m)?;
     listing::register(m)?;

@@ -3,6 +3,7 @@
 use crate::errors::{raise, usage};
 use crate::job::{self, Job, Outcome};
 use crate::key::Key;
+use crate::limits::{Limits, given};
 use crate::listing::Listing;
 use crate::results::{KeySlot, RepositoryStatus, Snapshot, id_of};
 use crate::store::{Opened, Store};
@@ -11,6 +12,7 @@ use longshore_engine::backup::{self, BackupOptions, Hints, ParentChoice};
 use longshore_engine::browse::{Browser, ListOptions};
 use longshore_engine::check::{self, CheckOptions, Share};
 use longshore_engine::job::Job as Counters;
+use longshore_engine::priority::Priority;
 use longshore_engine::prune::{self, PruneOptions};
 use longshore_engine::repair::{self, RepairOptions};
 use longshore_engine::repository as engine;
@@ -32,6 +34,7 @@ use std::time::Duration;
 pub struct Repository {
     engine: engine::Repository,
     opened: Opened,
+    priority: Priority,
 }
 
 /// Snapshots, and the damaged ones by id and message.
@@ -48,7 +51,7 @@ fn cache(folder: Option<PathBuf>, limit_bytes: Option<u64>) -> Cache {
 /// Whether there is a repository, without a key.
 #[pyfunction]
 fn exists(py: Python<'_>, store: &Store) -> PyResult<bool> {
-    let open = store.open(false);
+    let open = store.open(false, given(None).0);
     job::call(py, move |_, cancelled| match open() {
         Ok(opened) => engine::Repository::exists(&*opened.for_call(cancelled)),
         Err(error) if error.kind() == ErrorKind::RepositoryNotFound => Ok(false),
@@ -58,16 +61,18 @@ fn exists(py: Python<'_>, store: &Store) -> PyResult<bool> {
 
 /// Makes a repository.
 #[pyfunction]
-#[pyo3(signature = (store, key, *, cache_dir, cache_limit_bytes, label))]
+#[pyo3(signature = (store, key, *, cache_dir, cache_limit_bytes, limits, label))]
 fn init(
     py: Python<'_>,
     store: &Store,
     key: &Key,
     cache_dir: Option<PathBuf>,
     cache_limit_bytes: Option<u64>,
+    limits: Option<&Limits>,
     label: String,
 ) -> PyResult<Repository> {
-    let (open, unlock) = (store.open(true), key.0.clone());
+    let (bounds, priority) = given(limits);
+    let (open, unlock) = (store.open(true, bounds), key.0.clone());
     job::call(py, move |_, cancelled| {
         let (opened, cost) = (open()?, Argon2Cost::default());
         let store = opened.for_call(cancelled);
@@ -75,27 +80,29 @@ fn init(
             engine::Repository::init(store, World::system(), &unlock, &label, cost, cache(cache_dir, cache_limit_bytes))?;
         Ok((engine, opened))
     })
-    .map(|(engine, opened)| Repository { engine, opened })
+    .map(|(engine, opened)| Repository { engine, opened, priority })
 }
 
 /// Opens a repository.
 #[pyfunction]
-#[pyo3(signature = (store, key, *, cache_dir, cache_limit_bytes))]
+#[pyo3(signature = (store, key, *, cache_dir, cache_limit_bytes, limits))]
 fn open(
     py: Python<'_>,
     store: &Store,
     key: &Key,
     cache_dir: Option<PathBuf>,
     cache_limit_bytes: Option<u64>,
+    limits: Option<&Limits>,
 ) -> PyResult<Repository> {
-    let (open, unlock) = (store.open(false), key.0.clone());
+    let (bounds, priority) = given(limits);
+    let (open, unlock) = (store.open(false, bounds), key.0.clone());
     job::call(py, move |_, cancelled| {
         let opened = open()?;
         let engine =
             engine::Repository::open(opened.for_call(cancelled), World::system(), &unlock, cache(cache_dir, cache_limit_bytes))?;
         Ok((engine, opened))
     })
-    .map(|(engine, opened)| Repository { engine, opened })
+    .map(|(engine, opened)| Repository { engine, opened, priority })
 }
 
 impl Repository {
@@ -115,7 +122,10 @@ impl Repository {
         body: impl FnOnce(&engine::Repository, &Arc<Counters>) -> Result<Outcome, Error> + Send + 'static,
     ) -> PyResult<Job> {
         let (engine, opened) = (self.engine.clone(), self.opened.clone());
+        let priority = self.priority;
         let body = move |counters: &Arc<Counters>, cancelled: &Arc<AtomicBool>| {
+            // Threads that it starts inherit it; those of calls, which somebody waits for, have the process's.
+            priority.take();
             body(&engine.with_store(opened.for_job(cancelled)), counters)
         };
         job::start(py, name, body)
@@ -316,7 +326,7 @@ impl Repository {
     /// Bounds the traffic of all jobs together, from now on.
     #[pyo3(signature = (*, upload_bytes_per_second, download_bytes_per_second))]
     fn limit_traffic(&self, upload_bytes_per_second: u64, download_bytes_per_second: u64) {
-        self.opened.limit_traffic(upload_bytes_per_second, download_bytes_per_second);
+        self.opened.limits().set_traffic(upload_bytes_per_second, download_bytes_per_second);
     }
 
     /// Forgets what checks, verifies and repairs have read.

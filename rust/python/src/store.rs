@@ -8,7 +8,7 @@ use crate::errors::{raise, usage};
 use longshore_engine::seams::World;
 use longshore_engine::{Error, ErrorKind};
 use longshore_store::cloud::{Checksum, CredentialsCell, Encryption, S3Settings, S3Store};
-use longshore_store::layers::{Count, Limit, Rate, ReadOnly, Retry, RetrySettings, Throttle};
+use longshore_store::layers::{Count, Limit, Limits, Permits, ReadOnly, Retry, RetrySettings};
 use longshore_store::{LocalSettings, LocalStore, Store as _, StoreErrorKind};
 use pyo3::prelude::*;
 use std::path::PathBuf;
@@ -47,14 +47,13 @@ pub struct Store(Arc<Place>);
 pub struct Opened {
     place: Arc<Place>,
     base: Inner,
-    /// What all jobs together may send and fetch.
-    up: Arc<Rate>,
-    down: Arc<Rate>,
+    /// What all jobs together may send, fetch and ask, those of other repositories with the same limits included.
+    limits: Limits,
 }
 
 impl Store {
     /// Opens it; a folder is made only with `create`.
-    pub fn open(&self, create: bool) -> impl FnOnce() -> Result<Opened, Error> + Send + 'static {
+    pub fn open(&self, create: bool, limits: Limits) -> impl FnOnce() -> Result<Opened, Error> + Send + 'static {
         let place = Arc::clone(&self.0);
         move || {
             let base = match &*place {
@@ -72,7 +71,7 @@ impl Store {
                 }
                 Place::Bucket { client, .. } => Arc::clone(client),
             };
-            Ok(Opened { place, base, up: Rate::new(0), down: Rate::new(0) })
+            Ok(Opened { place, base, limits })
         }
     }
 }
@@ -82,15 +81,15 @@ fn protect(store: impl longshore_store::Store + 'static, read_only: bool) -> Inn
 }
 
 impl Opened {
-    fn retrying(&self, settings: RetrySettings, cancelled: &Arc<AtomicBool>) -> Retry<Inner> {
+    fn retrying(&self, settings: RetrySettings, cancelled: &Arc<AtomicBool>) -> Retry<Limit<Inner>> {
         let World { clock, rng, .. } = World::system();
-        Retry::new(Arc::clone(&self.base), settings, clock, rng).with_cancel(Arc::clone(cancelled))
+        let limited = self.limits.of_requests(Arc::clone(&self.base));
+        Retry::new(limited, settings, clock, rng).with_cancel(Arc::clone(cancelled))
     }
 
-    /// Bytes a second that all jobs together may send and fetch from now on; 0 is no limit.
-    pub fn limit_traffic(&self, up_bytes_per_second: u64, down_bytes_per_second: u64) {
-        self.up.set(up_bytes_per_second);
-        self.down.set(down_bytes_per_second);
+    /// What bounds it.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// For a call that somebody waits for.
@@ -103,7 +102,7 @@ impl Opened {
     pub fn for_job(&self, cancelled: &Arc<AtomicBool>) -> Inner {
         let retrying = self.retrying(RetrySettings::default(), cancelled);
         let clock = World::system().clock;
-        Arc::new(Throttle::new(retrying, Arc::clone(&self.up), Arc::clone(&self.down), clock).with_cancel(Arc::clone(cancelled)))
+        Arc::new(self.limits.of_traffic(retrying, clock).with_cancel(Arc::clone(cancelled)))
     }
 
     /// Threads that send: a folder's disk is busy with two, a bucket's latency wants more.
@@ -217,7 +216,8 @@ impl Store {
             ..S3Settings::default()
         };
         let store = py.detach(|| S3Store::open(settings)).map_err(|error| raise(py, &error.into()))?;
-        let client = protect(Limit::adaptive(Count::new(store, of_stores()), S3_REQUESTS_FIRST, S3_REQUESTS_MAX), read_only);
+        let permits = Permits::adaptive(S3_REQUESTS_FIRST, S3_REQUESTS_MAX);
+        let client = protect(Limit::new(Count::new(store, of_stores()), permits), read_only);
         Ok(Self(Arc::new(Place::Bucket { client, credentials: cell })))
     }
 

@@ -5,6 +5,7 @@
 use crate::errors::usage;
 use longshore_engine::backup::{FileHint, Hints};
 use longshore_engine::packer::CompressionChoice;
+use longshore_format::envelope::{LEVEL_MAX, LEVEL_MIN};
 use longshore_format::id::{SNAPSHOT_ID_PREFIX, SessionId};
 use longshore_format::pack::VerifyUpload;
 use pyo3::prelude::*;
@@ -24,8 +25,12 @@ pub fn compression(py: Python<'_>, text: &str) -> PyResult<CompressionChoice> {
     match (text, text.parse()) {
         ("auto", _) => Ok(CompressionChoice::Auto),
         ("none", _) => Ok(CompressionChoice::None),
-        (_, Ok(level @ 1..=19)) => Ok(CompressionChoice::Level(level)),
-        _ => Err(usage(py, format!("unknown compression: compression={text:?}"), "use auto, none, or a level from 1 to 19")),
+        (_, Ok(level @ (LEVEL_MIN..=-1 | 1..=LEVEL_MAX))) => Ok(CompressionChoice::Level(level)),
+        _ => Err(usage(
+            py,
+            format!("unknown compression: compression={text:?}"),
+            "use auto, none, or a level from -7 to -1 or 1 to 19",
+        )),
     }
 }
 

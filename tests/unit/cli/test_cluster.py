@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from longshore.cli.main import main
+from longshore.controllers.limits import Bounds
 
 VELERO = [
     *("--features=EnableCSI", "--colorized=false", "--data-mover-prepare-timeout=30m", "--resource-timeout", "10m"),
@@ -47,6 +48,33 @@ def test_agent_takes_its_environment(started: list[Any], monkeypatch: pytest.Mon
     assert (settings.node_name, settings.namespace, settings.metrics_address) == ("node-1", "backups", ":8085")
     assert settings.host_pods_root == Path("/host_pods")
     assert settings.memory_limit_bytes is settings.cache_dir is settings.kubeconfig is None
+    assert (settings.bounds, settings.limits_dir) == (Bounds(), None)
+    # Jobs stand behind the threads that keep the Lease, whoever starts the agent.
+    assert (settings.nice, settings.ionice) == (10, "best-effort")
+
+
+def test_agent_takes_its_limits_from_flags_and_environment(
+    started: list[Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {
+        "LIMIT_UPLOAD": "5MiB",
+        "LIMIT_DOWNLOAD": "1KiB",
+        "LIMIT_REQUESTS": "4",
+        "LIMITS_DIR": "/l",
+        "NICE": "0",
+        "IONICE": "none",
+    }.items():
+        monkeypatch.setenv(f"LONGSHORE_{name}", value)
+    flags = ["--limit-upload=2KiB", "--limit-download=3KiB", "--limit-requests=7", "--limits-dir=/m", "--nice=3"]
+    assert main(["node-agent", "--node-name=n"]) == 0
+    assert main(["node-agent", "--node-name=n", *flags, "--ionice=idle"]) == 0
+    by_environment, by_flags = started
+    assert by_environment.bounds == Bounds(upload=5 << 20, download=1 << 10, requests=4)
+    assert (by_environment.limits_dir, by_environment.nice, by_environment.ionice) == (Path("/l"), 0, "none")
+    assert by_flags.bounds == Bounds(upload=2 << 10, download=3 << 10, requests=7)
+    assert (by_flags.limits_dir, by_flags.nice, by_flags.ionice) == (Path("/m"), 3, "idle")
+    assert main(["node-agent", "--node-name=n", "--limit-requests=0"]) == 2
+    capsys.readouterr()
 
 
 def test_agent_takes_its_flags_and_veleros(started: list[Any], capsys: pytest.CaptureFixture[str]) -> None:

@@ -98,12 +98,15 @@ COMMANDS: dict[str, tuple[click.Command, list[str]]] = {
 ELSEWHERE = {
     "--cache-dir",
     "--cache-limit",
+    "--ionice",
     "--json",
     "--key-file",
     "--limit-download",
+    "--limit-requests",
     "--limit-upload",
     "--log-format",
     "--log-level",
+    "--nice",
     "--passphrase-file",
     "--quiet",
     "--repository",
@@ -115,9 +118,6 @@ class Asked:
     """A repository that notes what it is asked for, and ends the command there."""
 
     said: dict[str, object]
-
-    def limit_traffic(self, **_bounds: object) -> None:
-        pass
 
     def find(self, wanted: str, *, source: str | None = None) -> SimpleNamespace:
         if source is not None and wanted == "latest":

@@ -1,4 +1,4 @@
-"""Bounds of traffic reach the repository that a command opens, whichever command it is."""
+"""Limits reach the repository that a command opens, whichever command it is."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ COMMANDS = {
 }
 
 
-class Opened:
-    """Notes the bounds, then ends the command."""
+class Noted:
+    """Takes the place of `datapath.Limits`, and notes what it is told."""
 
-    def __init__(self) -> None:
-        self.bounds: tuple[int | None, int | None] | None = None
+    def __init__(self, *, nice: int | None, ionice: str) -> None:
+        self.said: tuple[object, ...] = (nice, ionice)
 
-    def limit_traffic(self, *, upload_bytes_per_second: int | None, download_bytes_per_second: int | None) -> None:
-        self.bounds = upload_bytes_per_second, download_bytes_per_second
-        raise NoSpaceError("that is enough")
+    def set(
+        self, *, upload_bytes_per_second: int | None, download_bytes_per_second: int | None, requests: int | None
+    ) -> None:
+        self.said = (upload_bytes_per_second, download_bytes_per_second, requests, *self.said)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -37,20 +38,35 @@ def test_bounds_reach_the_repository(
 ) -> None:
     (tmp_path / "key").write_text("longshore-key-1:" + "0" * 64 + "\n")
     monkeypatch.chdir(tmp_path)
-    opened = Opened()
-    monkeypatch.setattr(datapath, "open", lambda *_args, **_options: opened)
+    given: list[Noted] = []
+
+    def opened(*_args: object, limits: Noted, **_options: object) -> None:
+        given.append(limits)
+        raise NoSpaceError("that is enough")
+
+    monkeypatch.setattr(datapath, "open", opened)
+    monkeypatch.setattr(datapath, "Limits", Noted)
     words, writes = COMMANDS[name]
     common = ["--repository", str(tmp_path / "repository"), "--key-file", str(tmp_path / "key")]
 
-    def run(*limits: str) -> tuple[int | None, int | None] | None:
-        opened.bounds = None
+    def run(*limits: str) -> tuple[object, ...]:
+        given.clear()
         assert main([*words, *common, *limits]) == NoSpaceError.exit_code, capsys.readouterr().err
-        return opened.bounds
+        (limit,) = given
+        return limit.said
 
-    assert run() == (None, None)
-    assert run("--limit-download", "20MiB") == (None, 20 << 20)
+    assert run() == (None, None, None, None, "none")
+    assert run("--limit-download", "20MiB") == (None, 20 << 20, None, None, "none")
+    assert run("--limit-requests", "3", "--nice", "7", "--ionice", "idle") == (None, None, 3, 7, "idle")
     if writes:
-        assert run("--limit-upload", "5KB", "--limit-download", "1") == (5000, 1)
+        assert run("--limit-upload", "5KB", "--limit-download", "1") == (5000, 1, None, None, "none")
     else:
         assert main([*words, *common, "--limit-upload", "5KB"]) == 2
-    assert main([*words, *common, "--limit-download", "fast"]) == 2
+    for wrong in (
+        ["--limit-download", "fast"],
+        ["--limit-requests", "0"],
+        ["--nice", "20"],
+        ["--nice", "-1"],
+        ["--ionice", "realtime"],
+    ):
+        assert main([*words, *common, *wrong]) == 2

@@ -47,8 +47,9 @@ def test_spans_after_which_a_session_is_judged_dead() -> None:
 
 
 def test_compression() -> None:
-    assert [COMPRESSION.convert(text, None, None) for text in ("auto", "none", "1", "19")] == ["auto", "none", 1, 19]
-    for text in ("0", "20", "fast", "-3", "\u0663"):
+    taken = ["auto", "none", "1", "19", "-1", "-7"]
+    assert [COMPRESSION.convert(text, None, None) for text in taken] == ["auto", "none", 1, 19, -1, -7]
+    for text in ("0", "-0", "20", "-8", "--3", "+3", "fast", "\u0663", ""):
         with pytest.raises(click.BadParameter):
             COMPRESSION.convert(text, None, None)
 

@@ -55,7 +55,13 @@ __all__ = ["command"]
 @click.option("--dry-run", "-n", is_flag=True, help="Say what would be read; store nothing.")
 @click.option("--strict", is_flag=True, help="Exit with 3 when a file changed while it was read.")
 @click.option("--paranoid", is_flag=True, help="Read every file, whatever its times and size say.")
-@click.option("--compression", type=COMPRESSION, default="auto", show_default=True, help="auto, none or a zstd level.")
+@click.option(
+    "--compression",
+    type=COMPRESSION,
+    default="auto",
+    show_default=True,
+    help="auto, none or a zstd level, -7 to -1 or 1 to 19.",
+)
 @click.option(
     "--memory-limit",
     type=BYTES,

@@ -3,11 +3,12 @@
 //! Promises that never more than `max` calls are inside the store, and that a permit comes back however its call ends. One that
 //! adapts begins with few: while all that are allowed are used and answered, one more is allowed each round; a store that cannot now
 //! (`SlowDown`, 503, no answer) halves them, once a round. So a link with a long round trip is filled, and a store that is pressed by
-//! many is not pressed harder. Does not promise an order among those who wait.
+//! many is not pressed harder. Permits may be shared by many stores, which are then bounded together. Does not promise an order among
+//! those who wait.
 
 use crate::{Key, Page, Put, Store, StoreError};
 use bytes::Bytes;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 #[derive(Debug)]
 struct State {
@@ -20,44 +21,50 @@ struct State {
     stale: usize,
 }
 
-/// A store that serves so many requests at once and no more.
+/// Permits for requests, shared by all that they bound together and changed while they are used.
 #[derive(Debug)]
-pub struct Limit<S> {
-    inner: S,
+pub struct Permits {
     state: Mutex<State>,
     freed: Condvar,
 }
 
-struct Permit<'a, S>(&'a Limit<S>);
+/// A store that serves so many requests at once and no more.
+#[derive(Debug)]
+pub struct Limit<S> {
+    inner: S,
+    permits: Arc<Permits>,
+}
 
-impl<S> Drop for Permit<'_, S> {
+struct Permit<'a>(&'a Permits);
+
+impl Drop for Permit<'_> {
     fn drop(&mut self) {
         self.0.lock().busy -= 1;
         self.0.freed.notify_one();
     }
 }
 
-impl<S> Limit<S> {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl<S: Store> Limit<S> {
+impl Permits {
     /// At most `max` requests at once; zero counts as one.
-    pub fn new(inner: S, max: usize) -> Self {
-        Self::starting(inner, max, max, false)
+    #[must_use]
+    pub fn new(max: usize) -> Arc<Self> {
+        Self::starting(max, max, false)
     }
 
     /// At most `max` requests at once, and as many of them as the store answers gladly, `first` to begin with.
-    pub fn adaptive(inner: S, first: usize, max: usize) -> Self {
-        Self::starting(inner, first, max, true)
+    #[must_use]
+    pub fn adaptive(first: usize, max: usize) -> Arc<Self> {
+        Self::starting(first, max, true)
     }
 
-    fn starting(inner: S, first: usize, max: usize, adapts: bool) -> Self {
+    fn starting(first: usize, max: usize, adapts: bool) -> Arc<Self> {
         let max = max.max(1);
         let state = State { max, allowed: first.clamp(1, max) as f64, adapts, busy: 0, stale: 0 };
-        Self { inner, state: Mutex::new(state), freed: Condvar::new() }
+        Arc::new(Self { state: Mutex::new(state), freed: Condvar::new() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes the bound; requests under way go on.
@@ -70,38 +77,51 @@ impl<S: Store> Limit<S> {
     }
 
     /// Requests that are allowed at once now.
+    #[must_use]
     pub fn allowed(&self) -> usize {
         self.lock().allowed as usize
     }
 
-    fn permit(&self) -> Permit<'_, S> {
+    fn take(&self) -> Permit<'_> {
         let state = self.lock();
         let mut state = self.freed.wait_while(state, |s| s.busy >= s.allowed as usize).unwrap_or_else(PoisonError::into_inner);
         state.busy += 1;
         Permit(self)
     }
 
-    fn within<T>(&self, call: impl FnOnce(&S) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let permit = self.permit();
-        let answer = call(&self.inner);
+    /// Learns from an answer, while its permit is still held.
+    fn learn(&self, is_pressed: bool) {
         let mut state = self.lock();
-        if state.adapts {
-            let fresh = state.stale == 0;
-            state.stale = state.stale.saturating_sub(1);
-            if answer.as_ref().is_err_and(StoreError::is_retryable) {
-                if fresh {
-                    state.allowed = (state.allowed / 2.0).max(1.0);
-                    state.stale = state.busy.saturating_sub(1);
-                    tracing::debug!(allowed = state.allowed as usize, "Store is pressed, asking it less at once");
-                }
-            } else if fresh && state.busy >= state.allowed as usize {
-                state.allowed = (state.allowed + 1.0 / state.allowed).min(state.max as f64);
-            }
+        if !state.adapts {
+            return;
         }
-        drop(state);
+        let fresh = state.stale == 0;
+        state.stale = state.stale.saturating_sub(1);
+        if is_pressed {
+            if fresh {
+                state.allowed = (state.allowed / 2.0).max(1.0);
+                state.stale = state.busy.saturating_sub(1);
+                tracing::debug!(allowed = state.allowed as usize, "Store is pressed, asking it less at once");
+            }
+        } else if fresh && state.busy >= state.allowed as usize {
+            state.allowed = (state.allowed + 1.0 / state.allowed).min(state.max as f64);
+        }
+    }
+}
+
+impl<S: Store> Limit<S> {
+    /// Bounds its requests by these permits; keep them to change the bound, hand them to others to share it.
+    pub fn new(inner: S, permits: Arc<Permits>) -> Self {
+        Self { inner, permits }
+    }
+
+    fn within<T>(&self, call: impl FnOnce(&S) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let permit = self.permits.take();
+        let answer = call(&self.inner);
+        self.permits.learn(answer.as_ref().is_err_and(StoreError::is_retryable));
         drop(permit);
         // One may have become allowed beside the one that came back.
-        self.freed.notify_one();
+        self.permits.freed.notify_one();
         answer
     }
 }

@@ -3,10 +3,12 @@
 //! The usual order, from the engine outwards: [`Throttle`] over [`Retry`] over [`Limit`] over [`Count`] over the store; so what is
 //! counted is what was really asked of the store, a request that waits to be retried holds no permit, and waiting for one's turn under a
 //! low rate uses up no budget of retries: eight packs of 16 MiB that share 100 KB/s wait twenty minutes. A try again is not paid for.
+//! Two [`Limit`]s stand there, one above the other: [`Limits`] bounds all stores together, the one below adapts to one bucket.
 
 mod count;
 mod fault;
 mod limit;
+mod limits;
 mod read_only;
 mod retry;
 #[cfg(test)]
@@ -17,7 +19,8 @@ mod throttle;
 
 pub use count::{Count, Counts, VerbCounts};
 pub use fault::{Call, Effect, Fault, Plan, Script, random_failures};
-pub use limit::Limit;
+pub use limit::{Limit, Permits};
+pub use limits::Limits;
 pub use read_only::ReadOnly;
 pub use retry::{Retry, RetrySettings};
 pub use throttle::{Rate, Throttle};

@@ -22,14 +22,14 @@ fn retry<S: Store>(inner: S) -> (Retry<S>, Arc<VirtualClock>) {
 fn every_layer_conforms() {
     let clock = || Arc::new(VirtualClock::new());
     suite::assert_conforms(&|_| Arc::new(retry(MemoryStore::new()).0));
-    suite::assert_conforms(&|_| Arc::new(Limit::new(MemoryStore::new(), 2)));
+    suite::assert_conforms(&|_| Arc::new(Limit::new(MemoryStore::new(), Permits::new(2))));
     suite::assert_conforms(&|_| Arc::new(Throttle::new(MemoryStore::new(), Rate::new(1 << 20), Rate::new(1 << 20), clock())));
     suite::assert_conforms(&|_| Arc::new(Count::new(MemoryStore::new(), Arc::default())));
     suite::assert_conforms(&|_| Arc::new(Fault::new(MemoryStore::new(), Script::new())));
     // The stack as production wires it, behind a pointer.
     suite::assert_conforms(&|_| {
         let base: Arc<dyn Store> = Arc::new(MemoryStore::new());
-        let retrying = retry(Limit::new(Count::new(base, Arc::default()), 4)).0;
+        let retrying = retry(Limit::new(Count::new(base, Arc::default()), Permits::new(4))).0;
         Arc::new(Throttle::new(retrying, Rate::new(0), Rate::new(0), clock()))
     });
 }
@@ -215,9 +215,9 @@ fn a_cancelled_job_stops_waiting() {
 
 /// Waits inside each call until told to go on, and knows how many are inside.
 #[derive(Debug, Default)]
-struct Crowd {
+pub(super) struct Crowd {
     inside: AtomicUsize,
-    most: AtomicUsize,
+    pub(super) most: AtomicUsize,
 }
 
 impl Store for Crowd {
@@ -248,7 +248,7 @@ impl Store for Crowd {
     }
 }
 
-fn rush(store: &Limit<Arc<Crowd>>) {
+pub(super) fn rush(store: &Limit<Arc<Crowd>>) {
     std::thread::scope(|scope| {
         for n in 0..12 {
             scope.spawn(move || {
@@ -271,13 +271,14 @@ fn rush(store: &Limit<Arc<Crowd>>) {
 #[test]
 fn no_more_requests_at_once_than_allowed_and_failures_give_their_permit_back() {
     let crowd = Arc::new(Crowd::default());
-    let store = Limit::new(crowd.clone(), 3);
+    let permits = Permits::new(3);
+    let store = Limit::new(crowd.clone(), permits.clone());
     rush(&store);
     assert_eq!(crowd.most.swap(0, Ordering::SeqCst), 3);
-    store.set_max(1);
+    permits.set_max(1);
     rush(&store);
     assert_eq!(crowd.most.swap(0, Ordering::SeqCst), 1);
-    store.set_max(5);
+    permits.set_max(5);
     rush(&store);
     assert_eq!(crowd.most.load(Ordering::SeqCst), 5);
 }

@@ -1,5 +1,6 @@
-//! A store under pressure: it is asked less at once, and left alone for as long as it asks. And rates that several share.
+//! A store under pressure: it is asked less at once, and left alone for as long as it asks. And limits that several share.
 
+use super::tests::{Crowd, rush};
 use super::*;
 use crate::{Clock, Key, MemoryStore, Page, Put, SeededRng, Store, StoreError, StoreErrorKind, VirtualClock};
 use bytes::Bytes;
@@ -52,7 +53,8 @@ fn a_limit_that_adapts_grows_while_it_is_answered_and_halves_when_it_is_refused(
     let crowd = |most: usize| {
         let pressed = Pressed { inner: MemoryStore::new(), most, now: AtomicUsize::new(0), refused: AtomicUsize::new(0) };
         pressed.put_new(&Key::new("a").unwrap(), Bytes::from_static(b"x")).unwrap();
-        let store = Arc::new(Limit::adaptive(pressed, 2, 16));
+        let permits = Permits::adaptive(2, 16);
+        let store = Arc::new(Limit::new(pressed, Arc::clone(&permits)));
         let threads: Vec<_> = (0..16)
             .map(|_| {
                 let store = Arc::clone(&store);
@@ -64,17 +66,18 @@ fn a_limit_that_adapts_grows_while_it_is_answered_and_halves_when_it_is_refused(
             })
             .collect();
         threads.into_iter().for_each(|thread| thread.join().unwrap());
-        store
+        permits
     };
     let glad = crowd(100);
     assert!(glad.allowed() >= 12, "{}", glad.allowed());
     let pressed = crowd(4);
     assert!(pressed.allowed() <= 8, "{}", pressed.allowed());
-    let lone =
-        Limit::adaptive(Fault::new(MemoryStore::new(), |_: &Call<'_>| Effect::FailBefore(StoreErrorKind::Unavailable)), 8, 16);
+    let permits = Permits::adaptive(8, 16);
+    let refusing = Fault::new(MemoryStore::new(), |_: &Call<'_>| Effect::FailBefore(StoreErrorKind::Unavailable));
+    let lone = Limit::new(refusing, Arc::clone(&permits));
     for expected in [4, 2, 1, 1] {
         assert!(lone.head(&Key::new("a").unwrap()).is_err());
-        assert_eq!(lone.allowed(), expected);
+        assert_eq!(permits.allowed(), expected);
     }
 }
 
@@ -143,4 +146,22 @@ fn who_is_cancelled_waits_no_more() {
     let next = Throttle::new(MemoryStore::new(), rate, Rate::new(0), clock.clone());
     next.put_new(&Key::new("a").unwrap(), Bytes::new()).unwrap();
     assert_eq!(clock.monotonic().as_secs(), 1999);
+}
+
+#[test]
+fn stores_that_share_limits_are_bounded_together_and_zero_lifts_the_bound() {
+    let (crowd, limits) = (Arc::new(Crowd::default()), Limits::default());
+    let both = || {
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                // A layer of its own for each, as repositories have.
+                scope.spawn(|| rush(&limits.of_requests(crowd.clone())));
+            }
+        });
+        crowd.most.swap(0, Ordering::SeqCst)
+    };
+    limits.set_requests(2);
+    assert_eq!(both(), 2);
+    limits.set_requests(0);
+    assert!(both() > 2, "24 threads, no bound");
 }
