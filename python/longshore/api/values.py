@@ -110,6 +110,8 @@ def parts_of_share(text: str) -> int:
 
 
 _SIZE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgtp]?)(i?b?)", re.IGNORECASE)
+_SIZE_BYTES_END: Final = 1 << 63
+"""The engine counts in 64 bits."""
 _POWERS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 
 
@@ -117,7 +119,7 @@ def bytes_of_size(text: str) -> int:
     """Read a size such as `512MiB`. Ki, Mi, Gi are powers of 1024; KB, MB, GB powers of 1000; a bare letter is taken as the former.
 
     Raises:
-        InvalidObjectError: it is no size, or less than a byte.
+        InvalidObjectError: it is no size, less than a byte, or more than any store holds.
     """
     match = _SIZE.fullmatch(text.strip())
     if match is None:
@@ -126,6 +128,8 @@ def bytes_of_size(text: str) -> int:
     size = float(match[1]) * (1000 if decimal else 1024) ** _POWERS[match[2].lower()]
     if size < 1:
         raise InvalidObjectError("a size must be at least one byte", "write for example 512MiB or 2GiB")
+    if size >= _SIZE_BYTES_END:
+        raise InvalidObjectError(f"a size must be below 8 EiB: {text!r}", "write for example 512MiB or 2GiB")
     return int(size)
 
 

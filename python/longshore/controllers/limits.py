@@ -1,10 +1,11 @@
 """What a node's jobs together may take of network and stores, read from a folder again and again, so that it can be changed while they run.
 
 The folder holds a file for each limit: `upload` and `download` (bytes a second, as 20MiB) and `requests` (at once); empty for none, absent for what
-the flags say. In a cluster it is a ConfigMap: the kubelet lays a changed one down within about a minute, and no pod is restarted.
+the flags say. In a cluster it is a ConfigMap: the kubelet lays a changed one down within about a minute, takes its files away when it is deleted, and no
+pod is restarted.
 
 Promises: the limits hold before the first job begins, and a change within `_LOOK_SECONDS` of being laid down, for jobs that run, too. A text that cannot be
-understood changes nothing, and is told once.
+understood changes nothing, and is told once; so is a file of another name, which bounds nothing.
 
 It does not know repositories.
 """
@@ -29,6 +30,7 @@ _log = get_logger(__name__)
 _LOOK_SECONDS: Final = 10.0
 _REQUESTS_MAX: Final = 10_000
 _TEXT_BYTES_MAX: Final = 64
+_NAMES: Final = frozenset({"upload", "download", "requests"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +75,7 @@ class LimitsFolder:
         self._clock = clock
         self._held = flags
         self._refused: dict[str, str] = {}
+        self._strangers: list[str] = []
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._set(flags)
@@ -82,6 +85,7 @@ class LimitsFolder:
         """Read the folder, and set what is new; give what holds now."""
         if self._folder is None:
             return self._held
+        self._look_for_strangers(self._folder)
         bounds = Bounds(
             upload=self._read("upload", bytes_of_size),
             download=self._read("download", bytes_of_size),
@@ -121,6 +125,22 @@ class LimitsFolder:
             return held
         self._refused.pop(name, None)
         return found
+
+    def _look_for_strangers(self, folder: Path) -> None:
+        try:
+            # What begins with a dot is the kubelet's.
+            names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+        except OSError:
+            names = []
+        strangers = [name for name in names if name not in _NAMES]
+        if strangers and strangers != self._strangers:
+            _log.warning(
+                "Limit has a name that means nothing",
+                folder=str(folder),
+                names=strangers,
+                next_step="the names are upload, download and requests",
+            )
+        self._strangers = strangers
 
     def _refuse(self, name: str, path: Path, *, text: str, cause: str) -> None:
         said = f"{text}\n{cause}"

@@ -29,7 +29,7 @@ def test_sizes(text: str, value: int) -> None:
     assert BYTES.convert(text, None, None) == value
 
 
-@pytest.mark.parametrize("text", ["", "0", "-1", "1XB", "one", "1 2", "0.0001"])
+@pytest.mark.parametrize("text", ["", "0", "-1", "1XB", "one", "1 2", "0.0001", "8388608TiB", "9" * 400], ids=range(9))
 def test_no_sizes(text: str) -> None:
     with pytest.raises(click.BadParameter):
         BYTES.convert(text, None, None)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 
 import pytest
 from tests.unit.controllers.fake_datapath import wait_for
@@ -68,6 +69,20 @@ def test_changes_are_followed_and_set_once(tmp_path):
         assert held.told == wanted
 
 
+def test_what_is_taken_away_leaves_its_limits_to_the_flags(tmp_path):
+    held, folder = Held(), tmp_path / "limits"
+    write(folder, upload="1KiB", download="2KiB", requests="3")
+    limits = LimitsFolder(held, flags=FLAGS, folder=folder)
+    assert held.told[-1] == Bounds(upload=1 << 10, download=2 << 10, requests=3)
+    # Of a ConfigMap that is deleted the kubelet turns the link to an empty folder, and then takes the names away.
+    write(folder)
+    assert limits.look() == held.told[-1] == FLAGS
+    write(folder, upload="4KiB")
+    assert limits.look().upload == 4 << 10
+    shutil.rmtree(folder)
+    assert limits.look() == held.told[-1] == FLAGS
+
+
 def test_it_looks_again_and_again_while_it_runs(tmp_path):
     held, clock, folder = Held(), ManualClock(), tmp_path / "limits"
     limits = LimitsFolder(held, flags=FLAGS, folder=folder, clock=clock)
@@ -100,6 +115,31 @@ def test_what_makes_no_sense_changes_nothing_and_is_told_once(wrong, tmp_path):
     assert told["file"].endswith("/requests") and told["held"] == 3 and told["next_step"]
     write(folder, upload="1KiB", download="4KiB", requests="5")
     assert limits.look().requests == 5
+
+
+@pytest.mark.parametrize("wrong", ["9" * 40, "9" * 40 + "PiB", "8388608TiB"])
+def test_a_rate_beyond_all_counting_is_refused_from_the_first_look_on(wrong, tmp_path):
+    held, folder = Held(), tmp_path / "limits"
+    write(folder, upload=wrong, download="1KiB")
+    assert LimitsFolder(held, flags=FLAGS, folder=folder).look() == Bounds(upload=7, download=1 << 10, requests=9)
+
+
+def test_a_slip_in_a_name_is_told_once(tmp_path):
+    log = io.StringIO()
+    configure(level="warning", stream=log)
+    held, folder = Held(), tmp_path / "limits"
+    write(folder, uplaod="1KiB", download="1KiB")
+    limits = LimitsFolder(held, flags=FLAGS, folder=folder)
+    for _ in range(3):
+        assert limits.look() == Bounds(upload=7, download=1 << 10, requests=9)
+    (told,) = [json.loads(line) for line in log.getvalue().splitlines()]
+    assert told["names"] == ["uplaod"] and told["next_step"]
+    # Another slip is told, too, and so is one that comes again.
+    for name in ("requets", "uplaod"):
+        write(folder, **{name: "1"})
+        (folder / "uplaod").unlink(missing_ok=True) if name == "requets" else (folder / "requets").unlink()
+        limits.look()
+    assert [json.loads(line)["names"] for line in log.getvalue().splitlines()] == [["uplaod"], ["requets"], ["uplaod"]]
 
 
 def test_a_file_that_cannot_be_read_changes_nothing(tmp_path):

@@ -1,14 +1,17 @@
 """What is installed: as it is written into daemonset/, as Velero looks for it, as the security team reads it."""
 
+import io
 import json
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from pydantic import BaseModel
 
 from longshore.cli.main import main
+from longshore.controllers.limits import Bounds, LimitsFolder
 from longshore.controllers.ports import allowances
 from longshore.errors import UsageError
 from longshore.install import values
@@ -17,6 +20,7 @@ from longshore.install.policy import PARTS as POLICY
 from longshore.install.release import dump, objects
 from longshore.install.values import VERSION, Values, merged, schema, values_yaml
 from longshore.install.write import files, write
+from longshore.logs import configure
 from longshore.node_agent import lease_name
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -40,6 +44,41 @@ def test_tree_holds_what_the_source_makes():
         if path.is_file()
     }
     assert own == {name for name in files() if "/" in name}
+
+
+@pytest.mark.parametrize(
+    ("settings", "held"),
+    [
+        ({}, Bounds()),
+        ({"limitUpload": "20MiB"}, Bounds(upload=20 << 20)),
+        (
+            {"limitDownload": "999999999GiB", "limitRequests": 10000},
+            Bounds(download=999_999_999 << 30, requests=10_000),
+        ),
+    ],
+)
+def test_agent_understands_the_limits_that_are_installed(settings, held, tmp_path):
+    release = made({"agent": settings})
+    for name, text in release["ConfigMap", "node-agent-limits"]["data"].items():
+        (tmp_path / name).write_text(text)
+    told = []
+    nowhere = SimpleNamespace(set=lambda **bounds: told.append(bounds))
+    log = io.StringIO()
+    configure(level="warning", stream=log)
+    assert LimitsFolder(nowhere, flags=Bounds(requests=1), folder=tmp_path).look() == held
+    assert log.getvalue() == ""
+    # Mounted, where the flag says, and not as one file, which the kubelet would never lay down anew.
+    pod = release["DaemonSet", "node-agent"]["spec"]["template"]["spec"]
+    (volume,) = [one["name"] for one in pod["volumes"] if one.get("configMap", {}).get("name") == "node-agent-limits"]
+    (mount,) = [one for one in pod["containers"][0]["volumeMounts"] if one["name"] == volume]
+    assert f"--limits-dir={mount['mountPath']}" in pod["containers"][0]["args"]
+    assert mount["readOnly"] is True and "subPath" not in mount
+    # Whoever deletes it lifts the limits; a pod that starts then must not wait for it.
+    assert [one["configMap"]["optional"] for one in pod["volumes"] if one["name"] == volume] == [True]
+
+
+def test_agent_reads_its_limits_without_a_right_for_config_maps():
+    assert not [rule for rule in (*AGENT_RULES, *AGENT_CLUSTER_RULES) if "configmaps" in rule["resources"]]
 
 
 def test_what_is_no_longer_made_goes(tmp_path):
