@@ -4,6 +4,7 @@
 
 mod common;
 
+use common::memory::{anonymous_bytes, peak_while};
 use common::{backup_options, init, open, secret};
 use longshore_engine::backup::{self, Summary};
 use longshore_engine::job::Job;
@@ -16,8 +17,6 @@ use longshore_engine::volume::made_up::MadeUpFs;
 use longshore_store::{LocalSettings, LocalStore, Store};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::time::Duration;
 
 const ENTRIES: u64 = 200_000;
 /// As many are closed at once, not in parts.
@@ -26,30 +25,8 @@ const FILE_BYTES: u64 = 60;
 /// Beyond what the process has before. Measured: 93 MiB at most, nearly all of it what any tree of so many files takes.
 const BOUND_BYTES: u64 = 120 << 20;
 
-fn anonymous_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
-}
-
 fn name(n: u64) -> Vec<u8> {
     format!("entry {:08x}", n.wrapping_mul(0x9e37_79b9) & 0xffff_ffff).into_bytes()
-}
-
-fn watched<T>(work: impl FnOnce() -> T) -> (T, u64) {
-    let (done, peak) = (AtomicBool::new(false), AtomicU64::new(0));
-    let out = std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !done.load(SeqCst) {
-                peak.fetch_max(anonymous_bytes(), SeqCst);
-                std::thread::sleep(Duration::from_millis(2));
-            }
-        });
-        let out = work();
-        done.store(true, SeqCst);
-        out
-    });
-    (out, peak.load(SeqCst))
 }
 
 fn assert_equal(source: &dyn Dir, target: &dyn Dir) {
@@ -92,7 +69,7 @@ fn a_directory_of_two_hundred_thousand_entries_takes_little_memory_and_a_change_
     let before = anonymous_bytes();
     let mut peaks = Vec::new();
     let mut measured = |what: &str| {
-        let (summary, peak) = watched(back_up);
+        let (summary, peak) = peak_while(back_up);
         peaks.push((what.to_owned(), (peak - before) >> 20));
         summary
     };

@@ -13,7 +13,7 @@ use longshore_engine::job::Job;
 use longshore_engine::volume::made_up::MadeUpFs;
 use longshore_store::{Key, MemoryStore, Page, Put, Store, StoreError};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -144,6 +144,7 @@ fn a_source_slower_than_the_engine_is_read_by_all_threads_at_once() {
     // Each read waits until all threads are in one: those who read one after another never are.
     let (inside, met) = (Arc::new((Mutex::new(0), Condvar::new())), Arc::new(AtomicUsize::new(0)));
     let (at, most, its_job, reads) = (Arc::clone(&inside), Arc::clone(&met), Arc::clone(&job), Arc::clone(&fs.reads));
+    let in_vain = AtomicBool::new(false);
     fs.inner.set_hook(Some(Arc::new(move |call| {
         if call.call == "read file" {
             assert_true(&its_job, &reads);
@@ -151,9 +152,10 @@ fn a_source_slower_than_the_engine_is_read_by_all_threads_at_once() {
             *now += 1;
             most.fetch_max(*now, SeqCst);
             at.1.notify_all();
-            let few = |_: &mut usize| most.load(SeqCst) < WORKERS;
-            let (mut now, _) = at.1.wait_timeout_while(now, PATIENCE, few).unwrap();
+            let few = |_: &mut usize| most.load(SeqCst) < WORKERS && !in_vain.load(SeqCst);
+            let (mut now, waited) = at.1.wait_timeout_while(now, PATIENCE, few).unwrap();
             *now -= 1;
+            in_vain.fetch_or(waited.timed_out(), SeqCst);
         }
         None
     })));

@@ -5,6 +5,7 @@
 
 pub mod counted;
 pub mod made;
+pub mod memory;
 pub mod portrait;
 pub mod pruned;
 pub mod scale;
