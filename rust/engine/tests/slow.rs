@@ -172,7 +172,10 @@ fn one_thread_and_sixty_four_make_the_same_snapshot() {
     volume(&fs);
     let repository = init(Arc::new(MemoryStore::new()));
     let roots = [1, 64, 0].map(|workers| {
-        let summary = backup::run(&repository, &fs, &Arc::new(Job::new()), &options(workers)).unwrap();
+        // With room for all of them: in less there are fewer.
+        let options = BackupOptions { memory_budget_bytes: 4 << 30, ..options(workers) };
+        assert!(options.underway().packs >= workers as u64);
+        let summary = backup::run(&repository, &fs, &Arc::new(Job::new()), &options).unwrap();
         assert_eq!((summary.exit_code, summary.counts.bytes_read), (0, TOTAL_BYTES));
         let id = longshore_format::snapshot::public_id(summary.snapshot.unwrap());
         (repository.find_snapshot(&id, None).unwrap().snapshot.root, summary.counts.bytes_stored)
