@@ -1,8 +1,6 @@
 //! One directory of a million entries, out and out again unchanged: nothing lost, the progress told is true, and memory grows with the names
 //! alone. A process of its own: what it measures is its own peak. What changes and restores of large directories cost holds `huge_directory.rs`.
 
-#![expect(clippy::unwrap_used, reason = "a test makes its own files and may fail loudly")]
-
 mod common;
 
 use common::memory::{anonymous_bytes, peak_while};
@@ -12,7 +10,6 @@ use longshore_engine::job::Job;
 use longshore_engine::repository::Repository;
 use longshore_engine::repository::cache::Cache;
 use longshore_engine::seams::World;
-use longshore_engine::volume::Dir;
 use longshore_engine::volume::made_up::MadeUpFs;
 use longshore_store::{LocalSettings, LocalStore, Store};
 use std::path::Path;
