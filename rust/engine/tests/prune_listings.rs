@@ -255,7 +255,7 @@ fn a_snapshot_that_a_reader_names_and_nobody_deleted_is_missed() {
 }
 
 #[test]
-fn a_reader_that_an_earlier_prune_saw_is_missed_when_no_listing_shows_it() {
+fn a_reader_that_an_earlier_prune_saw_is_asked_for_when_no_listing_shows_it() {
     let mut stage = staged(false);
     let writing: Vec<String> = names(&*stage.store, "sessions/")
         .into_iter()
@@ -271,8 +271,7 @@ fn a_reader_that_an_earlier_prune_saw_is_missed_when_no_listing_shows_it() {
     };
     let repository = open(Arc::<MemoryStore>::clone(&stage.store)).unwrap();
     let hidden = repository.with_store(Arc::new(Fault::new(Arc::clone(&stage.store), plan)));
-    let error = prune(&hidden, &PruneOptions::default()).unwrap_err();
-    assert!(error.message().contains("a session's marker that was listed before is there and not listed"), "{error}");
+    assert_eq!(prune(&hidden, &PruneOptions::default()).unwrap().readers, 1);
     is_readable(&stage.store, &stage.read).unwrap();
     // One that has ended is missed by nobody.
     stage._reader = repository.open_reader(stage.newest, &[], "another").unwrap();
