@@ -54,7 +54,7 @@ impl Clock for Agenda {
 /// A store below the limits, which notes when each body came and how long it is.
 #[derive(Debug)]
 struct Noted {
-    inner: MemoryStore,
+    inner: Arc<MemoryStore>,
     clock: Arc<dyn Clock>,
     bodies: Arc<Mutex<Vec<(f64, u64)>>>,
 }
@@ -94,8 +94,10 @@ fn run(jobs: u64, volume_bytes: u64, workers: usize, limits: &Limits, clock: &Ar
                 let fs = MadeUpFs::default();
                 let root = fs.root().create_dir(b"source").unwrap();
                 fs.create_seeded_file(&*root, b"noise", n, volume_bytes).unwrap();
-                let store = Arc::new(Noted { inner: MemoryStore::new(), clock: Arc::clone(&clock), bodies: Arc::clone(&bodies) });
-                let repository = init(Arc::<Noted>::clone(&store));
+                // What a repository is born with is sent before anything is limited, and is not noted.
+                let inner = Arc::new(MemoryStore::new());
+                let repository = init(Arc::<MemoryStore>::clone(&inner));
+                let store = Arc::new(Noted { inner, clock: Arc::clone(&clock), bodies });
                 let repository = repository.with_store(Arc::new(limits.of_traffic(limits.of_requests(store), clock)));
                 let options = BackupOptions {
                     memory_budget_bytes: 64 << 20,
