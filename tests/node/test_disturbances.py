@@ -31,6 +31,8 @@ _HEADROOM_BYTES = 384 << 20
 _LARGE_MEGABYTES = 800
 # So much is stored of the large volume, and so much is written back, before anything is done.
 _STORED_BYTES, _WRITTEN_BYTES = 96 << 20, 64 << 20
+# Of the time, in which the store answers while memory is taken: 700 MB take it eight seconds and more.
+_SLOW_PART = 0.1
 _HOG = """
 import os, time
 while not os.path.exists("/scratch/go"):
@@ -262,6 +264,7 @@ def test_neighbour_takes_the_memory_of_the_node(site, large, figures):
     """All pods of the node get little more than they use; a neighbour without a limit of its own takes it until the kernel ends somebody.
 
     Bytes reach the store before the memory is taken, while it is, and after the neighbour's end.
+    The store is slow meanwhile, or the backup would be over first.
     """
     agent, before = site.agent(), restarts(site, site.agent())
     for _ in range(_TRIES):
@@ -273,9 +276,10 @@ def test_neighbour_takes_the_memory_of_the_node(site, large, figures):
         name = begin(site, large)
         wait_for_bytes(site.s3.data_dir, stored + _STORED_BYTES)
         moved = [held(site.s3.data_dir) - stored]
-        ended = take_memory(site, neighbour)
+        with site.s3.slowed(_SLOW_PART):
+            ended = take_memory(site, neighbour)
+            during = site.get("podvolumebackup", name)["status"]
         moved.append(held(site.s3.data_dir) - stored)
-        during = site.get("podvolumebackup", name)["status"]
         status = end(site, name)
         moved.append(held(site.s3.data_dir) - stored)
         if during["phase"] == "InProgress":

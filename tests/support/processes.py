@@ -12,6 +12,7 @@ Does not know: which program runs, or what ready means for it.
 """
 
 import atexit
+import contextlib
 import ctypes
 import os
 import signal
@@ -19,7 +20,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -150,6 +151,26 @@ class ChildProcess:
             self._signal(signal.SIGKILL)
             self._popen.wait()
         _running.discard(self)
+
+    @contextlib.contextmanager
+    def slowed(self, part: float, *, turn_seconds: float = 0.1) -> Iterator[None]:
+        """Let it run for a part of each turn only, and hold it for the rest, until the context is left. Not to be stopped within."""
+        over = threading.Event()
+
+        def hold() -> None:
+            while not over.is_set() and self.alive:
+                self._signal(signal.SIGSTOP)
+                over.wait(turn_seconds * (1 - part))
+                self._signal(signal.SIGCONT)
+                over.wait(turn_seconds * part)
+
+        holder = threading.Thread(target=hold, name=f"hold {self.name}")
+        holder.start()
+        try:
+            yield
+        finally:
+            over.set()
+            holder.join()
 
     def _signal(self, number: signal.Signals) -> None:
         # The leader is not reaped yet, alive or not, so the group's number is still its own.

@@ -128,6 +128,11 @@ class S3Server:
             self._child.stop(grace_seconds=0 if crash else _STOP_GRACE_SECONDS)
             self._child = None
 
+    def slowed(self, part: float) -> contextlib.AbstractContextManager[None]:
+        """While the context lasts the server runs for this part of the time only: a store that is slow."""
+        assert self._child is not None, "it does not run"
+        return self._child.slowed(part)
+
     def stop(self) -> None:
         """End it for good, and remove the folder if it was a temporary one. A second call does nothing."""
         self.halt(crash=True)
