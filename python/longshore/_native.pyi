@@ -16,6 +16,7 @@ __all__ = [
     "Job",
     "Key",
     "KeySlot",
+    "Limits",
     "Listing",
     "Progress",
     "PruneResult",

@@ -97,10 +97,8 @@ fn open(
     let (bounds, priority) = given(limits);
     let (open, unlock) = (store.open(false, bounds), key.0.clone());
     job::call(py, move |_, cancelled| {
-        let opened = open()?;
-        let engine =
-            engine::Repository::open(opened.for_call(cancelled), World::system(), &unlock, cache(cache_dir, cache_limit_bytes))?;
-        Ok((engine, opened))
+        let (opened, cache) = (open()?, cache(cache_dir, cache_limit_bytes));
+        Ok((engine::Repository::open(opened.for_call(cancelled), World::system(), &unlock, cache)?, opened))
     })
     .map(|(engine, opened)| Repository { engine, opened, priority })
 }
@@ -121,8 +119,7 @@ impl Repository {
         name: &str,
         body: impl FnOnce(&engine::Repository, &Arc<Counters>) -> Result<Outcome, Error> + Send + 'static,
     ) -> PyResult<Job> {
-        let (engine, opened) = (self.engine.clone(), self.opened.clone());
-        let priority = self.priority;
+        let (engine, opened, priority) = (self.engine.clone(), self.opened.clone(), self.priority);
         let body = move |counters: &Arc<Counters>, cancelled: &Arc<AtomicBool>| {
             // Threads that it starts inherit it; those of calls, which somebody waits for, have the process's.
             priority.take();

@@ -6,12 +6,13 @@
 //! wrote them, and are listed before all else; and what an earlier look of the same prune was shown may not be missing.
 //! Memory: a few names a snapshot, 16 bytes a removal, one bit a frame.
 
+use super::memory::{Memory, Removed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::Job;
 use crate::repository::cursor::{as_damage, is_damage};
 use crate::repository::repairs::Repairs;
 use crate::repository::traces::Trace;
-use crate::repository::{PAGE, Repository, opened};
+use crate::repository::{Repository, opened};
 use longshore_format::envelope::Codec;
 use longshore_format::id::{SessionId, UsageName};
 use longshore_format::limits;
@@ -20,12 +21,9 @@ use longshore_format::session::{SessionKind, SessionMarker, session_key};
 use longshore_format::snapshot::{SnapshotObject, public_id, snapshot_key};
 use longshore_format::usage::{Usage, usage_key};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 /// How often a look begins again because something was deleted under it.
 const ROUNDS: usize = 20;
-/// What one more page of a listing may cost in single lookups: S3 asks twelve times the price, and five to ten times the time.
-const LOOKUPS_A_PAGE: usize = 10;
 
 /// A session's marker as the look read it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,78 +55,6 @@ impl Marker {
             Self::Writer { host, .. } | Self::Reader { host, .. } => host,
             Self::Unreadable => "",
         }
-    }
-}
-
-/// What the looks of one prune remember of one another. Only what stays true once it was: a removal is never taken back, and an aborted session
-/// never commits.
-#[derive(Debug, Default)]
-pub(super) struct Memory {
-    /// Removals that the last listing of them showed; none: they were not listed yet.
-    listed: Option<Arc<BTreeSet<SessionId>>>,
-    /// Removals that were asked for one by one since.
-    since: BTreeSet<SessionId>,
-    aborted: BTreeSet<SessionId>,
-    /// Sessions that a look met and that were not removed then.
-    met: BTreeSet<SessionId>,
-    /// Everything under `snapshots/` that some listing of this prune showed: it is shown again, or deleted.
-    shown: BTreeSet<SessionId>,
-    /// Sessions that were there and that no listing showed: committed a moment ago, perhaps, and then the next look shows them.
-    unlisted: BTreeSet<SessionId>,
-    /// Sessions whose markers some listing showed, or that a list of open writers or the watch of an earlier prune names, until they are gone.
-    pub(super) markers: BTreeSet<SessionId>,
-}
-
-impl Memory {
-    /// Removals are kept for ever, and each look has to know those of what is listed, and of what was met before. It asks for these one by
-    /// one where that costs less than listing all removals again. Of a session that nobody has met it may then not know the removal: that
-    /// session counts as open, which keeps more.
-    fn removals(&mut self, repository: &Repository, job: &Job, listed: &BTreeSet<SessionId>) -> Result<Removed> {
-        if let Some(all) = &self.listed {
-            let is_new =
-                |session: &SessionId| !all.contains(session) && !self.since.contains(session) && !self.aborted.contains(session);
-            let asked: BTreeSet<SessionId> = listed.union(&self.met).copied().filter(is_new).collect();
-            if asked.len() <= LOOKUPS_A_PAGE * all.len().div_ceil(PAGE) {
-                for session in asked {
-                    job.check()?;
-                    if repository.is_removed(session)? {
-                        self.since.insert(session);
-                    }
-                }
-                return Ok(Removed { listed: Arc::clone(all), since: self.since.clone() });
-            }
-        }
-        let all = Arc::new(repository.sessions_under("removed/")?);
-        self.since.clear();
-        self.listed = Some(Arc::clone(&all));
-        Ok(Removed { listed: all, since: BTreeSet::new() })
-    }
-
-    /// Remembers what a listing of `snapshots/` showed.
-    pub(super) fn show(&mut self, listed: &BTreeSet<SessionId>) {
-        self.shown.extend(listed);
-    }
-
-    /// Remembers whom a look met: its successor asks what became of them.
-    fn meet(&mut self, look: &Look) {
-        let marked = look.markers.iter().map(|(session, marker)| match marker {
-            Marker::Reader { snapshot, .. } => snapshot,
-            _ => session,
-        });
-        self.met.extend(look.listed.iter().chain(marked).filter(|session| !look.removed.contains(session)));
-    }
-}
-
-/// Sessions whose snapshots were deleted.
-#[derive(Clone, Debug, Default)]
-struct Removed {
-    listed: Arc<BTreeSet<SessionId>>,
-    since: BTreeSet<SessionId>,
-}
-
-impl Removed {
-    fn contains(&self, session: &SessionId) -> bool {
-        self.listed.contains(session) || self.since.contains(session)
     }
 }
 
@@ -283,7 +209,11 @@ fn try_look(
         look.removed = Memory::default().removals(repository, job, &look.listed)?;
         look.listed = repository.sessions_under("snapshots/")?;
     }
-    memory.meet(&look);
+    let marked = look.markers.iter().map(|(session, marker)| match marker {
+        Marker::Reader { snapshot, .. } => snapshot,
+        _ => session,
+    });
+    memory.meet(look.listed.iter().chain(marked).filter(|session| !look.removed.contains(session)).copied());
     contradict_nothing(repository, &look, memory)?;
     look.removed.since.extend(&rules.forget);
     // After the sessions: a repair that has ended is seen, and its record with it.

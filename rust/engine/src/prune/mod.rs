@@ -14,6 +14,7 @@
 mod choose;
 mod generation;
 mod look;
+mod memory;
 mod repack;
 mod report;
 mod rules;
@@ -35,7 +36,8 @@ use longshore_format::repair::repair_key;
 use longshore_format::snapshot::snapshot_key;
 use longshore_format::usage::Usage;
 use longshore_store::Put;
-use look::{Look, LookRules, Memory, look};
+use look::{Look, LookRules, look};
+use memory::Memory;
 #[cfg(feature = "testing")]
 pub use repack::WRONG_REPACK;
 pub use report::{Kept, PackRow, PruneReport, Why};
