@@ -32,6 +32,10 @@ const SAMPLE_FROM_BYTES: usize = 32 << 10;
 const SAMPLE_BYTES: usize = 4096;
 /// Chunks at which a segment of the index is sent: 4 MiB of segment.
 const SEGMENT_CHUNKS: usize = 64 << 10;
+/// Chunks at which a frame is closed, and a pack: of files of a few bytes, that shrink besides, a pack of full length would hold a million,
+/// and what is kept of each until it is indexed takes 200 bytes.
+const FRAME_CHUNKS: usize = 4 << 10;
+const PACK_CHUNKS: usize = 16 << 10;
 /// Trees are read alone; packs of them are kept small so that reading one costs little.
 const TREE_PACK_BYTES: usize = 4 << 20;
 const SHARDS: usize = 64;
@@ -362,7 +366,7 @@ impl Packer {
         let frame = &mut self.frames[slot(kind)];
         frame.payload.extend_from_slice(bytes);
         frame.chunks.push((id, bytes.len() as u32));
-        if frame.payload.len() >= full { self.close_frame(kind) } else { Ok(()) }
+        if frame.payload.len() >= full || frame.chunks.len() >= FRAME_CHUNKS { self.close_frame(kind) } else { Ok(()) }
     }
 
     fn compression(&self) -> Compression {
@@ -416,7 +420,7 @@ impl Packer {
         // A pack of data is closed when one more frame might not fit: its size is what memory was shared out for.
         let size = self.sink.options.pack_size_bytes;
         let limit = if which == 0 { size.saturating_sub(FRAME_BYTES) } else { size.min(TREE_PACK_BYTES) };
-        if writer.stored_bytes() >= limit { self.close_pack(which) } else { Ok(()) }
+        if writer.size_bytes() >= limit || writer.chunks() >= PACK_CHUNKS { self.close_pack(which) } else { Ok(()) }
     }
 
     fn close_pack(&mut self, which: usize) -> Result<()> {

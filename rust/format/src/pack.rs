@@ -134,7 +134,14 @@ pub struct PackWriter {
     buffer: Vec<u8>,
     frames: Vec<Frame>,
     births: u32,
+    chunks: usize,
 }
+
+/// Most bytes that a frame takes in the header, and each of its chunks.
+const FRAME_HEADER_BYTES_MAX: usize = 2 + 16 + 4 + 4 + 32 + 5 + 5;
+const CHUNK_HEADER_BYTES_MAX: usize = 32 + 5;
+/// The count of frames, what wraps and seals the header, and the trailer.
+const END_BYTES_MAX: usize = 128;
 
 /// A pack that is complete.
 #[derive(Debug)]
@@ -166,7 +173,7 @@ impl PackWriter {
         buffer.extend_from_slice(&salt);
         buffer.extend_from_slice(&key.commitment);
         buffer.extend_from_slice(&name.session.0);
-        Ok(Self { key, salt, buffer, frames: Vec::new(), births: 0 })
+        Ok(Self { key, salt, buffer, frames: Vec::new(), births: 0, chunks: 0 })
     }
 
     /// The pack's name.
@@ -175,10 +182,17 @@ impl PackWriter {
         self.key.name
     }
 
-    /// Bytes so far, header and trailer not counted.
+    /// How long it would be at most if it ended here. A chunk of a few bytes takes more in the header than in its frame.
     #[must_use]
-    pub fn stored_bytes(&self) -> usize {
-        self.buffer.len()
+    pub fn size_bytes(&self) -> usize {
+        let header = self.frames.len() * FRAME_HEADER_BYTES_MAX + self.chunks * CHUNK_HEADER_BYTES_MAX;
+        self.buffer.len() + header + END_BYTES_MAX
+    }
+
+    /// Chunks so far.
+    #[must_use]
+    pub fn chunks(&self) -> usize {
+        self.chunks
     }
 
     /// Whether no frame is in it yet.
@@ -215,6 +229,7 @@ impl PackWriter {
         codec.wrap(payload, compression, &mut self.buffer)?;
         seal::seal_in_place(&self.key.cipher, nonce(ordinal), &self.key.frame_aad(ordinal), &mut self.buffer, start)?;
         self.births += 1;
+        self.chunks += chunks.len();
         self.frames.push(Frame {
             birth: BirthName { pack: self.key.name, ordinal },
             birth_salt: self.salt,
@@ -243,6 +258,7 @@ impl PackWriter {
         }
         let offset_bytes = self.buffer.len() as u64;
         self.buffer.extend_from_slice(stored);
+        self.chunks += frame.chunks.len();
         self.frames.push(Frame { offset_bytes, ..frame.clone() });
         Ok(())
     }

@@ -206,8 +206,8 @@ pub fn left(sea: &Sea) -> Vec<String> {
         match folder {
             // A generation whose decision was torn names what may be needed, and stays until that is not.
             "tombstones" | "open" => !sea.oracle(|ledger| ledger.is_stuck(name)),
-            // Of a making that died.
-            "probe" => false,
+            // By which the store is asked what it does with a key that is taken.
+            "probe" => name != "create-only",
             _ => true,
         }
     });

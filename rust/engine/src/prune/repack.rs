@@ -227,7 +227,7 @@ impl Prune<'_> {
         out.moved.insert(frame.birth);
         self.report.bytes_moved += stored.len() as u64;
         self.job.bytes_moved.fetch_add(stored.len() as u64, Relaxed);
-        if writer.stored_bytes() >= self.options.pack_size_bytes { self.close(out) } else { Ok(()) }
+        if writer.size_bytes() >= self.options.pack_size_bytes { self.close(out) } else { Ok(()) }
     }
 
     /// Finishes, checks and sends the open pack.

@@ -161,7 +161,7 @@ impl Repairing<'_> {
         let Some(writer) = out.writer.as_mut() else { return Err(Error::internal("no pack is open")) };
         writer.push_moved(frame, &stored)?;
         self.job.bytes_moved.fetch_add(stored.len() as u64, Relaxed);
-        if writer.stored_bytes() >= self.options.pack_size_bytes { self.close(out) } else { Ok(()) }
+        if writer.size_bytes() >= self.options.pack_size_bytes { self.close(out) } else { Ok(()) }
     }
 
     fn close(&mut self, out: &mut Out) -> Result<()> {

@@ -65,7 +65,7 @@ pub(crate) fn key(text: impl Into<String>) -> Result<Key> {
 /// A put was acknowledged, and a look finds nothing.
 fn not_kept(at: &Key) -> Error {
     Error::corrupt(format!("the store acknowledged an object and does not have it: object={at}"))
-        .with_next_step("look for faults of the store, then run it again")
+        .with_next_step("run it again; where it says the same again, the store loses what it is given")
 }
 
 /// Calls `visit` with every object under `prefix`, page by page.
