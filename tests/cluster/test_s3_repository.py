@@ -375,10 +375,8 @@ def test_three_of_ten_requests_fail(place: Place, many: Path, tmp_path: Path) ->
 
 def test_no_lost_answer_to_a_put_is_a_failure(place: Place, tmp_path: Path) -> None:
     repository = place.init()
-    place.proxy.forget()
-    backup(repository, fill(tmp_path / "volume", files=5, file_bytes=1_000_000, seed=0), parent="none")
-    puts = place.proxy.counts["PUT"]
-    assert puts >= 6, "marker, packs, index, usage, snapshot"
+    puts = puts_of_a_backup(place, repository, tmp_path)
+    assert puts >= 7, "what it asks the store with, marker, packs, index, usage, snapshot"
     for number in range(1, puts + 1):
         volume = fill(tmp_path / "volume", files=5, file_bytes=1_000_000, seed=number)
         place.proxy.forget()
@@ -386,8 +384,16 @@ def test_no_lost_answer_to_a_put_is_a_failure(place: Place, tmp_path: Path) -> N
         result = backup(repository, volume, parent="none")
         assert len(place.proxy.struck) == 1
         assert_restores(repository, result.snapshot_id, volume, tmp_path / "target")
-    assert len(repository.snapshots().rows) == puts + 1
+    assert len(repository.snapshots().rows) == puts + 2
     assert_sound(repository)
+
+
+def puts_of_a_backup(place: Place, repository: datapath.Repository, tmp_path: Path) -> int:
+    """How many there are in each but the first, which leaves behind what stores are asked with."""
+    for seed in (1000, 0):
+        place.proxy.forget()
+        backup(repository, fill(tmp_path / "volume", files=5, file_bytes=1_000_000, seed=seed), parent="none")
+    return place.proxy.counts["PUT"]
 
 
 def test_init_outlives_each_lost_answer(place: Place) -> None:
@@ -404,9 +410,7 @@ def test_init_outlives_each_lost_answer(place: Place) -> None:
 
 def test_no_put_that_was_acknowledged_and_dropped_breaks_a_snapshot(place: Place, tmp_path: Path) -> None:
     repository = place.init()
-    place.proxy.forget()
-    backup(repository, fill(tmp_path / "volume", files=5, file_bytes=1_000_000, seed=0), parent="none")
-    puts = place.proxy.counts["PUT"]
+    puts = puts_of_a_backup(place, repository, tmp_path)
     found = set()
     for number in range(1, puts + 1):
         volume = fill(tmp_path / "volume", files=5, file_bytes=1_000_000, seed=number)

@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::pruned::{back_up_alone, prune};
+use common::pruned::{back_up_alone, names, prune, small_packs};
 use common::{init, noise, open, write};
 use longshore_engine::ErrorKind;
 use longshore_engine::check::{self, CheckOptions, CheckReport};
@@ -16,7 +16,7 @@ use longshore_engine::repository::Repository;
 use longshore_format::id::SessionId;
 use longshore_format::keys::{Argon2Cost, Unlock};
 use longshore_store::MemoryStore;
-use longshore_store::layers::{Call, Effect, Fault};
+use longshore_store::layers::{Call, Effect, Fault, Verb};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
@@ -51,10 +51,22 @@ fn made() -> (Arc<MemoryStore>, SessionId) {
     (store, made[0])
 }
 
+/// Its marker is taken away, so that a prune waits for it no more.
+const FENCED: (&str, Deed) = ("deleted, fenced and pruned", |repository, oldest| {
+    repository.remove_snapshot(oldest, "test").unwrap();
+    for _ in 0..2 {
+        prune(repository, &PruneOptions { fence_now: true, ..PruneOptions::default() }).unwrap();
+    }
+});
+
 /// Runs a job for each of its calls, before which somebody else does something.
 fn beside(job: impl Fn(&Repository, SessionId, &str)) {
+    beside_these(&DEEDS, job);
+}
+
+fn beside_these(deeds: &[(&str, Deed)], job: impl Fn(&Repository, SessionId, &str)) {
     let (store, oldest) = made();
-    for (deed_name, deed) in DEEDS {
+    for (deed_name, deed) in deeds.iter().copied() {
         for moment in 0.. {
             let store = Arc::new(store.fork());
             let [own, other] = [(); 2].map(|()| open(Arc::<MemoryStore>::clone(&store)).unwrap());
@@ -112,5 +124,49 @@ fn a_repair_writes_nothing_down() {
             let report = repair::run(repository, &Arc::new(Job::new()), &options).unwrap();
             assert_eq!((report.exit_code, report.recorded), (0, false), "{what}: {report:?}");
         });
+    }
+}
+
+#[test]
+fn a_repair_that_is_fenced_writes_nothing_down_of_what_is_deleted_and_pruned_meanwhile() {
+    let ended = AtomicU64::new(0);
+    beside_these(&[FENCED], |repository, _, what| {
+        let options = RepairOptions { workers: 0, ..RepairOptions::default() };
+        match repair::run(repository, &Arc::new(Job::new()), &options) {
+            Ok(report) => {
+                assert_eq!((report.exit_code, report.recorded), (0, false), "{what}: {report:?}");
+                ended.fetch_add(1, SeqCst);
+            }
+            // Its marker went before it had looked whether it is there.
+            Err(error) if error.message().contains("does not have it: object=sessions/") => {}
+            Err(error) => assert_ne!(error.kind(), ErrorKind::Corrupt, "{what}: {error}"),
+        }
+    });
+    assert!(ended.into_inner() > 10);
+}
+
+#[test]
+fn a_check_finds_nothing_where_a_prune_has_yet_to_delete_what_it_moved_frames_out_of() {
+    let (folder, store) = (tempfile::tempdir().unwrap(), Arc::new(MemoryStore::new()));
+    let repository = init(Arc::<MemoryStore>::clone(&store));
+    for n in 0..20 {
+        write(&folder.path().join(format!("f{n}")), &noise(n, 150_000));
+    }
+    let first = back_up_alone(&repository, folder.path()).unwrap().snapshot.unwrap();
+    for n in 0..18 {
+        std::fs::remove_file(folder.path().join(format!("f{n}"))).unwrap();
+    }
+    back_up_alone(&repository, folder.path()).unwrap();
+    repository.remove_snapshot(first, "test").unwrap();
+    let dies = |call: &Call<'_>| match call.verb == Verb::Delete && call.key.starts_with("packs/") {
+        true => Effect::StopBefore,
+        false => Effect::Pass,
+    };
+    prune(&repository.with_store(Arc::new(Fault::new(Arc::clone(&store), dies))), &small_packs()).unwrap_err();
+    assert_eq!(names(&*store, "decisions/").len(), 1);
+    for read_percent in [0, 100] {
+        let report = check::run(&repository, &Arc::new(Job::new()), &options(read_percent)).unwrap();
+        is_sound(&report, "before they are deleted");
+        assert!(report.findings.iter().any(|finding| finding.message.contains("in no index")), "{report:?}");
     }
 }

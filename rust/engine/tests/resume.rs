@@ -291,7 +291,9 @@ fn of_files_whose_ends_waited_in_an_open_frame_only_the_ends_are_read_again() {
     let other = bench.fork();
     let (read, summary) = bench.goes_on(&root, "one pack");
     let longest = bench.keys("packs/").iter().map(|key| bench.store.head(&Key::new(key).unwrap()).unwrap()).max();
-    assert!((PACK_BYTES..=options().underway().pack_bytes).contains(&longest.unwrap()), "{longest:?}");
+    // What its header might take counts, and it takes less.
+    let full = PACK_BYTES - (64 << 10)..=options().underway().pack_bytes;
+    assert!(full.contains(&longest.unwrap()), "{longest:?}");
     let all = files * (noise + zeros + end);
     assert!(read < all - PACK_BYTES + UNNOTED_BYTES, "{read} of {all}: {summary:?}");
     assert_eq!(summary.files_resumed, 0);

@@ -1,8 +1,6 @@
 //! Files of a few bytes that shrink to fewer: what is kept of each until it is indexed, and what its pack says of it, is more than the file. A
 //! process of its own: what it measures is its own peak.
 
-#![expect(clippy::unwrap_used, reason = "a test makes its own files and may fail loudly")]
-
 mod common;
 
 use common::memory::{anonymous_bytes, peak_while};

@@ -75,6 +75,7 @@ impl Part<'_> {
             Role::Writer(volume) => {
                 for _ in 0..=self.draw.below(2) {
                     let source = if self.draw.in_thousand(500) { "a" } else { "b" };
+                    self.process.link.begin_job();
                     let _ = self.process.back_up(&self.scene.volumes[volume], source);
                 }
             }

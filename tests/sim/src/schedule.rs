@@ -67,7 +67,8 @@ impl Weather {
 fn may_tear(key: &str) -> bool {
     // A decision that was torn over a tombstone that was torn leaves a generation of which nobody can tell what it meant: docs/reliability.md,
     // what is not covered. The row of crashes tears decisions over whole tombstones.
-    !["snapshots/", "config/", "keys/", "decisions/"].iter().any(|whole| key.starts_with(whole))
+    // What a repair was torn over is its row's.
+    !["snapshots/", "config/", "keys/", "decisions/", "repairs/"].iter().any(|whole| key.starts_with(whole))
 }
 
 fn fate(draw: &mut Draw, weather: Weather, call: &Call<'_>) -> Fate {

@@ -172,7 +172,7 @@ impl Stages {
         }
         self.frame = frame;
         self.frame.clear();
-        if self.writer.as_ref().is_some_and(|writer| writer.stored_bytes() >= PACK) { self.close_pack() } else { Ok(()) }
+        if self.writer.as_ref().is_some_and(|writer| writer.size_bytes() >= PACK) { self.close_pack() } else { Ok(()) }
     }
 
     fn close_pack(&mut self) -> Result<()> {

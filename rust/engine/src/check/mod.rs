@@ -162,15 +162,17 @@ pub fn run(repository: &Repository, job: &Arc<Job>, options: &CheckOptions) -> R
     } else {
         index
     };
+    let indexed = if unindexed.is_empty() { Usage::new() } else { index.frames_of_stored_segments() };
     let mut unlisted: BTreeSet<PackName> = BTreeSet::new();
     for row in &rows {
         job.check()?;
         let (needed, _) = usage_tables(repository, row, &repairs, &notes)?;
         missing(row, &needed, &seen.good, &repairs, &notes);
-        // What is whole of a damaged pack was moved and is indexed elsewhere.
+        // What is whole of a damaged pack, or of one that a prune is about to delete, was moved and is indexed elsewhere.
         let damaged = repairs.damaged();
         let is_news = |pack: &PackName| unindexed.binary_search(pack).is_ok() && !damaged.contains_key(pack);
-        unlisted.extend(needed.packs().filter(is_news));
+        let is_elsewhere = |pack: &PackName| needed.frames_of(*pack).all(|frame| indexed.contains(frame));
+        unlisted.extend(needed.packs().filter(|pack| is_news(pack) && !is_elsewhere(pack)));
     }
     for pack in unlisted {
         notes.find(Severity::Error, pack.key(), "is needed and in no index: backups would store its chunks again", vec![]);

@@ -265,6 +265,27 @@ impl Repairing<'_> {
         }
     }
 
+    /// Leaves out those that miss something and were deleted meanwhile: a prune may have taken it. Whether there were any. Asks for each removal by
+    /// its name, for what a listing of snapshots leaves out is not deleted.
+    fn leave_out_deleted(&mut self, found: &mut Found) -> Result<bool> {
+        let mut gone = BTreeSet::new();
+        for (row, (own, unreadable)) in found.rows.iter().zip(&found.tables) {
+            let misses = !unreadable.is_empty() || own.frames().any(|frame| !found.seen.good.contains(frame));
+            if misses && self.repository.is_removed(row.session)? {
+                gone.insert(row.id());
+            }
+        }
+        if gone.is_empty() {
+            return Ok(false);
+        }
+        let (rows, tables) = (std::mem::take(&mut found.rows), std::mem::take(&mut found.tables));
+        (found.rows, found.tables) = rows.into_iter().zip(tables).filter(|(row, _)| !gone.contains(&row.id())).unzip();
+        found.needed = Usage::new();
+        found.tables.iter().for_each(|(own, _)| found.needed.merge(own));
+        self.notes.forget_snapshots(&gone);
+        Ok(true)
+    }
+
     fn read_packs(&mut self, index: &Arc<Index>) -> Result<packs::Seen> {
         // Of what an unreadable record knew nothing is left: it is looked for everywhere.
         let all = self.options.read_data || !self.repairs.unreadable.is_empty();
@@ -338,6 +359,9 @@ impl Repairing<'_> {
                 let mut asked = trees::look(&reader, row, own, has_tables, &found.seen.good, &mut common, &self.notes)?;
                 rotten.append(&mut asked.rotten);
                 told.insert(row.session, asked);
+            }
+            if self.leave_out_deleted(found)? {
+                continue;
             }
             for ((pack, _), birth) in &rotten {
                 found.seen.good.remove(*birth);

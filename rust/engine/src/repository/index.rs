@@ -335,6 +335,14 @@ impl Index {
         named.filter_map(|(at, segment)| self.names.get(&at).map(|name| (*name, segment))).collect()
     }
 
+    /// Frames that lie in packs that are there, as segments in the store say.
+    pub(crate) fn frames_of_stored_segments(&self) -> Usage {
+        let (mut frames, segments) = (Usage::new(), self.named_segments());
+        let places = segments.iter().flat_map(|(_, segment)| (0..).map_while(|row| segment.frame(row)));
+        places.filter(|place| self.sizes.contains_key(&place.pack)).for_each(|place| frames.insert(place.birth));
+        frames
+    }
+
     /// Segments that are only in memory.
     pub(crate) fn unnamed_segments(&self) -> Vec<Arc<Segment<SegmentBytes>>> {
         self.segments().into_iter().enumerate().filter(|(at, _)| !self.names.contains_key(at)).map(|(_, s)| s).collect()

@@ -191,6 +191,8 @@ pub fn store_full(scenes: &[Scene]) -> Result<String, String> {
                 let ran = once(&scene.sea, SEEDS, Some(State::Call(number, full)), job);
                 match &ran.outcome {
                     Err(error) if error.kind() == ErrorKind::NoSpace => {}
+                    // By it a store is only asked something, and this answer says nothing: the next put meets the full store.
+                    Ok(()) if key.starts_with("probe/") => continue,
                     other => return Err(format!("{operation:?}, no room for {key}: {other:?}")),
                 }
                 settled(scene, &ran.sea, number).map_err(|why| format!("{operation:?}, no room for {key}: {why}"))?;

@@ -2,8 +2,8 @@
 //!
 //! What all its runs together read from the volume, or wrote to it, beyond its length, was moved again: by the kernel's count, and the
 //! engine's own count of its last run must agree with that. For each kill it is at most 5 % of the volume, or one
-//! pack: of a restore for each thread, of a backup for each that may be underway at once, and what workers have in their hands: the engine says how
-//! much that is in so much memory, on so many threads. The result must be that of the undisturbed run: the root directory of the snapshot, chunk for chunk, or the
+//! pack for each thread. The volume is so large that 5 % of it are more than a backup ever has underway in so much memory, on so many threads: the
+//! engine says how much that is. The result must be that of the undisturbed run: the root directory of the snapshot, chunk for chunk, or the
 //! directory that was restored.
 
 use super::jobs::{Manner, Task, Told, backup_options, run};
@@ -22,8 +22,8 @@ const MIB: u64 = 1 << 20;
 /// Threads of a run.
 const WORKERS: usize = 2;
 /// Files of 1 MiB, beside two large ones and small ones.
-const FILES: u64 = 48;
-const LARGE_BYTES: usize = 56 << 20;
+const FILES: u64 = 100;
+const LARGE_BYTES: usize = 272 << 20;
 /// What a process reads or writes beside the volume differs from run to run by less than twice what an undisturbed one does, and this: its
 /// few lines of output.
 const LINES_BYTES: u64 = 64 << 10;
@@ -160,11 +160,11 @@ impl Resumes {
         // Of the run that ended it is known what of it was the volume's.
         found.again_bytes = (all_bytes - last_bytes + told.moved_bytes).saturating_sub(volume);
         let underway = backup_options(self.volume.clone(), "a", Manner { workers: WORKERS, ..Manner::QUIET }).underway();
-        let beside = once_bytes.saturating_sub(volume) + LINES_BYTES;
-        // A restore has less underway: of each thread a file or a segment of one.
-        let (packs, hands_bytes) = if restores { (WORKERS as u64, 0) } else { (underway.packs, underway.hands_bytes) };
-        let figure = (volume / 20).max(underway.pack_bytes * packs) + hands_bytes;
-        let allowed = found.kills * (figure + beside);
+        let (share, beside) = (volume / 20, once_bytes.saturating_sub(volume) + LINES_BYTES);
+        if share < underway.bytes() {
+            return Err(format!("5 % of the volume are less than a backup has underway: {share} of {underway:?}"));
+        }
+        let allowed = found.kills * (share.max(underway.pack_bytes * WORKERS as u64) + beside);
         if found.again_bytes > allowed {
             let again = found.again_bytes;
             return Err(format!(
