@@ -170,3 +170,40 @@ fn a_check_finds_nothing_where_a_prune_has_yet_to_delete_what_it_moved_frames_ou
         assert!(report.findings.iter().any(|finding| finding.message.contains("in no index")), "{report:?}");
     }
 }
+
+#[test]
+fn a_verification_finds_what_was_moved_after_it_read_the_index_and_before_it_listed_packs() {
+    let (folder, store) = (tempfile::tempdir().unwrap(), Arc::new(MemoryStore::new()));
+    let repository = init(Arc::<MemoryStore>::clone(&store));
+    for n in 0..20 {
+        write(&folder.path().join(format!("f{n}")), &noise(n, 150_000));
+    }
+    let first = back_up_alone(&repository, folder.path()).unwrap().snapshot.unwrap();
+    for n in 0..18 {
+        std::fs::remove_file(folder.path().join(format!("f{n}"))).unwrap();
+    }
+    let second = back_up_alone(&repository, folder.path()).unwrap().snapshot.unwrap();
+    repository.remove_snapshot(first, "test").unwrap();
+    let dies = |call: &Call<'_>| match call.verb == Verb::PutNew && call.key.starts_with("tombstones/") {
+        true => Effect::StopBefore,
+        false => Effect::Pass,
+    };
+    for ids in [false, true] {
+        let store = Arc::new(store.fork());
+        let other = open(Arc::<MemoryStore>::clone(&store)).unwrap();
+        let halting = other.with_store(Arc::new(Fault::new(Arc::clone(&store), dies)));
+        let (moved, deleted) = (AtomicU64::new(0), AtomicU64::new(0));
+        let plan = move |call: &Call<'_>| {
+            if call.verb == Verb::List && call.key == "packs/" && moved.fetch_add(1, SeqCst) == 0 {
+                // It moves what is needed, and dies before it deletes anything.
+                prune(&halting, &small_packs()).unwrap_err();
+            }
+            if call.verb == Verb::GetRange && deleted.fetch_add(1, SeqCst) == 0 {
+                assert!(prune(&other, &small_packs()).unwrap().packs_deleted > 0);
+            }
+            Effect::Pass
+        };
+        let own = open(Arc::<MemoryStore>::clone(&store)).unwrap().with_store(Arc::new(Fault::new(Arc::clone(&store), plan)));
+        is_sound(&check::verify_snapshot(&own, second, ids, &Arc::new(Job::new()), &options(0)).unwrap(), "moved and deleted");
+    }
+}

@@ -1,4 +1,4 @@
-//! Two who take key slots away at once, over every order of their store calls.
+//! Two who take key slots away at once, over every order of their store calls, and with one of them killed at any of its calls.
 //!
 //! Each stands in a thread that waits at every call until it is let on, so an order is a list of choices, and all of them are gone
 //! through depth first. Two calls that only read come out the same in either order: of such neighbours one order is tried.
@@ -14,8 +14,9 @@ use longshore_engine::repository::Repository;
 use longshore_engine::repository::cache::Cache;
 use longshore_engine::seams::World;
 use longshore_format::keys::{Argon2Cost, Unlock};
-use longshore_store::MemoryStore;
 use longshore_store::layers::{Call, Effect, Fault, Verb};
+use longshore_store::{MemoryStore, StoreErrorKind};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
 
 const SECOND: Unlock = Unlock::Secret([2; 32]);
@@ -54,8 +55,9 @@ impl Turns {
     }
 }
 
-/// One order: takes the choices that are given, then the first of each, and writes down how many there were.
-fn run(store: &Arc<MemoryStore>, taken: &mut Vec<(usize, usize)>) -> [Result<(), ErrorKind>; 2] {
+/// One order: takes the choices that are given, then the first of each, and writes down how many there were. Who `dies` does so before the call
+/// of that number.
+fn run(store: &Arc<MemoryStore>, dies: Option<(usize, u64)>, taken: &mut Vec<(usize, usize)>) -> [Result<(), ErrorKind>; 2] {
     let turns = Arc::new(Turns { at: Mutex::new([At::Runs; 2]), changed: Condvar::new() });
     let repository = open(Arc::<MemoryStore>::clone(store)).unwrap();
     let slots: Vec<_> = repository.slots().unwrap().iter().map(|row| row.name).collect();
@@ -64,7 +66,12 @@ fn run(store: &Arc<MemoryStore>, taken: &mut Vec<(usize, usize)>) -> [Result<(),
         let threads: Vec<_> = (0..2)
             .map(|who| {
                 let (turns, waits) = (Arc::clone(&turns), Arc::clone(&turns));
+                let calls = AtomicU64::new(0);
                 let plan = move |call: &Call<'_>| {
+                    let number = calls.fetch_add(1, SeqCst);
+                    if dies.is_some_and(|(dead, from)| dead == who && number >= from) {
+                        return Effect::FailBefore(StoreErrorKind::Io);
+                    }
                     let writes = matches!(call.verb, Verb::PutNew | Verb::Delete);
                     waits.become_and_wait(who, At::Asks { writes });
                     Effect::Pass
@@ -101,27 +108,60 @@ fn run(store: &Arc<MemoryStore>, taken: &mut Vec<(usize, usize)>) -> [Result<(),
     out
 }
 
-#[test]
-fn of_two_that_take_the_last_two_slots_away_at_once_one_is_told_and_its_slot_stays() {
+/// Every order; what is to be said of each is told who ended how, what is left, and the order.
+fn all_orders(
+    dies: Option<(usize, u64)>,
+    mut judge: impl FnMut(&Arc<MemoryStore>, [Result<(), ErrorKind>; 2], usize, &[(usize, usize)]),
+) {
     let base = Arc::new(MemoryStore::new());
     init(Arc::<MemoryStore>::clone(&base)).add_slot(&SECOND, "", Argon2Cost::default()).unwrap();
-    let (mut taken, mut orders, mut put_back): (Vec<(usize, usize)>, u64, u64) = (vec![], 0, 0);
+    let mut taken: Vec<(usize, usize)> = vec![];
     loop {
         let store = Arc::new(base.fork());
-        let done = run(&store, &mut taken);
-        orders += 1;
-        assert!(done.contains(&Err(ErrorKind::Usage)), "{done:?}, {taken:?}");
-        let left = names(&*store, "keys/").len();
-        assert_eq!(left, done.iter().filter(|done| done.is_err()).count(), "{done:?}, {taken:?}");
-        put_back += u64::from(left == 2);
+        let done = run(&store, dies, &mut taken);
         let opens =
             |unlock: &Unlock| Repository::open(Arc::<MemoryStore>::clone(&store), World::system(), unlock, Cache::none()).is_ok();
-        assert!(opens(&secret()) || opens(&SECOND), "{done:?}, {taken:?}");
+        assert!(opens(&secret()) || opens(&SECOND), "{dies:?}, {done:?}, {taken:?}");
+        judge(&store, done, names(&*store, "keys/").len(), &taken);
         // The next order: the last choice that has another.
         while taken.pop_if(|(choice, of)| *choice + 1 == *of).is_some() {}
         let Some((choice, _)) = taken.last_mut() else { break };
         *choice += 1;
     }
-    println!("orders: {orders}, in which both were put back: {put_back}");
-    assert!(orders > 100 && put_back > 0, "{orders} {put_back}");
+}
+
+#[test]
+fn of_two_that_take_the_last_two_slots_away_at_once_one_is_told_and_its_slot_stays() {
+    let (mut orders, mut both_stay) = (0, 0);
+    all_orders(None, |store, done, left, taken| {
+        orders += 1;
+        assert!(done.contains(&Err(ErrorKind::Usage)), "{done:?}, {taken:?}");
+        assert_eq!(left, done.iter().filter(|done| done.is_err()).count(), "{done:?}, {taken:?}");
+        both_stay += u64::from(left == 2);
+        // Whatever became of them, with one more key the others can be taken away.
+        let repository = open(Arc::<MemoryStore>::clone(store))
+            .or_else(|_| Repository::open(Arc::<MemoryStore>::clone(store), World::system(), &SECOND, Cache::none()));
+        let repository = repository.unwrap();
+        let more = repository.add_slot(&Unlock::Secret([3; 32]), "", Argon2Cost::default()).unwrap();
+        for slot in repository.slots().unwrap().iter().filter(|slot| slot.name != more) {
+            repository.remove_slot(slot.name).unwrap();
+        }
+        assert_eq!(names(&**store, "keys/"), [format!("keys/{more}")]);
+    });
+    println!("orders: {orders}, in which both stay: {both_stay}");
+    assert!(orders > 100 && both_stay > 0, "{orders} {both_stay}");
+}
+
+#[test]
+fn who_dies_while_slots_are_taken_away_takes_nobody_the_last_way_in() {
+    let (mut orders, mut most) = (0, 0);
+    for (who, from) in (0..2).flat_map(|who| (0..16).map(move |from| (who, from))) {
+        all_orders(Some((who, from)), |_, done, _, _| {
+            orders += 1;
+            // Of one who dies too late for it nothing is learned.
+            most = most.max(if done[who] == Err(ErrorKind::Usage) || done[who].is_ok() { 0 } else { from });
+        });
+    }
+    println!("orders: {orders}, deaths before call {most} at the latest");
+    assert!(orders > 500 && most > 6, "{orders} {most}");
 }

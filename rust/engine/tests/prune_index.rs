@@ -99,3 +99,26 @@ fn segments_stay_when_those_that_replace_them_are_not_kept() {
     assert_eq!(whole(&store).unwrap().len(), 9);
     assert_eq!(back_up_alone(&repository, folder.path()).unwrap().counts.bytes_stored, 0);
 }
+
+#[test]
+fn packs_that_a_listing_leaves_out_and_that_are_there_stay_in_the_index() {
+    let mut pruned = 0;
+    for (which, keep_entries) in (0..5).flat_map(|which| (0..8).map(move |keep| (which, keep))) {
+        let (folder, store) = stage();
+        let asked = AtomicU64::new(0);
+        let plan = move |call: &Call<'_>| match call.verb == Verb::List && call.key == "packs/" {
+            true if asked.fetch_add(1, SeqCst) == which => Effect::Short { keep_entries },
+            _ => Effect::Pass,
+        };
+        let short = open(Arc::new(Fault::new(Arc::clone(&store), plan))).unwrap();
+        match prune(&short, &small_packs()) {
+            Ok(_) => pruned += 1,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}"),
+        }
+        let aside: Arc<MemoryStore> = Arc::new(store.fork());
+        let stored = back_up_alone(&open(aside).unwrap(), folder.path()).unwrap().counts.bytes_stored;
+        assert_eq!(stored, 0, "listing {which} of {keep_entries}: the index knows chunks no more that are there");
+        is_well(&folder, &store);
+    }
+    assert!(pruned > 10, "{pruned}");
+}

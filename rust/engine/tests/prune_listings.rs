@@ -4,6 +4,7 @@
 
 mod common;
 
+use bytes::Bytes;
 use common::pruned::{back_up_alone, names, orphans, prune, read_directory, small_packs, whole};
 use common::{init, noise, open, write};
 use longshore_engine::ErrorKind;
@@ -19,11 +20,11 @@ use longshore_format::generation::{Doomed, Role};
 use longshore_format::id::{PackName, RandomName, SessionId};
 use longshore_format::snapshot::public_id;
 use longshore_store::layers::{Call, Effect, Fault, Verb};
-use longshore_store::{Key, MemoryStore, Store, StoreErrorKind};
+use longshore_store::{Key, MemoryStore, Page, Put, Store, StoreError, StoreErrorKind};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 
 const PREFIXES: [&str; 11] = [
     "config/",
@@ -347,4 +348,98 @@ fn a_writer_that_one_listing_showed_is_waited_for_whatever_the_next_leaves_out()
         assert_eq!((report.packs_deleted, report.tables_deleted), (0, 0), "listing {which}: {report:?}");
         assert_eq!(names(&*store, "open/").len(), 2, "listing {which}: a generation of its own waits");
     }
+}
+
+/// A store that leaves one snapshot out of every listing from when it is told to, and does something before a call.
+#[derive(Debug)]
+struct Hides {
+    inner: Arc<MemoryStore>,
+    hidden: Mutex<Option<String>>,
+}
+
+impl Store for Hides {
+    fn put_new(&self, key: &Key, body: Bytes) -> Result<Put, StoreError> {
+        self.inner.put_new(key, body)
+    }
+    fn get(&self, key: &Key, limit_bytes: u64) -> Result<Bytes, StoreError> {
+        self.inner.get(key, limit_bytes)
+    }
+    fn get_range(&self, key: &Key, offset_bytes: u64, length_bytes: u64) -> Result<Bytes, StoreError> {
+        self.inner.get_range(key, offset_bytes, length_bytes)
+    }
+    fn head(&self, key: &Key) -> Result<u64, StoreError> {
+        self.inner.head(key)
+    }
+    fn list(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Page, StoreError> {
+        let mut page = self.inner.list(prefix, after, limit)?;
+        let hidden = self.hidden.lock().unwrap().clone();
+        page.entries.retain(|entry| hidden.as_ref().is_none_or(|hidden| entry.key.as_str() != hidden));
+        Ok(page)
+    }
+    fn delete(&self, key: &Key) -> Result<(), StoreError> {
+        self.inner.delete(key)
+    }
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+}
+
+/// A prune beside a backup that commits between its look and its tombstone, whose marker stays, and whose snapshot no listing shows from
+/// then on. `dies`: the prune does after its list of open writers, and another one carries on.
+fn beside_a_commit_that_no_listing_shows(dies: bool) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(MemoryStore::new());
+    let repository = init(Arc::<MemoryStore>::clone(&store));
+    let mut made = Vec::new();
+    for round in 0..3 {
+        write(&folder.path().join("f"), &noise(round, 3000));
+        made.push(backup(&repository, folder.path()));
+    }
+    repository.remove_snapshot(made[0], "test").unwrap();
+    write(&folder.path().join("f"), &noise(9, 3000));
+    let hides = Arc::new(Hides { inner: Arc::clone(&store), hidden: Mutex::new(None) });
+    let (hiding, path, listed) = (Arc::clone(&hides), folder.path().to_owned(), AtomicU64::new(0));
+    let base = Arc::clone(&store);
+    let plan = move |call: &Call<'_>| {
+        if dies && call.key.starts_with("decisions/") && call.verb == Verb::PutNew {
+            return Effect::StopBefore;
+        }
+        // The listing that its own tombstone comes from.
+        if call.verb == Verb::List && call.key == "usage/" && listed.fetch_add(1, SeqCst) == 1 {
+            let keeps_marker = |call: &Call<'_>| match call.verb == Verb::Delete {
+                true => Effect::FailBefore(StoreErrorKind::Denied),
+                false => Effect::Pass,
+            };
+            let own = open(Arc::<MemoryStore>::clone(&base)).unwrap();
+            let session = backup(&own.with_store(Arc::new(Fault::new(Arc::clone(&base), keeps_marker))), &path);
+            *hiding.hidden.lock().unwrap() = Some(format!("snapshots/{session}"));
+        }
+        Effect::Pass
+    };
+    let pruning = repository.with_store(Arc::new(Fault::new(Arc::<Hides>::clone(&hides), plan)));
+    let refused = prune(&pruning, &PruneOptions::default()).unwrap_err();
+    if dies {
+        // To this one nobody said that the session had committed: it takes it for a writer, until it asks on its own account.
+        let refused = prune(&open(Arc::<Hides>::clone(&hides)).unwrap(), &PruneOptions::default()).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Corrupt, "{refused}");
+        assert!(!names(&*store, "decisions/").is_empty(), "it carried on");
+    } else {
+        assert!(refused.message().contains("neither listed nor deleted"), "{refused}");
+    }
+    *hides.hidden.lock().unwrap() = None;
+    assert_eq!(whole(&store).unwrap().len(), 3);
+    for _ in 0..3 {
+        prune(&open(Arc::<MemoryStore>::clone(&store)).unwrap(), &PruneOptions::default()).unwrap();
+    }
+    assert_eq!((whole(&store).unwrap().len(), names(&*store, "tombstones/").len()), (3, 0));
+}
+
+#[test]
+fn what_a_prune_was_told_is_there_it_misses_where_a_listing_leaves_it_out() {
+    beside_a_commit_that_no_listing_shows(false);
+}
+
+#[test]
+fn a_table_of_a_session_that_is_not_seen_to_have_ended_stays_whoever_carries_on() {
+    beside_a_commit_that_no_listing_shows(true);
 }

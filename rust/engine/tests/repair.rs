@@ -8,6 +8,7 @@ mod common;
 use bytes::Bytes;
 use common::pruned::{back_up_alone, names, prune, whole};
 use common::{init, look, noise, open, restore_with, write};
+use longshore_engine::ErrorKind;
 use longshore_engine::check::{CheckOptions, CheckReport, run as check_run, verify_snapshot};
 use longshore_engine::job::Job;
 use longshore_engine::prune::{PruneOptions, Why};
@@ -21,6 +22,7 @@ use longshore_store::{Key, MemoryStore, Store};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 fn mend(repository: &Repository, read_data: bool) -> longshore_engine::Result<RepairReport> {
     let options = RepairOptions { read_data, workers: 0, pack_size_bytes: 96 << 10, ..RepairOptions::default() };
@@ -391,5 +393,29 @@ fn damage_on_the_way_is_blamed_on_nobody() {
         let store: Arc<dyn Store> = Arc::new(Fault::new(case.store.fork(), plan));
         let report = mend(&open(store).unwrap(), true).unwrap();
         assert_eq!((report.exit_code, &report.findings, report.recorded), (0, &vec![], false), "range {nth}");
+    }
+}
+
+#[test]
+fn a_segment_that_a_prune_writes_into_another_before_it_is_looked_for_is_put_once_more() {
+    let case = Case::new();
+    for (times, ends_well) in [(1, true), (2, true), (u64::MAX, false)] {
+        let store = case.fork();
+        for (key, _) in objects(&store, "index/") {
+            store.delete(&key).unwrap();
+        }
+        let (own, looked) = (Arc::clone(&store), AtomicU64::new(0));
+        let plan = move |call: &Call<'_>| {
+            if call.verb == Verb::Head && call.key.starts_with("index/") && looked.fetch_add(1, SeqCst) < times {
+                own.delete(&Key::new(call.key).unwrap()).unwrap();
+            }
+            Effect::Pass
+        };
+        let repository = open(Arc::<MemoryStore>::clone(&store)).unwrap();
+        match mend(&repository.with_store(Arc::new(Fault::new(Arc::clone(&store), plan))), false) {
+            Ok(report) => assert!(ends_well && report.segments_written > 0, "{times}: {report:?}"),
+            Err(error) => assert!(!ends_well && error.kind() == ErrorKind::Corrupt, "{times}: {error}"),
+        }
+        assert_eq!(!objects(&store, "index/").is_empty(), ends_well);
     }
 }

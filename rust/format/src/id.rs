@@ -78,6 +78,16 @@ id_type!(
     RandomName, 16, "random name"
 );
 
+impl UsageName {
+    /// The session that wrote the table.
+    #[must_use]
+    pub fn session(&self) -> SessionId {
+        let mut session = [0; 16];
+        session.copy_from_slice(&self.0[16..]);
+        SessionId(session)
+    }
+}
+
 /// What a chunk holds; ids of different kinds are made with different keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ChunkKind {

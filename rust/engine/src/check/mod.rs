@@ -158,7 +158,8 @@ pub fn run(repository: &Repository, job: &Arc<Job>, options: &CheckOptions) -> R
             let (needed, _) = usage_tables(repository, row, &repairs, &Notes::default())?;
             needed.frames().filter(|frame| !seen.good.contains(*frame)).for_each(|frame| lost.insert(frame));
         }
-        moved(repository, index, &lost, &mut seen.good, Depth::Header, job, &notes, options)?
+        let read = index.pack_sizes().keys().copied().collect();
+        moved(repository, index, &lost, read, &mut seen.good, Depth::Header, job, &notes, options)?
     } else {
         index
     };
@@ -237,6 +238,7 @@ pub fn verify_snapshot(
         }
         job.bytes_expected.store(todo.values().sum(), std::sync::atomic::Ordering::Relaxed);
     }
+    let read = todo.keys().copied().collect();
     let todo = todo.into_iter().map(|(name, size)| (name, size, depth)).collect();
     // Without all tables nobody knows what is needed: then everything in these packs, and the walk finds what else.
     let only = tables_read.then(|| Arc::new(needed.clone()));
@@ -245,7 +247,7 @@ pub fn verify_snapshot(
     let journal = journal(repository, &question, job, &notes, options);
     let mut good = packs::read(repository, &index, job, &notes, only, repairs.damaged(), todo, journal.as_ref(), options)?.good;
     good.merge(&taken);
-    let index = moved(repository, index, &needed, &mut good, depth, job, &notes, options)?;
+    let index = moved(repository, index, &needed, read, &mut good, depth, job, &notes, options)?;
     let complete = missing(&row, &needed, &good, &repairs, &notes);
     let reader = reader(repository, &index, job, options);
     let clean = complete && tables_read && notes.with(|r| r.errors) == 0;
@@ -282,12 +284,14 @@ pub(crate) fn journal(
 }
 
 /// Looks for needed frames that were not good where the index said: a prune may have moved them meanwhile. Gives the index in which
-/// they were found at last. What is in a pack that was read already is lost.
+/// they were found at last. What is in a pack of those that were `read` already is lost; that a listing showed a pack is not enough, since the
+/// index that was read before it may not say what is in it.
 #[allow(clippy::too_many_arguments, reason = "all of it is what a check is made of")]
 fn moved(
     repository: &Repository,
     mut index: Arc<Index>,
     needed: &Usage,
+    mut read: BTreeSet<PackName>,
     good: &mut Usage,
     depth: Depth,
     job: &Arc<Job>,
@@ -302,7 +306,7 @@ fn moved(
         }
         let fresh = Arc::new(repository.load_index_and_headers(job)?);
         let mut todo = packs_with(&fresh, &lost).0;
-        todo.retain(|name, _| !index.pack_sizes().contains_key(name));
+        todo.retain(|name, _| read.insert(*name));
         index = fresh;
         if todo.is_empty() {
             return Ok(index);

@@ -153,11 +153,13 @@ impl Prune<'_> {
     fn open_writers(&mut self, earlier: &look::Look) -> Result<Vec<SessionId>> {
         let mut open = Vec::new();
         for (session, marker) in look::markers(self.repository, &mut self.memory, &mut self.codec)? {
-            let has_ended = marker.kind() == 2
-                || earlier.has_ended(&session)
-                || self.repository.has(&snapshot_key(session))?
-                || self.repository.is_removed(session)?;
-            if !has_ended {
+            if marker.kind() == 2 || earlier.has_ended(&session) {
+                continue;
+            }
+            if self.repository.has(&snapshot_key(session))? {
+                // The look that follows has to see it, too.
+                self.memory.shown.insert(session);
+            } else if !self.repository.is_removed(session)? {
                 open.push(session);
             }
         }
@@ -229,12 +231,17 @@ impl Prune<'_> {
             }
             return Ok(None);
         }
-        let mine: HashSet<PackName> = tombstone.packs.iter().copied().collect();
+        // All who were open have ended, and this look says so. Of whom it says otherwise it saw less than who asked before.
+        let open = if self.keeps(Rule::WaitForWriters) { sight.look.sheltered() } else { BTreeSet::new() };
+        let mine: HashSet<PackName> = tombstone.packs.iter().copied().filter(|pack| !open.contains(&pack.session)).collect();
         let mut off = if self.keeps(Rule::OtherTombstones) { sight.tombstoned() } else { mine.clone() };
         off.extend(&sight.spent);
         let packs = self.choose(sight, |row| mine.contains(&row.name), &off)?;
         let tables: Vec<UsageName> = match self.keeps(Rule::DoomedTables) {
-            true => tombstone.tables.iter().filter(|table| !sight.look.names_table(table)).copied().collect(),
+            true => {
+                let goes = |table: &&UsageName| !sight.look.names_table(table) && !open.contains(&table.session());
+                tombstone.tables.iter().filter(goes).copied().collect()
+            }
             false => tombstone.tables.clone(),
         };
         let decision = Doomed { packs: packs.into_iter().collect(), tables };

@@ -317,6 +317,7 @@ impl Prune<'_> {
         let mut new = BTreeSet::new();
         for session in packs.iter().map(|pack| pack.session).collect::<BTreeSet<_>>() {
             if !sight.look.has_ended(&session) && self.repository.has(&snapshot_key(session))? {
+                self.memory.shown.insert(session);
                 new.insert(session);
             }
         }

@@ -94,9 +94,11 @@ impl Prune<'_> {
         if !damaged.is_empty() {
             self.index_unlisted(sizes)?;
         }
-        let stays = |pack: &PackName, size: u64| sizes.get(pack) == Some(&size) && !doomed.contains(pack);
         let stored: Vec<(RandomName, Arc<Segment<SegmentBytes>>)> =
             self.index.named_segments().into_iter().filter(|(name, _)| !self.replaced.contains(name)).collect();
+        let unlisted = self.there_and_unlisted(&stored, sizes)?;
+        let stays =
+            |pack: &PackName, size: u64| sizes.get(pack).or_else(|| unlisted.get(pack)) == Some(&size) && !doomed.contains(pack);
         let is_stale =
             |segment: &Segment<SegmentBytes>| segment.packs().any(|row| row.size_bytes != 0 && !stays(&row.name, row.size_bytes));
         let is_small = |name: RandomName, segment: &Segment<SegmentBytes>| self.index.chunks_of(name, segment) < SMALL_CHUNKS;
@@ -159,6 +161,27 @@ impl Prune<'_> {
             self.replaced.insert(name);
         }
         Ok(())
+    }
+
+    /// Packs of which a segment tells and that no listing shows, with their length, when they are there: a listing may leave out what it likes,
+    /// and no backup would rely on what the index does not tell of. What a decision names is gone, and not asked for.
+    fn there_and_unlisted(
+        &mut self,
+        stored: &[(RandomName, Arc<Segment<SegmentBytes>>)],
+        sizes: &HashMap<PackName, u64>,
+    ) -> Result<HashMap<PackName, u64>> {
+        let rows = stored.iter().flat_map(|(_, segment)| segment.packs()).filter(|row| row.size_bytes != 0);
+        let mut unlisted: BTreeSet<PackName> = rows.map(|row| row.name).filter(|pack| !sizes.contains_key(pack)).collect();
+        if !unlisted.is_empty() {
+            let spent = self.repository.spent(self.job, &mut self.codec)?;
+            unlisted.retain(|pack| !spent.has_pack(pack));
+        }
+        let mut there = HashMap::new();
+        for pack in unlisted {
+            self.job.check()?;
+            there.extend(self.repository.size_of(&pack.key())?.map(|size| (pack, size)));
+        }
+        Ok(there)
     }
 
     /// Packs whose frames some segment lists.

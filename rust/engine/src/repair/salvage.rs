@@ -22,6 +22,9 @@ use std::sync::atomic::Ordering::Relaxed;
 /// Chunks at which a segment is closed.
 const SEGMENT_CHUNKS: usize = 64 << 10;
 
+/// How often a segment is put that is not there when it is looked for.
+const SEGMENT_TRIES: usize = 3;
+
 /// Chunks of a frame: where each begins, its id and length.
 type Chunks = Vec<(u32, ChunkId, u32)>;
 
@@ -251,11 +254,19 @@ impl Repairing<'_> {
         if builder.is_empty() {
             return Ok(());
         }
-        let name = self.repository.world.name();
         let payload = builder.payload()?;
-        let bytes = seal_segment(&self.repository.keys, name, self.repository.world.salt(), &payload, &mut self.codec)?;
-        // Others go on the strength of this one, and it may be the last that knows where the frames of a pack lie.
-        self.repository.put_certainly(&index_key(name), Bytes::from(bytes))?;
+        let mut tries = 0;
+        // Others go on the strength of this one, and it may be the last that knows where the frames of a pack lie. One that is not there may
+        // have been written into another by a prune since, which no second prune does in the same moment.
+        loop {
+            tries += 1;
+            let (name, salt) = (self.repository.world.name(), self.repository.world.salt());
+            let bytes = seal_segment(&self.repository.keys, name, salt, &payload, &mut self.codec)?;
+            match self.repository.put_certainly(&index_key(name), Bytes::from(bytes)) {
+                Err(error) if is_damage(&error) && tries < SEGMENT_TRIES => {}
+                put => break put.map(drop)?,
+            }
+        }
         self.report.segments_written += 1;
         Ok(())
     }

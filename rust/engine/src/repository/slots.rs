@@ -6,7 +6,7 @@
 use super::{Repository, key, list};
 use crate::error::{Error, ErrorKind, Result};
 use bytes::Bytes;
-use longshore_format::id::{RandomName, RepositoryId};
+use longshore_format::id::{RandomName, RepositoryId, SessionId};
 use longshore_format::keys::{self, Argon2Cost, Keys, SlotInfo, Unlock};
 use longshore_format::limits;
 use longshore_store::{Put, Store, StoreErrorKind};
@@ -156,27 +156,37 @@ impl Repository {
         }
     }
 
-    /// Takes a slot away; the last one stays, also of several that are taken away at once: whoever finds none left puts back the one
-    /// that it took.
+    /// Takes a slot away; the last one stays, also of several that are taken away at once, whoever of them is killed: each says first which
+    /// one it takes, and goes on only when there is another that nobody has said this of. Who is told that it is the last may find that two were,
+    /// and that both stay.
     ///
     /// # Errors
     /// `Usage` when it is absent or the last, or what the store says.
     pub fn remove_slot(&self, name: RandomName) -> Result<()> {
-        let at = keys::slot_key(name);
-        let (slots, bytes) = (self.slots()?, self.get(at.clone(), SLOT_BYTES_MAX as usize)?);
-        let Some(bytes) = bytes.filter(|_| slots.iter().any(|slot| slot.name == name)) else {
+        let slots = self.slots()?;
+        if !slots.iter().any(|slot| slot.name == name) {
             return Err(Error::new(ErrorKind::Usage, format!("there is no such key slot: slot={name}"))
                 .with_next_step("list them with: longshore repo key list"));
-        };
-        if slots.len() == 1 {
+        }
+        if !self.another_stays(&slots, name)? {
             return Err(last_slot(name));
         }
-        self.store.delete(&key(at.clone())?)?;
-        if self.slots()?.is_empty() {
-            self.put_certainly(&at, bytes)?;
-            return Err(last_slot(name).while_doing("another slot was taken away at the same moment, and this one was put back"));
+        self.put_removal(SessionId(name.0), "key slot")?;
+        // Of two who say it at once at least one comes to see what the other has said.
+        if !self.another_stays(&self.slots()?, name)? {
+            return Err(last_slot(name).while_doing("another key slot is being taken away, and this one stays"));
         }
-        Ok(())
+        self.delete(&keys::slot_key(name)).map(drop)
+    }
+
+    /// Whether there is another slot, which nobody takes away.
+    fn another_stays(&self, slots: &[SlotRow], name: RandomName) -> Result<bool> {
+        for slot in slots.iter().filter(|slot| slot.name != name) {
+            if !self.is_removed(SessionId(slot.name.0))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 

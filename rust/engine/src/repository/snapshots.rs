@@ -303,14 +303,18 @@ impl Repository {
     /// # Errors
     /// What the store says.
     pub fn remove_snapshot(&self, session: SessionId, by: &str) -> Result<()> {
-        let mut codec = Codec::new()?;
-        let removal = Removal { at_nanos: self.world.clock.wall_nanos(), by: by.to_owned() };
-        let bytes = removal.encode(&self.keys, session, self.world.salt(), &mut codec)?;
-        let at = key(removed_key(session))?;
-        self.put_out_of_reserve(&at, Bytes::from(bytes))?;
-        self.is_kept(&at)?;
+        self.put_removal(session, by)?;
         self.delete(&snapshot_key(session))?;
         Ok(())
+    }
+
+    /// Says of a snapshot, or of a key slot, that it is taken away. That stays.
+    pub(crate) fn put_removal(&self, session: SessionId, by: &str) -> Result<()> {
+        let removal = Removal { at_nanos: self.world.clock.wall_nanos(), by: by.to_owned() };
+        let bytes = removal.encode(&self.keys, session, self.world.salt(), &mut Codec::new()?)?;
+        let at = key(removed_key(session))?;
+        self.put_out_of_reserve(&at, Bytes::from(bytes))?;
+        self.is_kept(&at)
     }
 
     /// Whether a snapshot was removed.

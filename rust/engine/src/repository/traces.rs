@@ -31,7 +31,7 @@ impl Repository {
         let mut out = BTreeSet::new();
         list(&*self.store, "usage/", |entry| {
             let name = entry.key.as_str().strip_prefix("usage/").and_then(|n| UsageName::from_hex(n).ok());
-            out.extend(name.and_then(|name| name.0[16..].try_into().ok()).map(SessionId));
+            out.extend(name.map(|name| name.session()));
             Ok(())
         })?;
         Ok(out)

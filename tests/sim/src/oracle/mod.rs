@@ -161,6 +161,8 @@ impl Ledger {
             "decisions" if self.reader.object(11, "decision", key, body).is_none() => {
                 self.stuck.insert(name.to_owned());
             }
+            // Of a key slot that somebody takes away.
+            "removed" if self.given_up.contains(name) => {}
             "removed" => {
                 if !self.intended.contains(name) {
                     self.violations.push(format!("I7: a snapshot was deleted that nobody told to delete: {name}"));

@@ -169,6 +169,11 @@ impl<'a> Trial<'a> {
             Kind::Restore if choice.is_multiple_of(2) => copy(&scene.fresh(), &place.target()).map_err(disk)?,
             Kind::Repair => damage(&place, choice).map_err(disk)?,
             Kind::Delete => intended.push(session),
+            // A key slot that is taken away is removed as a snapshot is.
+            Kind::KeyChange => {
+                let slots = super::ledger::objects(&place.repository(), "keys").map_err(disk)?;
+                intended.extend(slots.into_iter().filter_map(|(key, _)| Some(key.split_once('/')?.1.to_owned())));
+            }
             _ => {}
         }
         Ok((folder, Self { scene, kind, task, place, workers, intended }))
