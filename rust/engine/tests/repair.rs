@@ -419,3 +419,34 @@ fn a_segment_that_a_prune_writes_into_another_before_it_is_looked_for_is_put_onc
         assert_eq!(!objects(&store, "index/").is_empty(), ends_well);
     }
 }
+
+#[test]
+fn what_a_repair_finds_where_a_prune_has_decided_to_delete_is_moved_and_no_prune_stops_at_it() {
+    let (folder, store) = (tempfile::tempdir().unwrap(), Arc::new(MemoryStore::new()));
+    let repository = init(Arc::<MemoryStore>::clone(&store));
+    (0..6).for_each(|n| write(&folder.path().join(format!("f{n}")), &noise(n, 40_000)));
+    let first = back_up_alone(&repository, folder.path()).unwrap().snapshot.unwrap();
+    let old = names(&*store, "packs/");
+    // Nothing is needed any more, and the prune that has decided so sleeps.
+    repository.remove_snapshot(first, "test").unwrap();
+    let dies = |call: &Call<'_>| match call.verb == Verb::Delete && call.key.starts_with("packs/") {
+        true => Effect::StopBefore,
+        false => Effect::Pass,
+    };
+    let options = PruneOptions { allow_empty: true, ..small() };
+    prune(&repository.with_store(Arc::new(Fault::new(Arc::clone(&store), dies))), &options).unwrap_err();
+    // The same content comes again, is stored again, and is lost.
+    let again = back_up_alone(&repository, folder.path()).unwrap().snapshot.unwrap();
+    for pack in ["00000000", "00000001"].map(|number| format!("packs/{again}-{number}")) {
+        store.delete(&Key::new(pack).unwrap()).unwrap();
+    }
+    assert_eq!(names(&*store, "packs/"), old);
+    let report = mend(&repository, false).unwrap();
+    assert_eq!((report.chunks_missing, report.exit_code, report.recorded), (0, 0, true), "{report:?}");
+    for _ in 0..2 {
+        prune(&open(Arc::<MemoryStore>::clone(&store)).unwrap(), &small()).unwrap();
+    }
+    assert!(names(&*store, "packs/").iter().all(|pack| !old.contains(pack)), "they are gone, as was decided");
+    assert_eq!(whole(&store).unwrap().len(), 1);
+    assert_eq!(check(&repository).exit_code, 0);
+}

@@ -167,6 +167,7 @@ impl Repairing<'_> {
             self.notes.find(Severity::Error, index_key(*segment), message, vec![]);
         }
         let record = self.judge(&mut found)?;
+        self.shelter(&found, &record)?;
         self.job.enter(Stage::Committing);
         let old_segments = self.index(&found, &wrong)?;
         if let Some(writer) = writer {

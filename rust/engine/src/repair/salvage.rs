@@ -1,4 +1,4 @@
-//! What is added: whole frames out of packs whose header is damaged, and the index as the headers have it.
+//! What is added: whole frames out of packs whose header is damaged or that a prune is about to delete, and the index as the headers have it.
 //!
 //! Promises that a frame is opened and its chunks are compared before it moves, that its seal is checked in the bytes that are sent, and
 //! that an index segment is deleted only after all it says rightly was written elsewhere. Memory: one pack, one segment.
@@ -11,8 +11,9 @@ use crate::repository::index::SegmentBytes;
 use crate::repository::{key, opened};
 use bytes::Bytes;
 use longshore_format::id::{ChunkId, ChunkKind, PackName, RandomName};
-use longshore_format::index::{Segment, SegmentBuilder, index_key, seal_segment};
+use longshore_format::index::{FramePlace, Segment, SegmentBuilder, index_key, seal_segment};
 use longshore_format::pack::{Frame, PackKey, PackWriter, VerifyUpload, check_chunks, verify};
+use longshore_format::repair::Repair;
 use longshore_format::usage::Usage;
 use longshore_store::Put;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -27,6 +28,9 @@ const SEGMENT_TRIES: usize = 3;
 
 /// Chunks of a frame: where each begins, its id and length.
 type Chunks = Vec<(u32, ChunkId, u32)>;
+
+/// Frames by pack and place.
+type Placed = BTreeMap<PackName, BTreeMap<u64, Frame>>;
 
 /// The pack that is being written.
 #[derive(Default)]
@@ -53,56 +57,78 @@ fn whole_elsewhere(found: &Found) -> Usage {
     whole
 }
 
+/// Frames as the index knows them, with their chunks, by pack and place: those that are wanted of what lies where.
+fn placed(found: &Found, mut wants: impl FnMut(&FramePlace) -> bool) -> Placed {
+    let mut out = Placed::new();
+    for segment in found.index.segments() {
+        let mut rows: HashMap<u32, (FramePlace, Chunks)> = HashMap::new();
+        for row in 0..segment.frame_count() as u32 {
+            if let Some(place) = segment.frame(row).filter(&mut wants) {
+                rows.insert(row, (place, Vec::new()));
+            }
+        }
+        if rows.is_empty() {
+            continue;
+        }
+        for row in 0..segment.len() {
+            let place = segment.place(row);
+            if let Some((_, chunks)) = rows.get_mut(&place.frame) {
+                chunks.push((place.offset_bytes, segment.id(row), place.length_bytes));
+            }
+        }
+        for (place, mut chunks) in rows.into_values() {
+            chunks.sort_unstable();
+            chunks.dedup();
+            let frame = Frame {
+                birth: place.birth,
+                birth_salt: place.birth_salt,
+                kind: place.kind,
+                offset_bytes: place.offset_bytes,
+                stored_bytes: place.stored_bytes,
+                chunks: chunks.into_iter().map(|(_, id, length)| (id, length)).collect(),
+            };
+            out.entry(place.pack).or_default().insert(frame.offset_bytes, frame);
+        }
+    }
+    out
+}
+
 impl Repairing<'_> {
-    /// Frames of packs without a header that are whole and lie in no other pack, as the index knows them, with their chunks; by pack
-    /// and place. All that the index knows of such packs is noted as spoilt.
-    fn salvageable(&mut self, found: &Found) -> BTreeMap<PackName, BTreeMap<u64, Frame>> {
+    /// Frames of packs without a header that are whole and lie in no other pack. All that the index knows of such packs is noted as spoilt.
+    fn salvageable(&mut self, found: &Found) -> Placed {
         if found.seen.headless.is_empty() {
-            return BTreeMap::new();
+            return Placed::new();
         }
         let elsewhere = whole_elsewhere(found);
-        let mut out: BTreeMap<PackName, BTreeMap<u64, Frame>> = BTreeMap::new();
-        let is_damaged =
-            |pack: &PackName, frame: &Frame| found.seen.damaged.get(pack).is_some_and(|frames| frames.contains(frame.birth));
-        for segment in found.index.segments() {
-            let mut rows: HashMap<u32, (PackName, Chunks)> = HashMap::new();
-            for row in 0..segment.frame_count() as u32 {
-                if let Some(place) = segment.frame(row)
-                    && found.seen.headless.contains(&place.pack)
-                {
-                    self.spoilt.entry(place.pack).or_default().insert(place.birth);
-                    if !elsewhere.contains(place.birth) {
-                        rows.insert(row, (place.pack, Vec::new()));
-                    }
-                }
+        placed(found, |place| {
+            if !found.seen.headless.contains(&place.pack) {
+                return false;
             }
-            if rows.is_empty() {
-                continue;
-            }
-            for row in 0..segment.len() {
-                let place = segment.place(row);
-                if let Some((_, chunks)) = rows.get_mut(&place.frame) {
-                    chunks.push((place.offset_bytes, segment.id(row), place.length_bytes));
-                }
-            }
-            for (row, (pack, mut chunks)) in rows {
-                let Some(place) = segment.frame(row) else { continue };
-                chunks.sort_unstable();
-                chunks.dedup();
-                let frame = Frame {
-                    birth: place.birth,
-                    birth_salt: place.birth_salt,
-                    kind: place.kind,
-                    offset_bytes: place.offset_bytes,
-                    stored_bytes: place.stored_bytes,
-                    chunks: chunks.into_iter().map(|(_, id, length)| (id, length)).collect(),
-                };
-                if !is_damaged(&pack, &frame) {
-                    out.entry(pack).or_default().insert(frame.offset_bytes, frame);
-                }
+            self.spoilt.entry(place.pack).or_default().insert(place.birth);
+            let is_damaged = found.seen.damaged.get(&place.pack).is_some_and(|frames| frames.contains(place.birth));
+            !is_damaged && !elsewhere.contains(place.birth)
+        })
+    }
+
+    /// Moves frames that are needed from now on out of packs that a prune may be about to delete: it may have decided so before anybody needed
+    /// them, and whoever writes down that he does may not rely on what lies there, as no writer may.
+    pub(super) fn shelter(&mut self, found: &Found, record: &Repair) -> Result<()> {
+        let mut needed = Usage::new();
+        record.needs.values().for_each(|needs| needed.merge(needs));
+        if needed.is_empty() || self.options.dry_run {
+            return Ok(());
+        }
+        let is_there = |place: &FramePlace| found.seen.sums.contains_key(&place.pack) && found.seen.good.contains(place.birth);
+        let mut stays = Usage::new();
+        for place in
+            found.index.segments().iter().flat_map(|segment| (0..).map_while(|row| segment.frame(row)).collect::<Vec<_>>())
+        {
+            if needed.contains(place.birth) && is_there(&place) && found.index.is_usable(&place.pack) {
+                stays.insert(place.birth);
             }
         }
-        out
+        let going = placed(found, |place| needed.contains(place.birth) && !stays.contains(place.birth) && is_there(place));
+        self.move_all(&going)
     }
 
     /// Moves whole frames out of packs whose header is damaged; without a header they are lost together with the index.
@@ -115,9 +141,15 @@ impl Repairing<'_> {
         if self.options.dry_run {
             return Ok(());
         }
+        self.move_all(&packs)?;
+        self.stuck.frames().for_each(|frame| found.seen.good.remove(frame));
+        Ok(())
+    }
+
+    fn move_all(&mut self, packs: &Placed) -> Result<()> {
         for is_data in [true, false] {
             let mut out = std::mem::take(&mut self.out);
-            for (pack, frames) in &packs {
+            for (pack, frames) in packs {
                 self.job.at(pack.key().as_bytes());
                 for frame in frames.values().filter(|frame| (frame.kind == ChunkKind::Data) == is_data) {
                     self.job.check()?;
@@ -129,7 +161,6 @@ impl Repairing<'_> {
             self.close(&mut out)?;
             self.out = out;
         }
-        self.stuck.frames().for_each(|frame| found.seen.good.remove(frame));
         Ok(())
     }
 
