@@ -6,7 +6,8 @@ back from the newest snapshot of the source, not from now: a source that is no l
 weeks are ISO's.
 
 A snapshot's time is what the clock of its host said. One that lies more than an hour ahead of now is of a clock that was wrong: it stays, and no rule counts
-it, for as the newest it would take the place of every true one, for years. The clock of who judges may be the wrong one as well; then too much stays.
+it, for as the newest it would take the place of every true one, for years. The clock of who judges is believed: where that is ahead, and the same host has
+made a snapshot, `within` counts back from that one, and what a clock that is behind has dated is judged by that date.
 
 A policy without any rule judges nothing: it keeps all. It does not know who deletes.
 """

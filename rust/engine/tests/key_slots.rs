@@ -165,3 +165,21 @@ fn who_dies_while_slots_are_taken_away_takes_nobody_the_last_way_in() {
     println!("orders: {orders}, deaths before call {most} at the latest");
     assert!(orders > 500 && most > 6, "{orders} {most}");
 }
+
+#[test]
+fn a_store_that_refuses_to_delete_a_slot_is_told_of() {
+    let store = Arc::new(MemoryStore::new());
+    let repository = init(Arc::<MemoryStore>::clone(&store));
+    let second = repository.add_slot(&SECOND, "", Argon2Cost::default()).unwrap();
+    let refuses = |call: &Call<'_>| match call.verb {
+        Verb::Delete => Effect::FailBefore(StoreErrorKind::Denied),
+        _ => Effect::Pass,
+    };
+    let denied = repository.with_store(Arc::new(Fault::new(Arc::clone(&store), refuses))).remove_slot(second).unwrap_err();
+    assert_eq!(denied.kind(), ErrorKind::StoreDenied, "{denied}");
+    assert!(denied.message().contains("still opens the repository") && denied.next_step().is_some(), "{denied}");
+    assert_eq!(names(&*store, "keys/").len(), 2);
+    // An account that may finishes it.
+    repository.remove_slot(second).unwrap();
+    assert_eq!(names(&*store, "keys/").len(), 1);
+}

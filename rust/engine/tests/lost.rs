@@ -11,6 +11,7 @@ use longshore_engine::ErrorKind;
 use longshore_engine::check::{self, CheckOptions, CheckReport, Severity};
 use longshore_engine::job::Job;
 use longshore_engine::prune::PruneOptions;
+use longshore_engine::repair;
 use longshore_engine::repository::Repository;
 use longshore_format::id::SessionId;
 use longshore_format::snapshot::public_id;
@@ -332,4 +333,28 @@ fn a_backup_that_a_prune_saw_and_whose_snapshot_is_lost_is_not_fenced_in_its_pla
     prune(&case.repository(), &PruneOptions::default()).unwrap();
     case.made.push(lost);
     assert_eq!((whole(&case.store).unwrap(), orphans(&case.store)), (vec![case.made[0]], vec![]), "given up");
+}
+
+#[test]
+fn a_snapshot_that_only_a_reader_names_is_missed_by_checks_too_and_repairs_do_not_end_well_without_one() {
+    let mut case = Case::new(2);
+    // Nothing has changed: it writes no table of its own.
+    case.made.push(back_up_alone(&case.repository(), case.folder.path()).unwrap().snapshot.unwrap());
+    let (repository, lost) = (case.repository(), case.made[2]);
+    let tables = repository.find_snapshot(&public_id(lost), None).unwrap().snapshot.usage;
+    assert!(tables.iter().all(|table| table.session() != lost));
+    let reader = repository.open_reader(lost, &tables, "test").unwrap();
+    let bytes = case.lose(&format!("snapshots/{lost}"));
+    let report = case.check();
+    assert_eq!(told(&report), (4, 1, &*format!("snapshots/{lost}")), "{:?}", report.findings);
+    assert!(report.findings[0].message.contains("bring the object back"));
+    for dry_run in [true, false] {
+        let options = repair::RepairOptions { workers: 0, dry_run, ..repair::RepairOptions::default() };
+        let report = repair::run(&case.repository(), &Arc::new(Job::new()), &options).unwrap();
+        assert_eq!((report.exit_code, report.snapshots_lost, report.recorded), (4, 1, false), "{report:?}");
+        assert_eq!(report.findings[0].object, format!("snapshots/{lost}"));
+    }
+    case.store.put_new(&Key::new(format!("snapshots/{lost}")).unwrap(), bytes).unwrap();
+    assert_eq!(case.check().exit_code, 0);
+    drop(reader);
 }

@@ -8,8 +8,8 @@ mod common;
 use common::pruned::{back_up_alone, names, orphans, prune, small_packs, whole};
 use common::{init, noise, open, write};
 use longshore_engine::ErrorKind;
-use longshore_store::layers::{Call, Effect, Fault, Verb};
-use longshore_store::{MemoryStore, StoreErrorKind};
+use longshore_store::layers::{Call, Effect, Fault, Retry, RetrySettings, Verb};
+use longshore_store::{MemoryStore, StoreErrorKind, SystemClock, SystemRng};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -121,4 +121,34 @@ fn packs_that_a_listing_leaves_out_and_that_are_there_stay_in_the_index() {
         is_well(&folder, &store);
     }
     assert!(pruned > 10, "{pruned}");
+}
+
+#[test]
+fn segments_stay_when_those_that_replace_them_are_kept_in_part() {
+    let (folder, store) = (tempfile::tempdir().unwrap(), Arc::new(MemoryStore::new()));
+    let repository = init(Arc::<MemoryStore>::clone(&store));
+    for turn in 0..9 {
+        write(&folder.path().join(format!("f{turn}")), &noise(turn, 40_000));
+        back_up_alone(&repository, folder.path()).unwrap();
+    }
+    let before = names(&*store, "index/");
+    let torn = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&torn);
+    let tears = move |call: &Call<'_>| match call.verb == Verb::PutNew && call.key.starts_with("index/") {
+        true => {
+            counted.fetch_add(1, SeqCst);
+            Effect::Torn { keep_bytes: 100 }
+        }
+        false => Effect::Pass,
+    };
+    // Whoever tries again finds the key taken.
+    let faulty = Fault::new(Arc::clone(&store), tears);
+    let again = Retry::new(faulty, RetrySettings::default(), Arc::new(SystemClock), Arc::new(SystemRng));
+    let report = prune(&open(Arc::new(again)).unwrap(), &small_packs()).unwrap();
+    assert!(torn.load(SeqCst) > 0 && report.segments_deleted == 0, "{report:?}");
+    let after = names(&*store, "index/");
+    assert!(before.iter().all(|name| after.contains(name)), "{before:?} {after:?}");
+    prune(&repository, &small_packs()).unwrap();
+    assert_eq!(whole(&store).unwrap().len(), 9);
+    assert_eq!(back_up_alone(&repository, folder.path()).unwrap().counts.bytes_stored, 0);
 }

@@ -7,7 +7,7 @@
 //! bytes being read. `packs` reads packs, `walk` goes through trees, `trees` says what a check asks of them, `lost` finds snapshots that are gone,
 //! `sessions` what sessions and prunes wrote of themselves.
 
-mod lost;
+pub(crate) mod lost;
 pub(crate) mod packs;
 mod report;
 mod sessions;

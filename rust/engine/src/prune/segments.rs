@@ -11,6 +11,7 @@ use crate::repository::cursor::is_damage;
 use crate::repository::index::SegmentBytes;
 use longshore_format::id::{PackName, RandomName};
 use longshore_format::index::{Segment, SegmentBuilder, index_key, seal_segment};
+use longshore_store::Put;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -64,7 +65,8 @@ impl Prune<'_> {
         let name = self.repository.world.name();
         let payload = builder.payload()?;
         let bytes = seal_segment(&self.repository.keys, name, self.repository.world.salt(), &payload, &mut self.codec)?;
-        if self.put(&index_key(name), bytes)?.is_none() {
+        // Nobody else has its name: what is there already is the beginning of a try that failed.
+        if self.put(&index_key(name), bytes)? != Some(Put::Created) {
             let segment = Segment::new(SegmentBytes::Held(payload))?;
             self.unstored.extend(segment.packs().filter(|row| row.size_bytes != 0).map(|row| row.name));
             self.index.add_segment(segment);

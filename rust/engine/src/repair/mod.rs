@@ -236,6 +236,7 @@ impl Repairing<'_> {
             self.report = RepairReport::default();
             check::slots(self.repository, &self.notes)?;
             self.report.slots_damaged = self.notes.with(|report| report.errors);
+            let writers = self.repository.table_writers()?;
             let (rows, damaged) = self.repository.snapshots()?;
             self.report.snapshots = rows.len() as u64;
             self.report.snapshots_damaged = damaged.len() as u64;
@@ -250,6 +251,8 @@ impl Repairing<'_> {
             for (segment, why) in &index.damaged {
                 self.notes.find(Severity::Error, index_key(*segment), why.clone(), vec![]);
             }
+            let packs = index.pack_sizes().keys();
+            self.report.snapshots_lost = check::lost::look(self.repository, &writers, &rows, packs, &self.notes)?;
             let seen = self.read_packs(&index)?;
             // Tables after packs: what is named by a table was there when it was written.
             let (mut tables, mut needed) = (Vec::with_capacity(rows.len()), Usage::new());

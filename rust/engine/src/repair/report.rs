@@ -24,6 +24,8 @@ pub struct RepairReport {
     pub snapshots_touched: u64,
     /// Snapshots whose own object cannot be read.
     pub snapshots_damaged: u64,
+    /// Snapshots that are gone and that nobody deleted, as far as something names them.
+    pub snapshots_lost: u64,
     /// Key slots that their holders cannot open.
     pub slots_damaged: u64,
     /// Packs looked at.
@@ -71,7 +73,7 @@ pub struct RepairReport {
 impl RepairReport {
     /// Whether everything is there that is needed, as far as whole objects tell.
     pub(super) fn is_lossless(&self) -> bool {
-        self.snapshots_damaged == 0 && self.slots_damaged == 0
+        self.snapshots_damaged == 0 && self.snapshots_lost == 0 && self.slots_damaged == 0
     }
 
     /// Takes over what was noted.

@@ -118,12 +118,18 @@ impl Repairing<'_> {
         if needed.is_empty() || self.options.dry_run {
             return Ok(());
         }
+        // What a decision names may be deleted at any time, also when it has come again.
+        let spent = self.repository.spent(self.job, &mut self.codec)?;
         let is_there = |place: &FramePlace| found.seen.sums.contains_key(&place.pack) && found.seen.good.contains(place.birth);
         let mut stays = Usage::new();
         for place in
             found.index.segments().iter().flat_map(|segment| (0..).map_while(|row| segment.frame(row)).collect::<Vec<_>>())
         {
-            if needed.contains(place.birth) && is_there(&place) && found.index.is_usable(&place.pack) {
+            if needed.contains(place.birth)
+                && is_there(&place)
+                && found.index.is_usable(&place.pack)
+                && !spent.has_pack(&place.pack)
+            {
                 stays.insert(place.birth);
             }
         }
@@ -294,8 +300,15 @@ impl Repairing<'_> {
             let (name, salt) = (self.repository.world.name(), self.repository.world.salt());
             let bytes = seal_segment(&self.repository.keys, name, salt, &payload, &mut self.codec)?;
             match self.repository.put_certainly(&index_key(name), Bytes::from(bytes)) {
+                Ok(Put::Created) => break,
+                // Nobody else has its name: what is there is the beginning of a try that failed.
+                Ok(Put::Exists) if tries < SEGMENT_TRIES => {}
+                Ok(Put::Exists) => {
+                    return Err(Error::corrupt(format!("the store kept a part of an index segment: object={}", index_key(name)))
+                        .with_next_step("look for faults of the store, then repair again"));
+                }
                 Err(error) if is_damage(&error) && tries < SEGMENT_TRIES => {}
-                put => break put.map(drop)?,
+                Err(error) => return Err(error),
             }
         }
         self.report.segments_written += 1;

@@ -120,7 +120,7 @@ impl Repository {
 
     fn try_load_index(&self, job: &Job, unlisted: Unlisted, purpose: For) -> Result<Option<Index>> {
         let mut codec = Codec::new()?;
-        let (dead, mut dead_tables, unknown_dead) = self.tombstoned(&mut codec)?;
+        let (dead, mut dead_tables, unknown_dead) = self.tombstoned(purpose, &mut codec)?;
         let Some(mut index) = self.read_segments(job, Hold::All, &mut codec)? else { return Ok(None) };
         // Of a record that cannot be read nothing is known: what it said is found again by whoever repairs.
         index.damaged_places = self.repairs(&mut codec)?.damaged();
@@ -209,12 +209,16 @@ impl Repository {
         Ok(self.segment_names()? != index.listed)
     }
 
-    fn tombstoned(&self, codec: &mut Codec) -> Result<(HashSet<PackName>, HashSet<UsageName>, Option<Error>)> {
-        let mut names = Vec::new();
-        list(&*self.store, "tombstones/", |entry| {
-            names.extend(entry.key.as_str().strip_prefix("tombstones/").and_then(|n| RandomName::from_hex(n).ok()));
-            Ok(())
-        })?;
+    fn tombstoned(&self, purpose: For, codec: &mut Codec) -> Result<(HashSet<PackName>, HashSet<UsageName>, Option<Error>)> {
+        let mut names = BTreeSet::new();
+        // A tombstone that one listing leaves out the other names: where it does not yet, the prune will find the marker of who asks here.
+        let prefixes: &[&str] = if purpose == For::Writing { &["tombstones/", "open/"] } else { &["tombstones/"] };
+        for prefix in prefixes {
+            list(&*self.store, prefix, |entry| {
+                names.extend(entry.key.as_str().strip_prefix(prefix).and_then(|n| RandomName::from_hex(n).ok()));
+                Ok(())
+            })?;
+        }
         let (mut packs, mut tables, mut unknown) = (HashSet::new(), HashSet::new(), None);
         for name in names {
             // Gone in between: its packs are gone too, and the listing of packs, which comes later, shows it.

@@ -176,7 +176,14 @@ impl Repository {
         if !self.another_stays(&self.slots()?, name)? {
             return Err(last_slot(name).while_doing("another key slot is being taken away, and this one stays"));
         }
-        self.delete(&keys::slot_key(name)).map(drop)
+        if self.delete(&keys::slot_key(name))? {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::StoreDenied,
+            format!("the store refuses to delete the key slot, which still opens the repository: slot={name}"),
+        )
+        .with_next_step("delete the object with an account that may, then look with: longshore repo key list"))
     }
 
     /// Whether there is another slot, which nobody takes away.
