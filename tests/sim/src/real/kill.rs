@@ -98,7 +98,7 @@ impl Kills {
         };
         let (mut most, calls) = (most[set], CALLS[set]);
         for _ in 0..AGAIN {
-            let (_folder, trial) = Trial::new(scene, kind, workers, choice)?;
+            let (_folder, mut trial) = Trial::new(scene, kind, workers, choice)?;
             let at = 1 + draw.below(most);
             let (end, said) = strace::kill(&self.victim, &trial.words(), calls, at)?;
             let named =
@@ -140,6 +140,12 @@ fn damage(place: &Place, choice: u64) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Names of the key slots: one that is taken away is removed as a snapshot is.
+fn slots(place: &Place) -> Result<Vec<String>, String> {
+    let slots = super::ledger::objects(&place.repository(), "keys").map_err(disk)?;
+    Ok(slots.into_iter().filter_map(|(key, _)| Some(key.split_once('/')?.1.to_owned())).collect())
+}
+
 fn disk(error: std::io::Error) -> String {
     format!("the folder of a trial: {error}")
 }
@@ -169,11 +175,7 @@ impl<'a> Trial<'a> {
             Kind::Restore if choice.is_multiple_of(2) => copy(&scene.fresh(), &place.target()).map_err(disk)?,
             Kind::Repair => damage(&place, choice).map_err(disk)?,
             Kind::Delete => intended.push(session),
-            // A key slot that is taken away is removed as a snapshot is.
-            Kind::KeyChange => {
-                let slots = super::ledger::objects(&place.repository(), "keys").map_err(disk)?;
-                intended.extend(slots.into_iter().filter_map(|(key, _)| Some(key.split_once('/')?.1.to_owned())));
-            }
+            Kind::KeyChange => intended.extend(slots(&place)?),
             _ => {}
         }
         Ok((folder, Self { scene, kind, task, place, workers, intended }))
@@ -191,13 +193,17 @@ impl<'a> Trial<'a> {
     }
 
     /// What must hold after the kill.
-    fn after(&self, told: Option<Told>) -> Result<(), String> {
+    fn after(&mut self, told: Option<Told>) -> Result<(), String> {
         let mut truths = self.scene.truths.clone();
         if self.kind == Kind::Init {
             truths.clear();
         } else {
             self.sound(&truths, told.as_ref().and_then(|told| told.snapshot.as_ref()))
                 .map_err(|why| format!("as it was left: {why}"))?;
+        }
+        if self.kind == Kind::KeyChange {
+            // One that the killed change had added goes by the next one.
+            self.intended.extend(slots(&self.place)?);
         }
         self.again(&mut truths)?;
         let fresh = Task::Backup(self.scene.fresh(), "another".to_owned());
