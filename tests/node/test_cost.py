@@ -137,6 +137,13 @@ def snapshot(site, pod):
     return site.ended("podvolumebackup", "cost", seconds=300)["snapshotID"]
 
 
+def came(root):
+    """What must come back: all but when the root was last written, which is whenever the waiting container, not its owner, has taken `.velero` away."""
+    found, links = tree(root)
+    mode, owner, group, _, *others = found.pop(".")
+    return (mode, owner, group, *others), found, links
+
+
 def held(site, name):
     """A pod that waits for the volume to come back."""
     site.apply(tenant.restored_pod(name, _PLACE, "scratch"))
@@ -156,7 +163,7 @@ def test_restore_stays_below_the_memory_limit(site, pod, volume, figures):
         site.restore("back", waiting, "scratch", source)
         done = site.ended("podvolumerestore", "back", seconds=300)
     assert done["phase"] == "Completed", done
-    assert tree(site.volume(waiting, "empty-dir", "scratch")) == tree(volume)
+    assert came(site.volume(waiting, "empty-dir", "scratch")) == came(volume)
     site.ready("back", _PLACE)
     site.kubectl("delete", "pod", "back", "-n", _PLACE, "--wait=false")
 
