@@ -4,6 +4,9 @@
 //! (for who writes: and in no decision either), or was uploaded by this session since. A segment that cannot be read is replaced by the headers of the packs that no other
 //! segment lists. Memory: segments are mapped from the cache when there is one; without, they are held, 44 bytes a chunk and 32 a frame, of
 //! which a prune, that asks for no chunk, holds the frames alone.
+//!
+//! Over 500 lines because loading, leaving out what tombstones and decisions name, and what a session adds share one list of segments, whose
+//! order lookups rely on.
 
 pub(crate) use super::held::{Hold, SegmentBytes};
 use super::held::{SUM_BYTES, without_chunks};
