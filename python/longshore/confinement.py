@@ -3,9 +3,9 @@
 An agent that only backs up has the pods folder mounted read-only, but each persistent volume below it is a mount of its own, which that does not reach.
 Landlock judges by the path by which a file is reached, through mounts, those of later too; so what is refused below the folder is refused on all of them.
 
-Promises: afterwards no file below the folder can be opened for writing, made, removed, renamed, linked or cut short by this process and all that it starts,
-and nothing can be made or removed in the folders that lead to it. Elsewhere nothing changes. What Landlock does not judge stays as capabilities and owners
-have it: modes, owners, times and extended attributes.
+Promises: afterwards no file below the folder can be opened for writing, made, removed, renamed or linked by this process and all that it starts,
+and nothing can be made or removed in the folders that lead to it; where the kernel judges that, which the caller is told, none can be cut short either.
+Elsewhere nothing changes. What Landlock does not judge stays as capabilities and owners have it: modes, owners, times and extended attributes.
 
 It binds the thread that asks and those that it starts from then on, so it has to be asked before there is a second one. It does not know what the folder is
 for.
@@ -33,13 +33,17 @@ _PR_SET_NO_NEW_PRIVS: Final = 38
 _OLDEST: Final = 2
 """Version of Landlock in which a file may be linked or moved from one folder into another; before that it never may, and the cache could not be written."""
 _TRUNCATE_SINCE: Final = 3
+"""Version in which cutting a file short is judged, also where it is opened for reading only: Linux 6.2."""
 _WRITE_FILE, _TRUNCATE = 1 << 1, 1 << 14
 # Remove a folder or file; make a device, folder, file, socket, FIFO, link; move between folders.
 _CHANGE_FOLDER: Final = sum(1 << bit for bit in range(4, 14))
 
 
-def forbid_writing_below(folder: Path) -> None:
+def forbid_writing_below(folder: Path) -> bool:
     """Give up writing below a folder.
+
+    Returns:
+        Whether files cannot be cut short either: not in Linux 5.19 to 6.1, where those that this user may write still can.
 
     Raises:
         UnsupportedError: the kernel has no Landlock, or too old a one; nothing has changed.
@@ -72,6 +76,7 @@ def forbid_writing_below(folder: Path) -> None:
         _checked(_LIBC.syscall(_RESTRICT, rules, 0), "applied")
     finally:
         os.close(rules)
+    return version >= _TRUNCATE_SINCE
 
 
 def _beside(folder: Path) -> Iterator[Path]:

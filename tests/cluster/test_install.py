@@ -271,6 +271,8 @@ def test_server_makes_jobs_of_its_own_deployment_alone(api_client, installed, ac
         container(image="another"),
         container(args=["node-agent", "server", "x"]),
         container(args=None),
+        container(command=["/usr/bin/python3.11", "-c", "print()"]),
+        container(lifecycle={"postStart": {"exec": {"command": ["x"]}}}),
         container(securityContext={"privileged": True}),
         container(securityContext=None),
     ):

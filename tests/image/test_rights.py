@@ -134,19 +134,34 @@ def test_restore_brings_back_all(node: Node) -> None:
     assert compare(node.volume, target) == []
 
 
-@pytest.mark.parametrize("missing", WRITING)
-def test_restore_without_one_capability_breaks(node: Node, missing: str) -> None:
+@pytest.mark.parametrize(
+    ("missing", "breaks", "names"),
+    [
+        ("CHOWN", {"uid", "gid"}, {"owner: Operation not permitted"}),
+        ("FOWNER", {"mode", "mtime"}, {"mode: Operation not permitted", "times: Operation not permitted"}),
+        # A folder that it may not enter: what is below stays as it was before.
+        (
+            "DAC_OVERRIDE",
+            {"missing", "size", "mode", "mtime"},
+            {"cannot open directory: Permission denied"},
+        ),
+        ("FSETID", {"mode"}, {"mode: the filesystem kept another: mode=0770"}),
+    ],
+)
+def test_restore_without_one_capability_breaks_what_the_guide_says(
+    node: Node, missing: str, breaks: set[str], names: set[str]
+) -> None:
     _back_up(node)
     target = _target(node)
     capabilities = tuple(one for one in WRITING if one != missing)
     summary = node.longshore("volume", "restore", "latest", "/data/target", capabilities=capabilities)
     differences = compare(node.volume, target)
+    assert summary["exit_code"] == 3 and "Traceback" not in summary["said"], summary["said"]
+    assert {one.aspect for one in differences} == breaks, differences
     # What is not as it was is said: nothing is called restored that is not.
-    assert differences or summary["exit_code"] != 0
-    print(
-        f"without {missing}: exit code {summary['exit_code']}, {[(str(one.path), one.aspect) for one in differences]}"
-    )
-    assert not differences or summary["exit_code"] != 0
+    assert {one["message"].partition(" (os error")[0] for one in summary["lost"]} == names, summary["lost"]
+    lost = [one["path"] for one in summary["lost"]]
+    assert all(any(f"{one.path.decode()}/".startswith(f"{path}/") for path in lost) for one in differences), differences
 
 
 @pytest.fixture

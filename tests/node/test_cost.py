@@ -1,5 +1,6 @@
 """What agent and helper take on a node: the most memory that the agent's container has had while many files and a large one went out, came back, and did both
-at once, and how soon the helper that holds a restored pod looks for the first time. Judged is only what is promised: nobody was ended for want of memory.
+at once, and how soon the helper that holds a restored pod looks for the first time. Judged is only what is promised: nobody was ended for want of memory, and the
+helper starts in milliseconds.
 """
 
 import contextlib
@@ -57,6 +58,7 @@ def test_helper_starts_in_milliseconds(site, pod, figures):
     words = ["exec", "-n", _PLACE, pod["name"], "--", "/usr/bin/python3.11", "-Ic", _START, str(_STARTS)]
     took, said = json.loads(site.kubectl(*words))
     assert len(took) == _STARTS and "Waiting for volumes to be restored: done=0, total=1" in said, said
+    assert statistics.median(took) < 0.1, took
     figures.note(
         "restore-wait helper, from process start to its first look",
         f"{statistics.median(took) * 1000:.1f} ms, the slowest of {_STARTS}: {max(took) * 1000:.1f} ms",
@@ -117,10 +119,11 @@ def measured(site, figures, what):
     assert after["restartCount"] == 0 and after["containerID"] == status["containerID"], after
     (process, *_) = (int(one) for one in (group / "cgroup.procs").read_text().split())
     resident = int(re.search(r"^VmHWM:\s+(\d+) kB$", Path(f"/proc/{process}/status").read_text(), re.MULTILINE)[1])
-    most, met = int((group / peak).read_text()), counted((group / failures).read_text())
+    # The pod's group has the same limit and more in it, so it is the one that meets it first.
+    most, met = int((group / peak).read_text()), counted((group.parent / failures).read_text())
     figures.note(
         f"{_SIZE}: {what}: peak of the agent's container, limit 512 MiB",
-        f"{most / (1 << 20):.0f} MiB with page cache, the limit met {met} times; {resident / 1024:.0f} MiB resident",
+        f"{most / (1 << 20):.0f} MiB with page cache, the pod's limit met {met} times; {resident / 1024:.0f} MiB resident",
     )
     assert resident << 10 < 512 << 20
 

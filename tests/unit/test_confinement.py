@@ -7,16 +7,26 @@ import sys
 from pathlib import Path
 
 import pytest
+from longshore.cli import node_agent
 from tests.support.lacking import lacks
 
-_NEEDED = 2
+_NEEDED, _JUDGES_CUTS = 2, 3
 _SCRIPT = """
 import json, os, subprocess, sys, threading
 from pathlib import Path
 from longshore.confinement import forbid_writing_below
 root = Path(sys.argv[1])
 volume, beside = root / "a" / "pods" / "volume", root / "a" / "beside"
-forbid_writing_below(root / "a" / "pods")
+if len(sys.argv) > 2:
+    from longshore import confinement
+    libc = confinement._LIBC
+    class Older:
+        def __getattr__(self, name):
+            return getattr(libc, name)
+        def syscall(self, *words):
+            return int(sys.argv[2]) if words == (444, None, 0, 1) else libc.syscall(*words)
+    confinement._LIBC = Older()
+cannot_cut = forbid_writing_below(root / "a" / "pods")
 tries = {
     "open": lambda at: open(at / "file", "w").close(),
     "append": lambda at: open(at / "file", "a").close(),
@@ -47,6 +57,7 @@ thread.start()
 thread.join()
 told["read"] = (volume / "file").read_text()
 told["listed"] = sorted(os.listdir(volume))
+told["cannot cut"] = cannot_cut
 print(json.dumps(told))
 """
 
@@ -65,19 +76,31 @@ def run(*words):
     )
 
 
-def test_below_the_folder_nothing_is_written_and_beside_it_all(landlock, tmp_path):
-    for place in ("a/pods/volume", "a/beside"):
-        (tmp_path / place).mkdir(parents=True)
-        (tmp_path / place / "file").write_text("kept")
-        (tmp_path / place / "other").write_text("")
-    for name in ("volume", "beside"):
-        (tmp_path / "a" / "beside" / f"moves-{name}").write_text("")
-    # A way round that leads to the folder by another name gives nothing.
-    (tmp_path / "a" / "detour").symlink_to(tmp_path)
-    done = run(_SCRIPT, tmp_path)
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
+@pytest.fixture
+def tried(landlock, tmp_path):
+    """What comes of each call, below and beside a folder that was given up, as this kernel's Landlock judges or as an older one's."""
+
+    def run_all(*version):
+        for place in ("a/pods/volume", "a/beside"):
+            (tmp_path / place).mkdir(parents=True)
+            (tmp_path / place / "file").write_text("kept")
+            (tmp_path / place / "other").write_text("")
+        for name in ("volume", "beside"):
+            (tmp_path / "a" / "beside" / f"moves-{name}").write_text("")
+        # A way round that leads to the folder by another name gives nothing.
+        (tmp_path / "a" / "detour").symlink_to(tmp_path)
+        done = run(_SCRIPT, tmp_path, *version)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return run_all
+
+
+def test_below_the_folder_nothing_is_written_and_beside_it_all(tried):
+    told = tried()
     assert told.pop("read") == "kept" and told.pop("listed") == ["file", "other"]
+    if not told.pop("cannot cut"):
+        lacks(f"the kernel has no Landlock of version {_JUDGES_CUTS} or later")
     assert {name: how for name, how in told.items() if name.startswith("volume")} == {
         name: "refused" for name in told if name.startswith("volume")
     }
@@ -85,6 +108,23 @@ def test_below_the_folder_nothing_is_written_and_beside_it_all(landlock, tmp_pat
         name: "done" for name in told if name.startswith("beside")
     }
     assert len(told) == 24
+
+
+def test_older_kernel_lets_files_be_cut_short_and_that_is_told(tried):
+    told = tried(_NEEDED)
+    assert told["cannot cut"] is False
+    assert {name for name, how in told.items() if how == "done" and name.startswith("volume")} == {"volume cut"}
+    assert told["read"] == "" and told["listed"] == ["file", "other"]
+
+
+@pytest.mark.parametrize("cannot_cut", [True, False])
+def test_agent_warns_where_files_can_be_cut_short(monkeypatch, cannot_cut):
+    said = []
+    monkeypatch.setattr("longshore.confinement.forbid_writing_below", lambda _folder: cannot_cut)
+    monkeypatch.setattr(node_agent._log, "warning", lambda message, **fields: said.append((message, fields["next_step"])))
+    node_agent._give_up_writing(Path("/nowhere"))
+    warning = ("Cutting files of volumes short is not forbidden by the kernel", "run Linux 6.2 or later")
+    assert said == ([] if cannot_cut else [warning])
 
 
 def test_second_thread_is_noticed(landlock, tmp_path):

@@ -154,8 +154,10 @@ def _give_up_writing(pods: Path) -> None:
     from longshore.errors import UnsupportedError
 
     try:
-        forbid_writing_below(pods)
+        cannot_cut = forbid_writing_below(pods)
     except UnsupportedError as err:
         _log.warning("Writing to volumes is not forbidden by the kernel", error=err, next_step=err.next_step)
     else:
         _log.info("Gave up writing to volumes", below=str(pods))
+        if not cannot_cut:
+            _log.warning("Cutting files of volumes short is not forbidden by the kernel", next_step="run Linux 6.2 or later")

@@ -206,7 +206,8 @@ _JOBS: Final[dict[str, Any]] = {
                         "(!has(variables.pod.initContainers) || size(variables.pod.initContainers) == 0) && "
                         "size(variables.pod.containers) == 1 && variables.pod.containers.all(one, "
                         "has(one.args) && size(one.args) > 2 && one.args[0] == 'repo' && one.args[1] == 'maintain' && "
-                        "variables.own.containers.exists(own, own.image == one.image && "
+                        "!has(one.lifecycle) && variables.own.containers.exists(own, own.image == one.image && "
+                        "(!has(one.command) || (has(own.command) && one.command.all(word, word in own.command))) && "
                         "has(own.securityContext) == has(one.securityContext) && "
                         "(!has(one.securityContext) || own.securityContext == one.securityContext)))"
                     ),

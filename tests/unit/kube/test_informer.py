@@ -37,6 +37,8 @@ def test_copy_is_filled_in_pages_and_followed(world: World) -> None:
         world.put(f"g{number}", size=number)
     world.start()
     assert world.requests("list") == 3
+    # Who has not been told of an object yet is told of its last state alone.
+    world.settle()
     world.put("g1", size=9)
     world.remove("g2")
     world.put("new")
