@@ -199,20 +199,49 @@ fn a_snapshot_that_is_committed_while_a_prune_looks_is_seen_at_its_next_look() {
     assert_eq!((report.snapshots, whole(&case.store).unwrap().len()), (3, 3), "the first look began again");
 }
 
-/// The newest snapshot, which wrote no table of its own: an older one had said all that it needs, and was deleted since. One of something else counts,
+/// The newest snapshot, which added nothing: an older one's table says all that it needs, and that one was deleted since. One of something else counts,
 /// too, and there is something to free.
-fn nothing_names_it() -> (Case, SessionId) {
+fn nothing_added() -> (Case, SessionId) {
     let mut case = Case::new(1);
     for seed in [6, 7] {
         case.folder = tempfile::tempdir().unwrap();
         case.back_up(seed);
     }
     let same = back_up_alone(&case.repository(), case.folder.path()).unwrap().snapshot.unwrap();
-    assert_eq!(names(&*case.store, "usage/").len(), 3, "it has the older one's");
+    let tables = names(&*case.store, "usage/");
+    let own: Vec<_> = tables.iter().filter(|name| name.ends_with(&same.to_string())).collect();
+    assert_eq!((tables.len(), own.len()), (4, 1), "it has the older one's, and one that bears its name");
     for at in [0, 2] {
         case.repository().remove_snapshot(case.made[at], "test").unwrap();
     }
     (case, same)
+}
+
+#[test]
+fn a_snapshot_that_added_nothing_is_missed_too() {
+    let (case, same) = nothing_added();
+    let newest = format!("snapshots/{same}");
+    let bytes = case.lose(&newest);
+    case.refuses(same);
+    let report = case.check();
+    assert_eq!((report.exit_code, report.findings[0].severity, &report.findings[0].object), (4, Severity::Error, &newest));
+    case.store.put_new(&Key::new(newest).unwrap(), bytes).unwrap();
+    // What bears its name holds nothing: a prune does not read it.
+    let (read, own) = (Arc::new(AtomicU64::new(0)), same.to_string());
+    let counted = Arc::clone(&read);
+    let counting = beside(&case, move |call| {
+        if call.verb == Verb::Get && call.key.starts_with("usage/") {
+            assert!(!call.key.ends_with(&own), "{}", call.key);
+            counted.fetch_add(1, SeqCst);
+        }
+        Effect::Pass
+    });
+    assert!(prune(&counting, &PruneOptions::default()).unwrap().packs_deleted > 0);
+    assert!(read.load(SeqCst) > 0);
+    assert_eq!((case.check().exit_code, whole(&case.store).unwrap().len()), (0, 2));
+    case.repository().remove_snapshot(same, "test").unwrap();
+    prune(&case.repository(), &PruneOptions::default()).unwrap();
+    assert_eq!((names(&*case.store, "usage/").len(), orphans(&case.store)), (1, Vec::<String>::new()));
 }
 
 /// The repository to a prune, and what becomes of each of its calls.
@@ -222,7 +251,7 @@ fn beside(case: &Case, plan: impl Fn(&Call<'_>) -> Effect + Send + Sync + 'stati
 
 #[test]
 fn what_an_earlier_listing_of_the_same_prune_showed_is_missed_when_a_later_one_leaves_it_out() {
-    let (case, same) = nothing_names_it();
+    let (case, same) = nothing_added();
     let all = names(&*case.store, "snapshots/");
     let shown = |seed| names(&Fault::new(Arc::clone(&case.store), move |_: &Call<'_>| Effect::Hide { seed }), "snapshots/");
     let hides = |seed| shown(seed).len() + 1 == all.len() && !shown(seed).contains(&format!("snapshots/{same}"));
@@ -256,7 +285,7 @@ fn what_an_earlier_listing_of_the_same_prune_showed_is_missed_when_a_later_one_l
 
 #[test]
 fn a_snapshot_that_goes_behind_the_back_of_a_prune_is_missed_and_one_that_is_deleted_meanwhile_is_not() {
-    let (case, same) = nothing_names_it();
+    let (case, same) = nothing_added();
     let (base, at) = (case.store, Key::new(format!("snapshots/{same}")).unwrap());
     // When, whether anybody deleted it, and whether the listing of removals shows that.
     for (when, is_deleted, is_shown) in [
@@ -338,13 +367,14 @@ fn a_backup_that_a_prune_saw_and_whose_snapshot_is_lost_is_not_fenced_in_its_pla
 #[test]
 fn a_snapshot_that_only_a_reader_names_is_missed_by_checks_too_and_repairs_do_not_end_well_without_one() {
     let mut case = Case::new(2);
-    // Nothing has changed: it writes no table of its own.
+    // Nothing has changed: its own table says nothing, and where that is lost, too, nothing else names it.
     case.made.push(back_up_alone(&case.repository(), case.folder.path()).unwrap().snapshot.unwrap());
     let (repository, lost) = (case.repository(), case.made[2]);
-    let tables = repository.find_snapshot(&public_id(lost), None).unwrap().snapshot.usage;
-    assert!(tables.iter().all(|table| table.session() != lost));
+    let mut tables = repository.find_snapshot(&public_id(lost), None).unwrap().snapshot.usage;
+    let own: Vec<_> = tables.extract_if(.., |table| table.session() == lost).map(|table| format!("usage/{table}")).collect();
+    assert_eq!((tables.len(), own.len()), (1, 1));
     let reader = repository.open_reader(lost, &tables, "test").unwrap();
-    let bytes = case.lose(&format!("snapshots/{lost}"));
+    let gone = [format!("snapshots/{lost}"), own[0].clone()].map(|name| (case.lose(&name), name));
     let report = case.check();
     assert_eq!(told(&report), (4, 1, &*format!("snapshots/{lost}")), "{:?}", report.findings);
     assert!(report.findings[0].message.contains("bring the object back"));
@@ -354,7 +384,9 @@ fn a_snapshot_that_only_a_reader_names_is_missed_by_checks_too_and_repairs_do_no
         assert_eq!((report.exit_code, report.snapshots_lost, report.recorded), (4, 1, false), "{report:?}");
         assert_eq!(report.findings[0].object, format!("snapshots/{lost}"));
     }
-    case.store.put_new(&Key::new(format!("snapshots/{lost}")).unwrap(), bytes).unwrap();
+    for (bytes, name) in gone {
+        case.store.put_new(&Key::new(name).unwrap(), bytes).unwrap();
+    }
     assert_eq!(case.check().exit_code, 0);
     drop(reader);
 }

@@ -434,7 +434,7 @@ fn commit(
     started_nanos: i64,
 ) -> Result<Attempt> {
     sink.add_own_frames(&mut usage);
-    let table = writer.put_usage(&usage)?;
+    let tables = writer.put_usage(&usage)?;
     if let Err(error) = writer.prove(&sink.sent(), &usage) {
         // A fence lets a prune take the packs of who was fenced: then it is no fault of the store.
         return match writer.repository().fate(writer.session()) {
@@ -447,7 +447,7 @@ fn commit(
     let snapshot = Snapshot {
         nonce: writer.nonce(),
         root,
-        usage: vec![table],
+        usage: tables,
         source: options.source.clone(),
         parent: summary.parent,
         tags: options.tags.clone(),

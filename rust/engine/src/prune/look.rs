@@ -19,7 +19,7 @@ use longshore_format::limits;
 use longshore_format::pack::BirthName;
 use longshore_format::session::{SessionKind, SessionMarker, session_key};
 use longshore_format::snapshot::{SnapshotObject, public_id, snapshot_key};
-use longshore_format::usage::{Usage, usage_key};
+use longshore_format::usage::{CONTENT_BYTES, Usage, usage_key};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How often a look begins again because something was deleted under it.
@@ -292,7 +292,10 @@ fn try_look(
         look.needed = last.needed.clone();
         return Ok(look);
     }
-    for (table, session) in &tables {
+    // Those that only bear a session's name say nothing, and there is one for each backup that changed nothing.
+    let nothing = Usage::new().content_name(&repository.keys);
+    let speaks = |table: &UsageName| table.0[..CONTENT_BYTES] != nothing;
+    for (table, session) in tables.iter().filter(|(table, _)| speaks(table)) {
         job.check()?;
         match read_table(repository, *table, codec) {
             Ok(Some(usage)) => look.counted_frames.merge(&usage),
@@ -306,7 +309,7 @@ fn try_look(
     for session in &look.counted {
         look.repairs.needs(*session).for_each(|usage| look.needed.merge(usage));
     }
-    for (table, snapshot) in wanted.iter().filter(|(table, _)| !tables.contains_key(*table)) {
+    for (table, snapshot) in wanted.iter().filter(|(table, _)| speaks(table) && !tables.contains_key(*table)) {
         match read_table(repository, *table, codec) {
             Ok(Some(usage)) => look.needed.merge(&usage),
             // A reader of a snapshot that was repaired: what it needs stands in the record, as long as there is one.

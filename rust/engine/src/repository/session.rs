@@ -271,11 +271,14 @@ impl Writer {
         &self.repository
     }
 
-    /// Puts a usage table, or finds one of equal content that may be relied on, and names it.
+    /// Puts a usage table, or finds one of equal content that may be relied on and puts an empty one beside it; gives the names for the
+    /// snapshot.
+    ///
+    /// One of them always bears this session's name: by that a prune misses the snapshot, should its object be lost.
     ///
     /// # Errors
     /// What the store says.
-    pub fn put_usage(&self, usage: &Usage) -> Result<UsageName> {
+    pub fn put_usage(&self, usage: &Usage) -> Result<Vec<UsageName>> {
         let repository = &self.repository;
         let (name, bytes) = usage.encode(&repository.keys, self.session, repository.world.salt(), &mut Codec::new()?)?;
         let text = usage_key(name);
@@ -292,10 +295,17 @@ impl Writer {
             if let Some(there) = repository.get(usage_key(other), limits::USAGE_BYTES_MAX)?
                 && Usage::decode(&repository.keys, other, &there, &mut Codec::new()?).is_ok()
             {
-                return Ok(other);
+                let nothing = Usage::new();
+                let (own, bytes) = nothing.encode(&repository.keys, self.session, repository.world.salt(), &mut Codec::new()?)?;
+                return Ok(vec![other, self.put_table(own, bytes)?]);
             }
         }
-        match repository.put_certainly(&text, Bytes::from(bytes))? {
+        Ok(vec![self.put_table(name, bytes)?])
+    }
+
+    fn put_table(&self, name: UsageName, bytes: Vec<u8>) -> Result<UsageName> {
+        let text = usage_key(name);
+        match self.repository.put_certainly(&text, Bytes::from(bytes))? {
             Put::Created => Ok(name),
             // Nobody else writes under this session's name, and an answer that was lost reads as created: an earlier try was torn.
             Put::Exists => Err(Error::corrupt(format!("the store kept a part of a usage table: object={text}"))
