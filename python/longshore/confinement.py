@@ -49,7 +49,7 @@ def forbid_writing_below(folder: Path) -> bool:
         UnsupportedError: the kernel has no Landlock, or too old a one; nothing has changed.
         InternalError: it was asked too late, or the kernel refuses.
     """
-    version = _LIBC.syscall(_CREATE, None, 0, _VERSION)
+    version: int = _LIBC.syscall(_CREATE, None, 0, _VERSION)
     if version < _OLDEST:
         raise UnsupportedError(
             f"the kernel's Landlock is missing or too old: version={version}, needed={_OLDEST}",
@@ -62,7 +62,10 @@ def forbid_writing_below(folder: Path) -> bool:
     try:
         # It can only be said what is allowed: all that does not lead to the folder.
         for place in _beside(folder.resolve()):
-            handle = os.open(place, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                handle = os.open(place, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+            except FileNotFoundError:  # gone since it was listed: there is nothing to allow
+                continue
             try:
                 mode = os.fstat(handle).st_mode
                 if stat.S_ISLNK(mode):

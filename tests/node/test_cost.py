@@ -1,6 +1,6 @@
 """What agent and helper take on a node: the most memory that the agent's container has had while many files and a large one went out, came back, and did both
-at once, and how soon the helper that holds a restored pod looks for the first time. Judged is only what is promised: nobody was ended for want of memory, and the
-helper starts in milliseconds.
+at once, and how soon the helper that holds a restored pod looks for the first time. Judged is only what is promised: nobody was ended for want of
+memory, and the helper starts in milliseconds.
 """
 
 import contextlib

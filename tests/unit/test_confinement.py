@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from longshore.cli import node_agent
 from tests.support.lacking import lacks
+
+from longshore.cli import node_agent
 
 _NEEDED, _JUDGES_CUTS = 2, 3
 _SCRIPT = """
@@ -121,10 +122,22 @@ def test_older_kernel_lets_files_be_cut_short_and_that_is_told(tried):
 def test_agent_warns_where_files_can_be_cut_short(monkeypatch, cannot_cut):
     said = []
     monkeypatch.setattr("longshore.confinement.forbid_writing_below", lambda _folder: cannot_cut)
-    monkeypatch.setattr(node_agent._log, "warning", lambda message, **fields: said.append((message, fields["next_step"])))
+    monkeypatch.setattr(
+        node_agent._log, "warning", lambda message, **fields: said.append((message, fields["next_step"]))
+    )
     node_agent._give_up_writing(Path("/nowhere"))
     warning = ("Cutting files of volumes short is not forbidden by the kernel", "run Linux 6.2 or later")
     assert said == ([] if cannot_cut else [warning])
+
+
+def test_what_goes_meanwhile_is_nothing_to_allow(landlock, tmp_path):
+    (tmp_path / "pods").mkdir()
+    script = (
+        "import sys\nfrom pathlib import Path\nfrom longshore import confinement\nroot, beside = Path(sys.argv[1]), confinement._beside\n"
+        "confinement._beside = lambda folder: [*beside(folder), root / 'gone']\n"
+        "confinement.forbid_writing_below(root / 'pods')\n(root / 'pods' / 'x').touch()\n"
+    )
+    assert "PermissionError" in run(script, tmp_path).stderr
 
 
 def test_second_thread_is_noticed(landlock, tmp_path):

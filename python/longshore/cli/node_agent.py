@@ -160,4 +160,6 @@ def _give_up_writing(pods: Path) -> None:
     else:
         _log.info("Gave up writing to volumes", below=str(pods))
         if not cannot_cut:
-            _log.warning("Cutting files of volumes short is not forbidden by the kernel", next_step="run Linux 6.2 or later")
+            _log.warning(
+                "Cutting files of volumes short is not forbidden by the kernel", next_step="run Linux 6.2 or later"
+            )
