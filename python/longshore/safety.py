@@ -168,12 +168,11 @@ def judge(
         listed: `pods`, `claims`, `volumes` and `backups` as the API server gave them.
     """
     known = histories(listed["backups"])
-    claims = {
-        (one.metadata.namespace, one.metadata.name): one for one in _read(PersistentVolumeClaim, listed["claims"])
-    }
-    volumes = {one.metadata.name: one for one in _read(PersistentVolume, listed["volumes"])}
+    read = partial(_read, blind=survey.blind)
+    claims = {(one.metadata.namespace, one.metadata.name): one for one in read(PersistentVolumeClaim, listed["claims"])}
+    volumes = {one.metadata.name: one for one in read(PersistentVolume, listed["volumes"])}
     seen: set[tuple[str, str]] = set()
-    for pod in _read(Pod, listed["pods"]):
+    for pod in read(Pod, listed["pods"]):
         namespace = pod.metadata.namespace
         if pod.status.phase in {"Succeeded", "Failed"} or (only and namespace not in only):
             continue
@@ -272,12 +271,15 @@ def _unused(
     return _told(row, history, now=now, stale_seconds=stale_seconds)
 
 
-def _read(model: Any, found: Iterable[JsonObject]) -> Iterator[Any]:
+def _read(model: Any, found: Iterable[JsonObject], *, blind: list[str]) -> Iterator[Any]:
     for one in found:
         try:
             yield model.from_dict(one)
-        except LongshoreError:
-            continue
+        except LongshoreError as err:
+            metadata = one.get("metadata")
+            names = metadata if isinstance(metadata, dict) else {}
+            key = f"{names.get('namespace') or ''}/{names.get('name') or ''}"
+            blind.append(f"a {model.__name__} cannot be understood: key={key}, error={err.text()}")
 
 
 def _list(client: KubeClient, resource: Resource, *, namespace: str | None, blind: list[str]) -> list[JsonObject]:

@@ -185,6 +185,14 @@ def test_nonsense_is_passed_over():
     assert list(histories([*nonsense, backup("a", "Completed", 1)])) == [VolumeKey("shop", pod="db-0", volume="data")]
 
 
+def test_what_cannot_be_understood_is_said_and_not_safe():
+    broken = {"metadata": {"name": "db-1", "namespace": "shop"}, "spec": {"volumes": "none"}}
+    made = survey([broken, pod("db-0", of_claim("orders"))], [claim("orders")])
+    assert [row.claim for row in made.rows] == ["orders"]
+    (said,) = made.blind
+    assert said.startswith("a Pod cannot be understood: key=shop/db-1, error=") and not made.is_safe
+
+
 class OneRepository:
     """A cluster in which there is one repository and nothing else."""
 
