@@ -242,6 +242,9 @@ def test_install(new_site, choices):
     for one in sorted(sentences - NOT_RUN_IN_SENTENCES.keys()):
         said = site.shell.run(one)
         assert said.code == 0 and "No resources found" not in said.err, (one, str(said))
+    # One of them starts the agents anew.
+    again = site.shell.run("kubectl -n velero rollout status daemonset/node-agent --timeout=2m")
+    assert again.code == 0, again
     walk.go("longshore repo key export…")
     assert agent_image(site) == IMAGES[1]
     walk.go("rm -rf /var/lib/longshore")
