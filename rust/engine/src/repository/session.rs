@@ -280,7 +280,10 @@ impl Writer {
     /// What the store says.
     pub fn put_usage(&self, usage: &Usage) -> Result<Vec<UsageName>> {
         let repository = &self.repository;
-        let (name, bytes) = usage.encode(&repository.keys, self.session, repository.world.salt(), &mut Codec::new()?)?;
+        let mut codec = Codec::new()?;
+        let seal =
+            |usage: &Usage, codec: &mut Codec| usage.encode(&repository.keys, self.session, repository.world.salt(), codec);
+        let (name, bytes) = seal(usage, &mut codec)?;
         let text = usage_key(name);
         let mut found = Vec::new();
         // Listed after the marker was made and in no tombstone read since: a prune that deletes it waits for this session. One of
@@ -293,10 +296,9 @@ impl Writer {
         for other in found {
             // A name says what should be in it; what a snapshot comes to rest on is read.
             if let Some(there) = repository.get(usage_key(other), limits::USAGE_BYTES_MAX)?
-                && Usage::decode(&repository.keys, other, &there, &mut Codec::new()?).is_ok()
+                && Usage::decode(&repository.keys, other, &there, &mut codec).is_ok()
             {
-                let nothing = Usage::new();
-                let (own, bytes) = nothing.encode(&repository.keys, self.session, repository.world.salt(), &mut Codec::new()?)?;
+                let (own, bytes) = seal(&Usage::new(), &mut codec)?;
                 return Ok(vec![other, self.put_table(own, bytes)?]);
             }
         }
