@@ -266,8 +266,9 @@ impl Process {
     /// What the engine says.
     pub fn change_key(&self) -> Result<()> {
         let repository = self.repository()?;
-        repository.add_slot(&Unlock::Secret(NEW_SECRET), "new", Argon2Cost::default())?;
+        // Who adds a key has it, and has written it down, before its slot is there.
         self.sea.oracle(|ledger| ledger.hand_out(NEW_SECRET));
+        repository.add_slot(&Unlock::Secret(NEW_SECRET), "new", Argon2Cost::default())?;
         self.take_away(&repository, repository.slot())
     }
 
@@ -277,8 +278,8 @@ impl Process {
     /// What the engine says.
     pub fn add_key(&self) -> Result<(RandomName, [u8; 32], String)> {
         let (repository, secret) = (self.repository()?, [100 + self.number as u8; 32]);
-        let slot = repository.add_slot(&Unlock::Secret(secret), "new", Argon2Cost::default())?.to_string();
         self.sea.oracle(|ledger| ledger.hand_out(secret));
+        let slot = repository.add_slot(&Unlock::Secret(secret), "new", Argon2Cost::default())?.to_string();
         Ok((repository.slot(), secret, slot))
     }
 

@@ -1,7 +1,7 @@
 """`longshore repo key add|export|import`: one more key slot.
 
 `export` writes a fresh key to a new file and adds a slot for it: the file opens the repository from then on, beside the keys that did before. The file is on
-the disk before the slot is made, and goes again when the slot could not be made.
+the disk before the slot is made, and stays when that fails: the slot may have arrived all the same.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from longshore.cli.output.words import quoted
 from longshore.cli.repo.cluster import ClusterSession
 from longshore.cli.repo.key import in_cluster
 from longshore.cli.session import Session
-from longshore.errors import LongshoreError, UsageError
+from longshore.errors import UsageError
 
 if TYPE_CHECKING:
     from longshore.datapath import Key
@@ -115,9 +115,11 @@ def _add_fresh(session: Session, file: str, label: str) -> int:
     write_new(file, key.to_file_text())
     try:
         slot = repository.add_slot(key, label=label)
-    except LongshoreError:
-        # A slot that was made all the same has no key any more, and harms nobody.
-        Path(file).unlink(missing_ok=True)
+    except BaseException:
+        # Its slot may have arrived, and whoever takes other slots away may then rely on it.
+        session.output.say(
+            f"the new key file stays, because its slot may be there: go on with longshore repo key import {quoted(file)}"
+        )
         raise
     return _say(session, slot, file, label, written=True)
 
