@@ -9,7 +9,7 @@ use common::pruned::{back_up_alone, names, orphans, prune, small_packs, whole};
 use common::{init, noise, open, write};
 use longshore_engine::ErrorKind;
 use longshore_store::layers::{Call, Effect, Fault, Retry, RetrySettings, Verb};
-use longshore_store::{MemoryStore, StoreErrorKind, SystemClock, SystemRng};
+use longshore_store::{Key, MemoryStore, Store, StoreErrorKind, SystemClock, SystemRng};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -151,4 +151,54 @@ fn segments_stay_when_those_that_replace_them_are_kept_in_part() {
     prune(&repository, &small_packs()).unwrap();
     assert_eq!(whole(&store).unwrap().len(), 9);
     assert_eq!(back_up_alone(&repository, folder.path()).unwrap().counts.bytes_stored, 0);
+}
+
+/// Two kinds of neighbours whose segments a copy that went wrong lays among ours: a repository with other keys, and a fork of this
+/// one that moved what both need, and whose segments open with our keys and name packs that were never here.
+#[test]
+fn segments_of_another_repository_free_nothing_of_ours_and_nobody_relies_on_them() {
+    for is_fork in [false, true] {
+        let (folder, store) = (tempfile::tempdir().unwrap(), Arc::new(MemoryStore::new()));
+        let file = |n: u64, content: u64| write(&folder.path().join(format!("f{n}")), &noise(content, 40_000));
+        let repository = init(Arc::<MemoryStore>::clone(&store));
+        (0..10).for_each(|n| file(n, n));
+        let first = back_up_alone(&repository, folder.path()).unwrap().snapshot.unwrap();
+        (0..8).for_each(|n| file(n, 20 + n));
+        back_up_alone(&repository, folder.path()).unwrap();
+        repository.remove_snapshot(first, "test").unwrap();
+
+        let other = Arc::new(if is_fork { store.fork() } else { MemoryStore::new() });
+        let theirs =
+            if is_fork { open(Arc::<MemoryStore>::clone(&other)).unwrap() } else { init(Arc::<MemoryStore>::clone(&other)) };
+        if is_fork {
+            let report = prune(&theirs, &small_packs()).unwrap();
+            assert!(report.bytes_moved > 0, "{report:?}");
+        }
+        // Both go on with the same volume, so what the other's segments name is what ours needs next.
+        file(9, 99);
+        back_up_alone(&theirs, folder.path()).unwrap();
+        let ours = names(&*store, "index/");
+        let alien: Vec<_> = names(&*other, "index/").into_iter().filter(|name| !ours.contains(name)).collect();
+        for name in &alien {
+            let key = Key::new(name.clone()).unwrap();
+            store.put_new(&key, other.get(&key, 1 << 30).unwrap()).unwrap();
+        }
+        assert!(!alien.is_empty());
+
+        let aside = Arc::new(store.fork());
+        let stored = back_up_alone(&open(Arc::<MemoryStore>::clone(&aside)).unwrap(), folder.path()).unwrap();
+        assert!(stored.counts.bytes_stored >= 40_000, "{is_fork}: {:?}", stored.counts);
+        assert_eq!(whole(&aside).unwrap().len(), 2, "{is_fork}");
+
+        let repository = open(Arc::<MemoryStore>::clone(&store)).unwrap();
+        let report = prune(&repository, &small_packs()).unwrap();
+        assert!(report.packs_deleted > 0 && report.bytes_moved > 0, "{is_fork}: {report:?}");
+        assert_eq!(whole(&store).unwrap().len(), 1, "{is_fork}");
+        let stored = back_up_alone(&repository, folder.path()).unwrap();
+        assert!(stored.counts.bytes_stored >= 40_000, "{is_fork}: {:?}", stored.counts);
+        (0..2).for_each(|_| drop(prune(&repository, &small_packs()).unwrap()));
+        assert!(names(&*store, "index/").iter().all(|name| !alien.contains(name)), "{is_fork}: a prune takes them away");
+        assert_eq!((whole(&store).unwrap().len(), orphans(&store)), (2, Vec::<String>::new()), "{is_fork}");
+        assert_eq!(back_up_alone(&repository, folder.path()).unwrap().counts.bytes_stored, 0, "{is_fork}");
+    }
 }
