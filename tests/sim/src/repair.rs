@@ -39,6 +39,13 @@ fn readable(sea: &Arc<Sea>, sessions: &[String]) -> Readable {
     sessions.iter().map(|session| (session.clone(), process.salvage(session).unwrap_or_default())).collect()
 }
 
+/// Nothing where an earlier damage cut the object before that byte.
+fn flip(body: &mut [u8], at: usize, bits: u8) {
+    if let Some(byte) = body.get_mut(at) {
+        *byte ^= bits;
+    }
+}
+
 /// A copy of a scene's store, damaged as a seed says.
 fn damaged(scene: &Scene, draw: &mut Draw) -> (Arc<Sea>, Vec<String>) {
     let sea = scene.sea.fork();
@@ -60,9 +67,9 @@ fn damaged(scene: &Scene, draw: &mut Draw) -> (Arc<Sea>, Vec<String>) {
         match how {
             0 => sea.objects().delete(&key).expect("a deletion from memory"),
             // The header of a pack, or the tag of a sealed object.
-            1 => body[length - 30] ^= 1,
-            2 => body[draw.below(length as u64) as usize] ^= 8,
-            3 => body.truncate(draw.below(length as u64) as usize),
+            1 => flip(&mut body, length.saturating_sub(30), 1),
+            2 => flip(&mut body, draw.below(length.max(1) as u64) as usize, 8),
+            3 => body.truncate(draw.below(length.max(1) as u64) as usize),
             _ => {}
         }
         if how > 0 {

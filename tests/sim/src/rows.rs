@@ -16,7 +16,9 @@ use crate::stage::DAY;
 use crate::{age, making, model, museum, repair, schedule};
 use longshore_engine::prune::{Rule, Rules};
 use rustix::time::{ClockId, clock_gettime};
+use std::any::Any;
 use std::fmt::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Scenes that schedules and crashes begin from.
 const SCENES: u64 = 8;
@@ -305,7 +307,9 @@ pub fn run(line: &Line, long: bool, share: (u64, u64)) -> Found {
         (0..SCENES + NOISY_SCENES).map(scene_numbered).collect()
     };
     for seed in seeds {
-        if let Err(what) = one(line, long, seed, &scenes, &mut real, &mut found) {
+        // Who panics, the engine's own threads apart, is told with its seed like any other.
+        let tried = catch_unwind(AssertUnwindSafe(|| one(line, long, seed, &scenes, &mut real, &mut found)));
+        if let Err(what) = tried.unwrap_or_else(|panic| Err(format!("panicked: {}", said_by(&*panic)))) {
             found.violations.push((seed, what));
             if found.violations.len() >= VIOLATIONS_MAX {
                 break;
@@ -313,6 +317,10 @@ pub fn run(line: &Line, long: bool, share: (u64, u64)) -> Found {
         }
     }
     found
+}
+
+fn said_by(panic: &dyn Any) -> &str {
+    panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("with no text")
 }
 
 fn one(line: &Line, long: bool, seed: u64, scenes: &[Scene], real: &mut Real, found: &mut Found) -> Result<(), String> {
