@@ -14,7 +14,8 @@ def test_progress_tells_what_was_sent_and_what_was_freed(place: Place, tmp_path:
     folder.mkdir()
     fill(folder, range(40), seed=1)
     first = place.backup(folder).snapshot_id
-    for name in range(36):
+    # What stays is spread: which files lie in a pack is up to the threads, and one that is wholly alive would stay where it is.
+    for name in set(range(40)) - {0, 13, 26, 39}:
         (folder / f"f{name:03d}").unlink()
     place.backup(folder)
     assert first
