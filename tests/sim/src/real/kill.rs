@@ -1,4 +1,4 @@
-//! The row of kills: a process is killed at its N-th call of the kernel, and everything must come right by itself.
+//! The row of kills: a process is killed at one of its calls of the kernel, and everything must come right by itself.
 //!
 //! Each trial is a copy of a scene, one job in a process of its own, and a call at which it is killed. What it left is looked at by the oracle; then
 //! the same job is run again, a backup of another volume, and prunes over twelve days, with nothing done by hand and nothing
@@ -8,7 +8,7 @@ use super::jobs::{self, Manner, Task, Told};
 use super::ledger::ledger;
 use super::place::{Place, Sight, copy, unfinished};
 use super::scene::Scene;
-use super::strace::{self, CALLS, End};
+use super::strace::{self, Calls, End, SETS};
 use crate::draw::Draw;
 use longshore_engine::ErrorKind;
 use std::collections::BTreeMap;
@@ -18,8 +18,8 @@ use std::path::{Path, PathBuf};
 const SCENES: u64 = 4;
 /// Days of the prunes that follow: a session that does not change is judged dead after three prunes and seven days.
 const PRUNE_DAYS: [u64; 7] = [0, 3, 6, 9, 10, 11, 12];
-/// A thread makes more or fewer calls from run to run: so often an earlier call is chosen when the process came to its end.
-const AGAIN: usize = 8;
+/// A thread makes more or fewer calls from run to run: so often another call is chosen when the process came to its end.
+const AGAIN: usize = 32;
 
 /// What is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,7 +52,7 @@ const KINDS: [Kind; 9] = [
 pub struct Kills {
     victim: PathBuf,
     scenes: BTreeMap<u64, Scene>,
-    counts: BTreeMap<(u64, Kind, usize), [u64; 2]>,
+    counts: BTreeMap<(u64, Kind, usize), [Calls; 2]>,
 }
 
 /// One trial, set up.
@@ -87,29 +87,30 @@ impl Kills {
         let (kind, workers, set) = (draw.one_of(&KINDS), draw.one_of(&[0, 2]), draw.below(2) as usize);
         let scene = &self.scenes[&number];
         let choice = draw.number();
-        let most = match self.counts.get(&(number, kind, workers)) {
-            Some(most) => *most,
+        let counts = match self.counts.get(&(number, kind, workers)) {
+            Some(counts) => counts,
             None => {
                 let (folder, trial) = Trial::new(scene, kind, workers, choice)?;
-                let most = strace::count(&self.victim, &trial.words(), &folder.path().join("calls"))?;
-                self.counts.insert((number, kind, workers), most);
-                most
+                let counts = strace::count(&self.victim, &trial.words(), &folder.path().join("calls"))?;
+                self.counts.entry((number, kind, workers)).or_insert(counts)
             }
         };
-        let (mut most, calls) = (most[set], CALLS[set]);
-        for _ in 0..AGAIN {
+        let mut calls = counts[set].clone();
+        let mut missed = vec![];
+        while missed.len() < AGAIN && calls.sum() > 0 {
             let (_folder, mut trial) = Trial::new(scene, kind, workers, choice)?;
-            let at = 1 + draw.below(most);
-            let (end, said) = strace::kill(&self.victim, &trial.words(), calls, at)?;
-            let named =
-                |why: String| format!("{kind:?} of scene {number}, {workers} workers, {calls:.8} call {at}, {end:?}: {why}");
+            let (name, at) = calls.nth(draw.below(calls.sum())).map(|(name, at)| (name.to_owned(), at)).expect("one of them");
+            let (end, said) = strace::kill(&self.victim, &trial.words(), &name, at)?;
+            let named = |why: String| format!("{kind:?} of scene {number}, {workers} workers, {name} {at}, {end:?}: {why}");
             trial.after(Told::of(&said)).map_err(named)?;
             match end {
                 End::Killed => return Ok(1),
-                End::Done => most = at.max(2) - 1,
+                End::Done => calls.leave_out(&name, at),
             }
+            missed.push(format!("{name} {at}"));
         }
-        Err(format!("{kind:?}: it came to its end {AGAIN} times"))
+        let set = SETS[set];
+        Err(format!("{kind:?} of scene {number}, {workers} workers: it came to its end before each call, {set}: {missed:?}"))
     }
 }
 
