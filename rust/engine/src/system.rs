@@ -15,6 +15,9 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub(crate) struct Draft(File);
 
+/// What the name begins with that a draft has for a moment.
+const DRAFT: &str = ".draft-";
+
 /// A file that is given its name by [`Named::publish`], and removed without it.
 #[derive(Debug)]
 pub(crate) struct Named {
@@ -29,13 +32,29 @@ fn create(path: &Path) -> io::Result<File> {
     Ok(File::from(fd))
 }
 
+/// Removes what begins with a prefix from a folder.
+fn sweep(folder: &Path, prefix: &str) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    for entry in rustix::fs::Dir::new(rustix::fs::openat(CWD, folder, flags, Mode::empty())?)?.flatten() {
+        if entry.file_name().to_bytes().starts_with(prefix.as_bytes()) {
+            let old = folder.join(entry.file_name().to_string_lossy().as_ref());
+            let _ = rustix::fs::unlinkat(CWD, &old, AtFlags::empty());
+        }
+    }
+    Ok(())
+}
+
 impl Draft {
     /// Makes one in a folder; `unique` keeps it apart from others for the moment in which it has a name.
     pub fn new(folder: &Path, unique: &str) -> io::Result<Self> {
-        let path = folder.join(format!(".draft-{unique}"));
+        // Of who was killed in that moment. One that still lives was going to take the name away itself.
+        sweep(folder, DRAFT)?;
+        let path = folder.join(format!("{DRAFT}{unique}"));
         let file = create(&path)?;
-        rustix::fs::unlinkat(CWD, &path, AtFlags::empty())?;
-        Ok(Self(file))
+        match rustix::fs::unlinkat(CWD, &path, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(Self(file)),
+            Err(errno) => Err(errno.into()),
+        }
     }
 }
 
@@ -79,19 +98,7 @@ impl Named {
         make_folder(folder)?;
         // What an earlier writer left when it was killed. One that still lives loses its file, and with it nothing but time.
         let prefix = format!(".{name}-");
-        for entry in rustix::fs::Dir::new(rustix::fs::openat(
-            CWD,
-            folder,
-            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )?)?
-        .flatten()
-        {
-            if entry.file_name().to_bytes().starts_with(prefix.as_bytes()) {
-                let old = folder.join(entry.file_name().to_string_lossy().as_ref());
-                let _ = rustix::fs::unlinkat(CWD, &old, AtFlags::empty());
-            }
-        }
+        sweep(folder, &prefix)?;
         let temporary = folder.join(format!("{prefix}{unique}"));
         Ok(Self { file: create(&temporary)?, temporary, name: folder.join(name) })
     }
@@ -236,5 +243,21 @@ pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
     match rustix::fs::mkdirat(CWD, folder, Mode::RWXU) {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
         Err(errno) => Err(errno.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test lays a dead process's file")]
+    fn a_draft_takes_away_what_one_left_that_was_killed_before_it_lost_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(".draft-dead"), b"some").unwrap();
+        std::fs::write(folder.path().join("draft-of-another"), b"kind").unwrap();
+        let draft = Draft::new(folder.path(), "living").unwrap();
+        assert_eq!(names(folder.path()).unwrap(), ["draft-of-another"]);
+        draft.write_all_at(b"more", 0).unwrap();
     }
 }
