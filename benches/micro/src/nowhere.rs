@@ -75,7 +75,7 @@ impl Dir for Nowhere {
         Ok(self.root())
     }
 
-    fn open_file(&self, _: &[u8]) -> Answer<Box<dyn ReadFile>> {
+    fn open_file(&self, _: &[u8]) -> Answer<Arc<dyn ReadFile>> {
         absent("open file")
     }
 

@@ -131,8 +131,8 @@ impl Dir for RuleDir {
         Ok(Box::new(RuleDir { rule, first: self.first + number * share, count }))
     }
 
-    fn open_file(&self, name: &[u8]) -> Answer<Box<dyn ReadFile>> {
-        Ok(Box::new(RuleFile { rule: Arc::clone(&self.rule), number: self.first + Self::number(name)? }))
+    fn open_file(&self, name: &[u8]) -> Answer<Arc<dyn ReadFile>> {
+        Ok(Arc::new(RuleFile { rule: Arc::clone(&self.rule), number: self.first + Self::number(name)? }))
     }
 
     fn read_link(&self, _: &[u8]) -> Answer<Name> {

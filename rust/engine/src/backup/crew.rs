@@ -3,12 +3,14 @@
 //! Walkers (`walkers`) put tasks in; workers take them. The queue is short, so walkers wait for the workers and memory stays bounded; workers
 //! never wait for a walker. With no workers each task runs when it is put in.
 //!
-//! Chunks of large files go from the worker that reads to whoever is free, by a second queue that workers look at first. Nobody
-//! waits for it: what does not fit into it the reader does itself, and before a reader waits for what others took it empties the
-//! queue. So each chunk that is waited for is in the hands of a running worker, which waits for nothing but the store.
+//! Who begins a long run of a large file invites the others, by a second queue that workers look at first (`windows`). Nobody waits for
+//! it: what does not fit into it is not said, and who comes to a run that is over goes on with something else.
 
+use super::fetch::Fetchers;
 use super::file::{FileBatch, FileReader};
+use super::slowness::Gauge;
 use super::tree::{DirNode, Place, close_directory};
+use super::windows::Run;
 use super::{BackupOptions, Hints, Notes, lock};
 use crate::error::{Error, Result};
 use crate::job::Job;
@@ -16,15 +18,14 @@ use crate::journal::Journal;
 use crate::packer::{PackOptions, Packer, Sink};
 use crate::repository::reader::ChunkReader;
 use crate::repository::session::Writer;
-use crate::seams::Handle;
+use crate::seams::{Clock, Handle};
 use crate::statcache::{Recorder, StatCache};
 use crossbeam_channel::{Receiver, Sender};
-use longshore_format::id::ChunkKind;
+use longshore_format::SessionId;
 use longshore_format::tree::Entry;
 use longshore_format::usage::Usage;
-use longshore_format::{ChunkId, SessionId};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// A piece of work.
 #[derive(Debug)]
@@ -37,58 +38,14 @@ pub(crate) enum Task {
     Stop,
 }
 
-/// A chunk of a large file, on its way to another thread. However it ends, its file hears of it.
-#[derive(Debug)]
-pub(crate) struct Piece {
-    place: usize,
-    bytes: Vec<u8>,
-    id: Option<ChunkId>,
-    file: Arc<Pieces>,
-}
-
-/// The chunks of one large file that were handed on.
-#[derive(Debug, Default)]
-pub(crate) struct Pieces {
-    state: Mutex<Handed>,
-    ended: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Handed {
-    waiting: usize,
-    /// Ids by place; none where a thread failed.
-    ids: Vec<(usize, Option<ChunkId>)>,
-}
-
-impl Drop for Piece {
-    fn drop(&mut self) {
-        let mut state = lock(&self.file.state);
-        state.waiting -= 1;
-        state.ids.push((self.place, self.id));
-        self.file.ended.notify_all();
-    }
-}
-
-/// The queue of pieces, and buffers that were used.
-#[derive(Clone, Debug)]
-pub(crate) struct Handing {
-    pieces: (Sender<Piece>, Receiver<Piece>),
-    buffers: (Sender<Vec<u8>>, Receiver<Vec<u8>>),
-}
-
-impl Handing {
-    fn new(workers: usize) -> Self {
-        Self { pieces: crossbeam_channel::bounded(workers), buffers: crossbeam_channel::bounded(2 * workers) }
-    }
-}
-
 /// What one thread works with.
 pub(crate) struct Worker {
     pub packer: Packer,
     pub files: FileReader,
     pub shared: Arc<Shared>,
-    /// Where chunks may be handed on; none in a crew without threads.
-    handing: Option<Handing>,
+    /// Where others are invited; none in a crew without threads.
+    invitations: Option<Sender<Arc<Run>>>,
+    threads: usize,
 }
 
 /// What all threads share.
@@ -112,6 +69,9 @@ pub(crate) struct Shared {
     pub started_nanos: i64,
     /// Whether every file is read, whatever its times say.
     pub paranoid: bool,
+    /// How long small files make one wait.
+    pub gauge: Arc<Gauge>,
+    pub clock: Arc<dyn Clock>,
     /// Taken back when the stat cache turns out not to be what it says.
     trust: Arc<AtomicBool>,
     usage: Mutex<Usage>,
@@ -145,6 +105,7 @@ pub(crate) struct Crew {
     pub shared: Arc<Shared>,
     pub sink: Arc<Sink>,
     sender: Option<Sender<Task>>,
+    fetchers: Option<Fetchers>,
     inline: Mutex<Option<Worker>>,
 }
 
@@ -164,77 +125,28 @@ impl Worker {
         }
     }
 
-    /// Hands a chunk to another thread when there is room in the queue. Whether it did.
-    pub fn hand_on(&self, place: usize, bytes: &[u8], file: &Arc<Pieces>) -> bool {
-        let Some(handing) = self.handing.as_ref().filter(|handing| !handing.pieces.0.is_full()) else { return false };
-        let mut buffer = handing.buffers.1.try_recv().unwrap_or_default();
-        buffer.clear();
-        buffer.extend_from_slice(bytes);
-        lock(&file.state).waiting += 1;
-        // Another reader may have filled the queue meanwhile.
-        match handing.pieces.0.try_send(Piece { place, bytes: buffer, id: None, file: Arc::clone(file) }) {
-            Ok(()) => true,
-            Err(refused) => {
-                let piece = refused.into_inner();
-                drop(piece);
-                lock(&file.state).ids.retain(|(at, _)| *at != place);
-                false
+    /// How many threads may be at one run.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// Tells the others of a run that they may help with.
+    pub fn invite(&self, run: &Arc<Run>) {
+        let Some(invitations) = &self.invitations else { return };
+        for _ in 1..self.threads {
+            // Full: there is more to do than there are threads.
+            if invitations.try_send(Arc::clone(run)).is_err() {
+                break;
             }
         }
     }
 
-    /// Does what of a file's chunks nobody has begun with, and gives the ids that are known by now, by place. Waits for nobody.
-    pub fn known(&mut self, file: &Pieces) -> Result<Vec<(usize, ChunkId)>> {
-        self.empty_queue(file)?;
-        let mut state = lock(&file.state);
-        // What a thread failed at stays, for `collect` to find.
-        let (known, failed) = std::mem::take(&mut state.ids).into_iter().partition::<Vec<_>, _>(|(_, id)| id.is_some());
-        state.ids = failed;
-        Ok(known.into_iter().filter_map(|(place, id)| Some((place, id?))).collect())
-    }
-
-    fn empty_queue(&mut self, file: &Pieces) -> Result<()> {
-        while let Some(handing) = &self.handing
-            && lock(&file.state).waiting > 0
-            && let Ok(piece) = handing.pieces.1.try_recv()
-        {
-            self.take(piece)?;
-        }
-        Ok(())
-    }
-
-    /// Waits for what was handed on of a file and gives ids by place.
-    pub fn collect(&mut self, file: &Pieces) -> Result<Vec<(usize, ChunkId)>> {
-        self.empty_queue(file)?;
-        let mut state = lock(&file.state);
-        while state.waiting > 0 {
-            state = file.ended.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-        let ids = std::mem::take(&mut state.ids);
-        drop(state);
-        self.packer.sink().check()?;
-        let whole = ids.into_iter().map(|(place, id)| id.map(|id| (place, id))).collect::<Option<Vec<_>>>();
-        whole.ok_or_else(|| Error::internal("a thread of the backup lost a chunk"))
-    }
-
-    fn take(&mut self, mut piece: Piece) -> Result<()> {
-        let id = self.packer.sink().chunk_id(ChunkKind::Data, &piece.bytes);
-        if self.packer.take_on(&id) {
-            self.packer.write(ChunkKind::Data, id, &piece.bytes)?;
-        }
-        piece.id = Some(id);
-        if let Some(handing) = &self.handing {
-            let _ = handing.buffers.0.try_send(std::mem::take(&mut piece.bytes));
-        }
-        Ok(())
-    }
-
-    fn serve(&mut self, tasks: &Receiver<Task>, pieces: &Receiver<Piece>) {
+    fn serve(&mut self, tasks: &Receiver<Task>, runs: &Receiver<Arc<Run>>) {
         loop {
             // After a failure the queues are drained so that nobody waits for a worker that has given up.
             let done = crossbeam_channel::select_biased! {
-                recv(pieces) -> piece => match piece {
-                    Ok(piece) if self.packer.sink().check().is_ok() => self.take(piece),
+                recv(runs) -> run => match run {
+                    Ok(run) if self.packer.sink().check().is_ok() => run.work(self),
                     _ => Ok(()),
                 },
                 recv(tasks) -> task => match task {
@@ -247,11 +159,11 @@ impl Worker {
                 self.packer.sink().fail(error);
             }
         }
-        // Others may still read large files, and hand on what they cut until they come here too.
-        self.handing = None;
-        for piece in pieces {
+        // Others may still read large files, and want help until they come here too.
+        self.invitations = None;
+        for run in runs {
             if self.packer.sink().check().is_ok()
-                && let Err(error) = self.take(piece)
+                && let Err(error) = run.work(self)
             {
                 self.packer.sink().fail(error);
             }
@@ -278,7 +190,7 @@ impl Crew {
         writer: &Writer,
         job: &Arc<Job>,
         options: &BackupOptions,
-        pack_options: PackOptions,
+        (pack_options, fetch_bytes): (PackOptions, usize),
         notes: Arc<Notes>,
         reader: Arc<ChunkReader>,
         remembered: Remembered,
@@ -298,26 +210,31 @@ impl Crew {
             parent: remembered.parent,
             started_nanos: remembered.started_nanos,
             paranoid: options.paranoid,
+            gauge: Arc::default(),
+            clock: Arc::clone(&repository.world.clock),
             trust: remembered.trust,
             usage: Mutex::default(),
         });
-        let mut crew = Self { shared, sink: Arc::clone(&sink), sender: None, inline: Mutex::new(None) };
+        let mut crew = Self { shared, sink: Arc::clone(&sink), sender: None, fetchers: None, inline: Mutex::new(None) };
         if options.workers == 0 {
-            *lock(&crew.inline) = Some(crew.worker(writer, None)?);
+            *lock(&crew.inline) = Some(crew.worker(writer, None, 1)?);
             return Ok(Threads { crew: Arc::new(crew), workers: Vec::new(), uploaders: Vec::new() });
         }
         let (sender, receiver) = crossbeam_channel::bounded(2 * options.workers);
+        let (world, gauge) = (&repository.world, Arc::clone(&crew.shared.gauge));
+        let seams = (Arc::clone(&world.clock), Arc::clone(&world.spawn));
+        crew.fetchers = Some(Fetchers::new(gauge, seams, Arc::clone(&sink), sender.clone(), fetch_bytes));
         crew.sender = Some(sender);
         let mut threads = Threads { crew: Arc::new(crew), workers: Vec::new(), uploaders: Vec::new() };
-        let handing = Handing::new(options.workers);
+        let (invitations, runs) = crossbeam_channel::bounded(options.workers);
         let spawn = &repository.world.spawn;
         for n in 0..options.workers {
-            let mut worker = threads.crew.worker(writer, Some(handing.clone()))?;
-            let (receiver, pieces) = (receiver.clone(), handing.pieces.1.clone());
+            let mut worker = threads.crew.worker(writer, Some(invitations.clone()), options.workers)?;
+            let (receiver, runs) = (receiver.clone(), runs.clone());
             threads.workers.push(spawn.spawn(
                 &format!("backup-{n}"),
                 Box::new(move || {
-                    worker.serve(&receiver, &pieces);
+                    worker.serve(&receiver, &runs);
                     worker.finish();
                 }),
             )?);
@@ -331,18 +248,26 @@ impl Crew {
         Ok(threads)
     }
 
-    fn worker(&self, writer: &Writer, handing: Option<Handing>) -> Result<Worker> {
+    fn worker(&self, writer: &Writer, invitations: Option<Sender<Arc<Run>>>, threads: usize) -> Result<Worker> {
         let repository = writer.repository();
         Ok(Worker {
             packer: Packer::new(Arc::clone(&self.sink))?,
             files: FileReader::new(&repository.keys, repository.config.cut)?,
             shared: Arc::clone(&self.shared),
-            handing,
+            invitations,
+            threads,
         })
     }
 
     /// Puts a task in; waits while the queue is full.
     pub fn submit(&self, task: Task) -> Result<()> {
+        let task = match (task, &self.fetchers) {
+            (Task::Files(batch), Some(fetchers)) => match fetchers.offer(batch)? {
+                Some(batch) => Task::Files(batch),
+                None => return self.sink.check(),
+            },
+            (task, _) => task,
+        };
         match &self.sender {
             Some(sender) => {
                 sender.send(task).map_err(|_| Error::internal("the workers are gone"))?;
@@ -387,12 +312,12 @@ impl Threads {
         if let Some(worker) = lock(&crew.inline).take() {
             worker.finish();
         }
+        let mut whole = crew.fetchers.as_ref().is_none_or(Fetchers::end);
         if let Some(sender) = &crew.sender {
             for _ in 0..self.workers.len() {
                 let _ = sender.send(Task::Stop);
             }
         }
-        let mut whole = true;
         for handle in self.workers {
             whole &= handle.join();
         }

@@ -1,46 +1,34 @@
 //! One file's bytes: read, cut, compared with what is known.
 //!
 //! Holes are not read, runs of zeros not stored. A file that changed while it was read is read again up to three times, then kept
-//! and marked. Small files come in batches of one directory; a large one is read and cut by one thread, which hands its chunks to
-//! others that are free to hash, compress and seal them: its cuts are the same whoever takes part.
+//! and marked. Small files come in batches of one directory; a large one is read by whoever is free (`windows`).
 //!
-//! What was read goes into the journal: small files with their batch, a large one every [`PART_BYTES`]. Of a file that an interrupted
+//! What was read goes into the journal: small files with their batch, a large one in parts (`windows`). Of a file that an interrupted
 //! run had begun and that is as it was, only those stretches are read whose chunks did not reach the store, and what comes behind. So the end
 //! of many a file, which waits in an open frame for others, does not make all of each be read again.
 //! Of a file with a hint that can be relied on, only those chunks of the parent are read that the hint touches.
-//!
-//! Over 500 lines because all ways to a file's items (anew, from a journal, from a hint) share one reading of a stretch.
 
-use super::crew::{Pieces, Worker};
+use super::crew::Worker;
 use super::drift::{ChangeTest, Content};
+use super::fetch::{Fetched, Measure};
 use super::hints::{Dirty, Ranges, is_paged_item};
 use super::pieces::fold_content;
 use super::tree::{DirNode, settle};
-use crate::chunker::{Cutter, ZERO_BLOCK_BYTES, is_zero, pages};
+use super::windows::{Reading, is_large, read_run};
+use crate::chunker::{Cutter, ZERO_BLOCK_BYTES, pages};
 use crate::error::Result;
 use crate::journal::{FilesRecord, ITEMS_MAX, Partial, push_span};
 use crate::repository::cursor::is_damage;
 use crate::volume::{ReadFile, Stat, VolumeError, VolumeErrorKind};
 use longshore_format::config::Cut;
-use longshore_format::id::{ChunkId, ChunkKind};
+use longshore_format::id::ChunkKind;
 use longshore_format::snapshot::LostReason;
 use longshore_format::tree::{Entry, Item, Node, Owner};
 use longshore_format::{Keys, limits};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-const READ_BYTES: usize = 2 << 20;
-/// The longest chunk of the usual cut.
-pub(super) const CHUNK_BYTES_MAX: usize = 1 << 20;
-/// What a worker reads into, for that cut.
-pub(super) const BUFFER_BYTES: usize = READ_BYTES + CHUNK_BYTES_MAX;
-/// Runs of a file beyond this are shared among threads.
-const SHARE_FROM_BYTES: u64 = 4 << 20;
 const ATTEMPTS: usize = 3;
-/// Bytes of a large file after which the journal is told how far it was read.
-const PART_BYTES: u64 = 1 << 20;
-/// Stands where another thread is still to say the id.
-const NOT_YET_KNOWN: ChunkId = ChunkId([0; 32]);
 
 /// Files of one directory, to be read by one worker.
 #[derive(Debug)]
@@ -60,15 +48,16 @@ pub(crate) struct FileJob {
     pub previous: Option<Box<Entry>>,
     /// A small file as an interrupted run read it, when some of that did not reach the store.
     pub begun: Option<Box<Partial>>,
+    /// The file as a fetcher read it.
+    pub fetched: Option<Box<Fetched>>,
 }
 
 /// Buffers and cutter of one thread.
 #[derive(Debug)]
 pub(crate) struct FileReader {
-    cutter: Cutter,
-    buffer: Vec<u8>,
-    /// Whether the file at hand is cut into fixed blocks.
-    paged: bool,
+    pub cutter: Cutter,
+    pub buffer: Vec<u8>,
+    measure: Measure,
 }
 
 enum Outcome {
@@ -79,7 +68,7 @@ enum Outcome {
 
 impl FileReader {
     pub fn new(keys: &Keys, cut: Cut) -> Result<Self> {
-        Ok(Self { cutter: Cutter::new(keys, cut)?, buffer: Vec::new(), paged: false })
+        Ok(Self { cutter: Cutter::new(keys, cut)?, buffer: Vec::new(), measure: Measure::default() })
     }
 
     fn looks_paged(&mut self, file: &dyn ReadFile, stat: &Stat) -> std::result::Result<bool, VolumeError> {
@@ -105,6 +94,12 @@ pub(crate) fn read_batch(worker: &mut Worker, batch: FileBatch) -> Result<()> {
             journal.note_files(record);
         }
     };
+    let fetched = files.iter().any(|job| job.fetched.is_some());
+    let small = || files.iter().filter(|job| !is_large(&job.stat)).map(|job| job.stat.size_bytes);
+    let (count, bytes) = (small().count() as u64, small().sum());
+    if !fetched && count == files.len() as u64 {
+        worker.files.measure.begin(&shared.clock, &shared.gauge);
+    }
     for mut job in files {
         worker.packer.sink().check()?;
         if is_large(&job.stat) {
@@ -113,13 +108,9 @@ pub(crate) fn read_batch(worker: &mut Worker, batch: FileBatch) -> Result<()> {
         let entry = read_one(worker, &node, &mut job, &mut record)?;
         settle(worker, &node, job.slot, entry, false)?;
     }
+    worker.files.measure.end(&shared.gauge, count, bytes);
     note(&mut record);
     Ok(())
-}
-
-/// Whether the journal has a file in parts.
-fn is_large(stat: &Stat) -> bool {
-    stat.size_bytes > SHARE_FROM_BYTES
 }
 
 fn read_one(worker: &mut Worker, node: &DirNode, job: &mut FileJob, record: &mut Option<FilesRecord>) -> Result<Option<Entry>> {
@@ -175,9 +166,13 @@ fn lost(error: &VolumeError) -> Outcome {
 }
 
 fn capture(worker: &mut Worker, node: &DirNode, job: &mut FileJob, path: &[u8]) -> Result<Outcome> {
-    let file = match node.dir.open_file(&job.name) {
-        Ok(file) => file,
-        Err(error) => return Ok(lost(&error)),
+    let mut fetched = job.fetched.is_some();
+    let mut file: Arc<dyn ReadFile> = match job.fetched.take() {
+        Some(fetched) => Arc::from(fetched as Box<dyn ReadFile>),
+        None => match worker.files.measure.open(&*node.dir, &job.name) {
+            Ok(file) => file,
+            Err(error) => return Ok(lost(&error)),
+        },
     };
     let mut attempt = 0;
     let interrupted = worker.shared.journal.as_ref().and_then(|journal| journal.before());
@@ -198,7 +193,7 @@ fn capture(worker: &mut Worker, node: &DirNode, job: &mut FileJob, path: &[u8]) 
         let begun = begun.take().filter(|partial| stands(worker, partial, &before));
         // What happens to the file from here on no hint knows.
         let hint = if attempt == 1 && begun.is_none() { hint_of(worker, path, &before, job) } else { None };
-        let Read { items, left_unread } = match read_content(worker, &*file, &before, path, begun, hint)? {
+        let Read { items, left_unread } = match read_content(worker, &file, &before, path, begun, hint)? {
             Ok(read) => read,
             Err(error) => return Ok(lost(&error)),
         };
@@ -222,6 +217,13 @@ fn capture(worker: &mut Worker, node: &DirNode, job: &mut FileJob, path: &[u8]) 
             };
             return Ok(Outcome::Read { items, stat: after, changed: !same, xattrs, xattr_error });
         }
+        if std::mem::take(&mut fetched) {
+            // It stays what it was.
+            file = match node.dir.open_file(&job.name) {
+                Ok(file) => file,
+                Err(error) => return Ok(lost(&error)),
+            };
+        }
     }
 }
 
@@ -241,62 +243,6 @@ fn stands(worker: &Worker, partial: &Partial, now: &Stat) -> bool {
     test.judge(&partial.facts, now, false) == Content::Stands
 }
 
-/// A file while it is read.
-struct Reading<'a> {
-    path: &'a [u8],
-    stat: &'a Stat,
-    items: Vec<Item>,
-    /// Chunks that others take on.
-    pieces: Arc<Pieces>,
-    noted: Noted,
-    /// How far the file was read when it was told last.
-    noted_at: u64,
-}
-
-/// What the journal has of a file.
-#[derive(Clone, Copy, Debug, Default)]
-struct Noted {
-    /// Items.
-    items: usize,
-    /// Of the one that follows, zeros that may still grow.
-    grown_bytes: u64,
-    /// All bytes.
-    bytes: u64,
-}
-
-impl Noted {
-    fn all(items: &[Item], bytes: u64) -> Self {
-        let growing = items.last().filter(|last| last.id().is_none()).map(Item::span);
-        Self { items: items.len() - usize::from(growing.is_some()), grown_bytes: growing.unwrap_or(0), bytes }
-    }
-}
-
-impl Reading<'_> {
-    /// Tells the journal what is known by now; without waiting for those who still work on a chunk of it.
-    fn note(&mut self, worker: &mut Worker, at: u64) -> Result<()> {
-        self.noted_at = at;
-        let Some(journal) = worker.shared.journal.clone().filter(|_| is_large(self.stat)) else { return Ok(()) };
-        for (place, found) in worker.known(&self.pieces)? {
-            if let Some(Item::Data { id, .. }) = self.items.get_mut(place) {
-                *id = found;
-            }
-        }
-        let known = self.items.iter().skip(self.noted.items).take_while(|item| item.id() != Some(NOT_YET_KNOWN));
-        let mut stretch: Vec<Item> = known.copied().collect();
-        let until = self.noted.items + stretch.len();
-        if let Some(Item::Hole { span } | Item::Zeros { span }) = stretch.first_mut() {
-            *span -= self.noted.grown_bytes;
-        }
-        stretch.retain(|item| item.span() > 0);
-        if !stretch.is_empty() {
-            journal.note_part(self.path, self.stat, worker.files.paged, self.noted.bytes, &stretch);
-            let bytes = self.noted.bytes + stretch.iter().map(Item::span).sum::<u64>();
-            self.noted = Noted::all(&self.items[..until], bytes);
-        }
-        Ok(())
-    }
-}
-
 /// What came of reading a file.
 struct Read {
     items: Vec<Item>,
@@ -310,7 +256,7 @@ type Reached = Result<std::result::Result<u64, VolumeError>>;
 /// The items of a file as it is read now. The inner error is the volume's, the outer one ends the job.
 fn read_content(
     worker: &mut Worker,
-    file: &dyn ReadFile,
+    file: &Arc<dyn ReadFile>,
     stat: &Stat,
     path: &[u8],
     begun: Option<Partial>,
@@ -321,18 +267,17 @@ fn read_content(
         return Ok(Ok(Read { items: Vec::new(), left_unread: None }));
     }
     let mut left_unread = None;
-    let mut reading = Reading { path, stat, items: Vec::new(), pieces: Arc::default(), noted: Noted::default(), noted_at: 0 };
+    let mut reading = Reading::new(path, stat);
     let mut at = 0u64;
     match begun.map_or(Ok(Ok(None)), |partial| go_on(worker, file, path, partial))? {
         Ok(Some(partial)) => {
-            worker.files.paged = partial.paged;
+            reading.paged = partial.paged;
             at = partial.bytes;
-            (reading.noted, reading.noted_at) = (Noted::all(&partial.items, at), at);
-            reading.items = partial.items;
+            reading.go_on_from(partial.items, at);
         }
         Ok(None) if hint.is_some() => {}
         Ok(None) => {
-            worker.files.paged = match worker.files.looks_paged(file, stat) {
+            reading.paged = match worker.files.looks_paged(&**file, stat) {
                 Ok(paged) => paged,
                 Err(error) => return Ok(Err(error)),
             }
@@ -347,17 +292,12 @@ fn read_content(
         Ok(reached) => at = reached,
         Err(error) => return Ok(Err(error)),
     }
-    for (place, found) in worker.collect(&reading.pieces)? {
-        if let Some(Item::Data { id, .. }) = reading.items.get_mut(place) {
-            *id = found;
-        }
-    }
-    reading.note(worker, at)?;
+    reading.note(worker.shared.journal.as_deref(), at);
     Ok(Ok(Read { items: reading.items, left_unread }))
 }
 
 /// Reads what lies between two offsets, holes left out; how far the file went.
-fn read_stretch(worker: &mut Worker, file: &dyn ReadFile, start: u64, stop: u64, reading: &mut Reading<'_>) -> Reached {
+fn read_stretch(worker: &mut Worker, file: &Arc<dyn ReadFile>, start: u64, stop: u64, reading: &mut Reading) -> Reached {
     let sparse = reading.stat.allocated_bytes < reading.stat.size_bytes;
     let mut at = start;
     while at < stop {
@@ -393,9 +333,9 @@ fn read_stretch(worker: &mut Worker, file: &dyn ReadFile, start: u64, stop: u64,
 }
 
 /// A walk over the items that the parent has of a file.
-struct Hinted<'a, 'b> {
-    file: &'a dyn ReadFile,
-    reading: &'a mut Reading<'b>,
+struct Hinted<'a> {
+    file: &'a Arc<dyn ReadFile>,
+    reading: &'a mut Reading,
     ranges: Ranges,
     /// Where the item at hand begins.
     at: u64,
@@ -405,13 +345,13 @@ struct Hinted<'a, 'b> {
     paged: Option<bool>,
 }
 
-impl Hinted<'_, '_> {
+impl Hinted<'_> {
     /// Reads what is to be read up to an offset. Whether the file went that far.
     fn catch_up(&mut self, worker: &mut Worker, to: u64) -> Result<std::result::Result<bool, VolumeError>> {
         let Some(from) = self.unread_from.take() else { return Ok(Ok(true)) };
-        worker.files.paged = match self.paged {
+        self.reading.paged = match self.paged {
             Some(paged) => paged && self.reading.stat.size_bytes >= pages::FROM_BYTES,
-            None => match worker.files.looks_paged(self.file, self.reading.stat) {
+            None => match worker.files.looks_paged(&**self.file, &self.reading.stat) {
                 Ok(paged) => paged,
                 Err(error) => return Ok(Err(error)),
             },
@@ -468,10 +408,10 @@ impl Hinted<'_, '_> {
 /// Takes over what the parent has of a file, and reads what is in `dirty`, what lies behind, and what the repository has not.
 fn read_hinted(
     worker: &mut Worker,
-    file: &dyn ReadFile,
+    file: &Arc<dyn ReadFile>,
     content: &[Item],
     dirty: Dirty,
-    reading: &mut Reading<'_>,
+    reading: &mut Reading,
     left_unread: &mut u64,
 ) -> Reached {
     let (size_bytes, reader) = (reading.stat.size_bytes, Arc::clone(&worker.shared.reader));
@@ -516,7 +456,7 @@ fn read_hinted(
 /// None when the file turns out to be another.
 fn go_on(
     worker: &mut Worker,
-    file: &dyn ReadFile,
+    file: &Arc<dyn ReadFile>,
     path: &[u8],
     partial: Partial,
 ) -> Result<std::result::Result<Option<Partial>, VolumeError>> {
@@ -554,105 +494,4 @@ fn go_on(
     shared.notes.bytes_resumed.fetch_add(kept, Relaxed);
     shared.notes.files_resumed.fetch_add(u64::from(read == 0 && at == size_bytes), Relaxed);
     Ok(Ok(Some(partial)))
-}
-
-/// Reads and cuts the bytes from `start` to `end`; returns how far the file went.
-fn read_run(
-    worker: &mut Worker,
-    file: &dyn ReadFile,
-    start: u64,
-    end: u64,
-    reading: &mut Reading<'_>,
-) -> Result<std::result::Result<u64, VolumeError>> {
-    let mut buffer = std::mem::take(&mut worker.files.buffer);
-    let result = read_run_into(worker, file, start, end, reading, &mut buffer);
-    worker.files.buffer = buffer;
-    result
-}
-
-fn read_run_into(
-    worker: &mut Worker,
-    file: &dyn ReadFile,
-    start: u64,
-    end: u64,
-    reading: &mut Reading<'_>,
-    buffer: &mut Vec<u8>,
-) -> Result<std::result::Result<u64, VolumeError>> {
-    let longest = worker.files.cutter.size_bytes_max();
-    let large = end - start > SHARE_FROM_BYTES;
-    // `buffer[head..fill]` is read and not yet cut; it begins at file offset `at`.
-    let (mut head, mut fill, mut at, mut next) = (0usize, 0usize, start, start);
-    let wanted = usize::try_from(end - start).unwrap_or(usize::MAX).min(READ_BYTES + longest);
-    if buffer.len() < wanted {
-        buffer.resize(wanted, 0);
-    }
-    let mut ended = false;
-    loop {
-        if !ended && fill - head < longest {
-            buffer.copy_within(head..fill, 0);
-            fill -= head;
-            head = 0;
-            let room = usize::try_from(end - next).unwrap_or(usize::MAX).min(buffer.len() - fill);
-            let got = match file.read_once(next, &mut buffer[fill..fill + room]) {
-                Ok(got) => got,
-                Err(error) => return Ok(Err(error)),
-            };
-            worker.shared.notes.bytes_read.fetch_add(got as u64, Relaxed);
-            worker.shared.job.bytes_moved.fetch_add(got as u64, Relaxed);
-            if large {
-                worker.packer.sink().check()?;
-            }
-            next += got as u64;
-            fill += got;
-            ended = got < room || next == end;
-            if !ended && fill - head < longest {
-                continue;
-            }
-        }
-        if head == fill {
-            return Ok(Ok(at));
-        }
-        let run = &buffer[head..fill];
-        let window = &run[..run.len().min(longest)];
-        let window_ends = ended && run.len() <= longest;
-        let zeros = zero_block(window, at, window_ends);
-        let length = if let Some((0, length)) = zeros {
-            push_span(&mut reading.items, Item::Zeros { span: length as u64 });
-            length
-        } else {
-            let length = match zeros {
-                _ if worker.files.paged => window.len().min(pages::BLOCK_BYTES - (at % pages::BLOCK_BYTES as u64) as usize),
-                Some((from, _)) => worker.files.cutter.first(&window[..from], true),
-                None => worker.files.cutter.first(window, window_ends),
-            };
-            let chunk = &window[..length];
-            let id = if large && worker.hand_on(reading.items.len(), chunk, &reading.pieces) {
-                NOT_YET_KNOWN
-            } else {
-                let id = worker.packer.sink().chunk_id(ChunkKind::Data, chunk);
-                if worker.packer.take_on(&id) {
-                    worker.packer.write(ChunkKind::Data, id, chunk)?;
-                }
-                id
-            };
-            reading.items.push(Item::Data { id, span: length as u64 });
-            length
-        };
-        head += length;
-        at += length as u64;
-        if at - reading.noted_at >= PART_BYTES {
-            reading.note(worker, at)?;
-        }
-    }
-}
-
-/// Offset in the window of the first whole block of zeros, and its length.
-fn zero_block(window: &[u8], at: u64, ended: bool) -> Option<(usize, usize)> {
-    let block = ZERO_BLOCK_BYTES as u64;
-    let first = ((block - at % block) % block) as usize;
-    (first..window.len())
-        .step_by(ZERO_BLOCK_BYTES)
-        .map(|from| (from, ZERO_BLOCK_BYTES.min(window.len() - from)))
-        .filter(|(_, length)| *length == ZERO_BLOCK_BYTES || ended)
-        .find(|(from, length)| is_zero(&window[*from..from + length]))
 }

@@ -5,12 +5,13 @@
 //! and that every item that was not captured is named. With no workers everything runs on the calling thread, in an order that
 //! depends only on what it is handed. A backup that is killed is gone on from by the next one of the same volume, through the journal.
 //!
-//! Rooms: `walk` (what is there), `walkers` (who walks what), `drift` (what of it is unchanged), `crew` (threads and their queue), `file` (one file's bytes), `tree`
+//! Rooms: `walk` (what is there), `walkers` (who walks what), `drift` (what of it is unchanged), `crew` (threads and their queue), `file` (one file's bytes), `windows` (a run of them), `fetch` (small ones of a slow volume, read ahead), `slowness` (whether it is), `tree`
 //! (directories, bottom-up), `patch` (those the stat cache knows), `rows` (what stands there) and `pieces` (how they are stored), `proof` (what is still in the repository), `hints` (what others say has changed), `exclude`, `shares` (of memory).
 
 mod crew;
 mod drift;
 mod exclude;
+mod fetch;
 mod file;
 mod hints;
 mod notes;
@@ -19,9 +20,11 @@ mod pieces;
 mod proof;
 mod rows;
 mod shares;
+mod slowness;
 mod tree;
 mod walk;
 mod walkers;
+mod windows;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{Job, Stage};
@@ -396,9 +399,25 @@ fn capture(
         Arc::clone(job),
         shares.reader_bytes,
     ));
-    let threads = crew::Crew::start(writer, job, options, pack_options, Arc::clone(&notes), Arc::clone(&reader), remembered)?;
+    let threads = crew::Crew::start(
+        writer,
+        job,
+        options,
+        (pack_options, shares.fetch_bytes),
+        Arc::clone(&notes),
+        Arc::clone(&reader),
+        remembered,
+    )?;
     let spawn = &writer.repository().world.spawn;
-    let walked = walk::walk(threads.crew(), &**spawn, root, &given.excludes, parent, options, (started_nanos, given.descriptors));
+    let walked = walk::threads::walk(
+        threads.crew(),
+        (spawn, shares.slow_walkers),
+        root,
+        &given.excludes,
+        parent,
+        options,
+        (started_nanos, given.descriptors),
+    );
     let Harvest { shared, root, place, sink, usage } = threads.finish(walked)?;
     sink.finish()?;
     let counts = notes.counts(sink.bytes_stored.load(Relaxed));

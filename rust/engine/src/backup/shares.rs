@@ -6,12 +6,13 @@
 //! that the sum stays within the budget. Does not count threads' stacks and what the program had taken before.
 
 use super::BackupOptions;
-use super::file::{BUFFER_BYTES, CHUNK_BYTES_MAX};
+use super::walk::threads::SLOW_BYTES;
+use super::windows::{BUFFER_BYTES, CHUNK_BYTES_MAX};
 use crate::packer::FRAME_BYTES;
 
 /// Whatever is asked for, this is the least that a backup runs in.
 pub(crate) const BUDGET_BYTES_MIN: usize = 64 << 20;
-/// Buffers and contexts of one worker: 3 MiB to read into, up to three chunks handed on, three open frames, contexts of zstd, and
+/// Buffers and contexts of one worker: 3 MiB to read into, what a window leaves over, three open frames, contexts of zstd, and
 /// what a frame is compressed, opened and decompressed into.
 const WORKER_BYTES: usize = 14 << 20;
 /// What each thread that walks beside the first has of the directory it is in: entries, and a buffer to list with. There is one such thread
@@ -21,6 +22,8 @@ const WALKER_BYTES: usize = 3 << 20;
 const TREES_BYTES: usize = 4 << 20;
 /// What the session remembers of chunks until a segment of the index answers for them, and the segment on its way out.
 const SESSION_BYTES: usize = 12 << 20;
+/// More threads that walk a slow volume: they wait for it most of the time.
+const SLOW_WALKERS_MAX: usize = 14;
 /// Smaller packs are a burden on the store, larger ones on who reads a part of one.
 const PACK_BYTES_MIN: usize = 4 << 20;
 const PACK_BYTES_MAX: usize = 64 << 20;
@@ -33,7 +36,7 @@ pub struct Underway {
     pub pack_bytes: u64,
     /// Packs at once: one that each worker makes, one that each upload thread sends, and one that waits.
     pub packs: u64,
-    /// What all workers together have in buffers, in open frames and on its way from one to another.
+    /// What all workers together have in buffers and in open frames, and the window by which they may be ahead of one another.
     pub hands_bytes: u64,
 }
 
@@ -69,14 +72,20 @@ pub(crate) struct Shares {
     pub pack_size_bytes: usize,
     /// For trees of the parent snapshot.
     pub reader_bytes: usize,
+    /// For small files of a slow volume that are read ahead.
+    pub fetch_bytes: usize,
+    /// More threads to walk a slow volume.
+    pub slow_walkers: usize,
 }
 
 impl Shares {
     /// Shares `budget_bytes` out among as many of the wanted threads as fit.
     pub fn of(budget_bytes: usize, workers: usize, upload_threads: usize) -> Self {
         let budget = budget_bytes.max(BUDGET_BYTES_MIN);
-        let reader_bytes = budget / 8;
-        let left = budget - reader_bytes - SESSION_BYTES;
+        let slow_bytes = if workers == 0 { 0 } else { budget / 32 };
+        let slow_walkers = (slow_bytes / 2 / SLOW_BYTES).min(SLOW_WALKERS_MAX);
+        let (reader_bytes, fetch_bytes) = (budget / 8 - slow_bytes, slow_bytes - slow_walkers * SLOW_BYTES);
+        let left = budget - budget / 8 - SESSION_BYTES;
         // Packs beside those that workers have open: one for each upload and one that waits for them.
         let fits = |workers: usize, uploads: usize| {
             let (busy, waiting) = (busy(workers), waiting(workers, uploads));
@@ -87,7 +96,7 @@ impl Shares {
             if uploads > 1 && (uploads >= workers || workers == 1) { uploads -= 1 } else { workers -= 1 }
         }
         let pack_size_bytes = fits(workers, uploads).clamp(PACK_BYTES_MIN, PACK_BYTES_MAX);
-        Self { workers, upload_threads: uploads, pack_size_bytes, reader_bytes }
+        Self { workers, upload_threads: uploads, pack_size_bytes, reader_bytes, fetch_bytes, slow_walkers }
     }
 }
 
@@ -113,6 +122,8 @@ mod tests {
                     let shares = Shares::of(budget, workers, uploads);
                     let busy = shares.workers.max(1);
                     let sum = shares.reader_bytes
+                        + shares.fetch_bytes
+                        + shares.slow_walkers * SLOW_BYTES
                         + SESSION_BYTES
                         + busy * (WORKER_BYTES + TREES_BYTES + shares.pack_size_bytes)
                         + (busy - 1) * WALKER_BYTES
@@ -144,7 +155,14 @@ mod tests {
     fn more_memory_makes_larger_packs_and_keeps_more_threads() {
         assert_eq!(
             Shares::of(1 << 30, 2, 2),
-            Shares { workers: 2, upload_threads: 2, pack_size_bytes: 64 << 20, reader_bytes: 128 << 20 }
+            Shares {
+                workers: 2,
+                upload_threads: 2,
+                pack_size_bytes: 64 << 20,
+                reader_bytes: 96 << 20,
+                fetch_bytes: 25 << 20,
+                slow_walkers: 14
+            }
         );
         assert!(Shares::of(128 << 20, 2, 2).pack_size_bytes > 12 << 20);
         assert!(Shares::of(128 << 20, 64, 4).workers < Shares::of(512 << 20, 64, 4).workers);

@@ -5,9 +5,12 @@
 //! has changed, and what lies below, is looked at (`known`). A file whose content stands by the change test (`drift`) is not opened,
 //! provided that every chunk of it is in a listed pack. Nor is one that an interrupted run had read and stored, by the same test.
 //!
+//! Rooms: `threads` (who walks), `known` (a directory that the stat cache knows).
+//!
 //! Over 500 lines because the walk decides here, entry by entry, between all that it may know of one: cache, parent, interrupted run.
 
 mod known;
+pub(crate) mod threads;
 
 use super::crew::{Crew, Task};
 use super::drift::{ChangeTest, Content, explained, times};
@@ -16,6 +19,7 @@ use super::file::{FileBatch, FileJob};
 use super::patch::PreviousRows;
 use super::pieces::cut_parts;
 use super::proof::{Proof, Relied};
+use super::slowness::{Gauge, timed};
 use super::tree::{DirNode, HUGE_ENTRIES, Known, Place, Settled, close_quiet, entry_of, join, rely_on_content};
 use super::walkers::{Pool, Room};
 use super::{BackupOptions, Notes};
@@ -24,7 +28,6 @@ use crate::journal::{Interrupted, Partial, ReadFiles, Recorded};
 use crate::packer::Packer;
 use crate::repository::cursor::{EntryCursor, Step};
 use crate::repository::reader::ChunkReader;
-use crate::repository::snapshots::SnapshotRow;
 use crate::seams::Spawn;
 use crate::statcache::{self, NOWHERE};
 use crate::volume::{Dir, Kind, Name, Names, Stat, VolumeError, VolumeErrorKind};
@@ -35,18 +38,14 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::ops::{Deref, Range};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
 
 /// Files in a batch, and their bytes: enough to make handing over cheap, few enough to keep all workers busy.
 const BATCH_FILES: usize = 64;
 const BATCH_BYTES: u64 = 1 << 20;
-/// One walker among several needs the pool's room for a directory with more entries: so many take 2 MiB, as much as a walker's share of
-/// memory has for them.
-const SHARE_ENTRIES: u64 = 4096;
-/// The same for depth, over all walkers. A quarter of the descriptors stands in for this where that is less: the rest are for the one with the
-/// room, for files and for the store.
-const SHARED_LEVELS: u64 = 4096;
+/// Listing a name takes as long as copying so many bytes.
+const NAME_BYTES_WORTH: u64 = 2 << 10;
 
 /// Extended attributes by name.
 type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
@@ -169,8 +168,14 @@ struct Walk {
     proof: Option<Arc<Proof>>,
     pool: Arc<Pool<Below>>,
     walkers: usize,
-    /// How deep each walker may be without the room.
-    share_levels: u64,
+    /// Whether nobody ever walks beside the first.
+    alone: bool,
+    /// How many entries of a directory each of them may have without the room, and how deep it may be.
+    share: (u64, u64),
+    /// How long the volume makes them wait for a listing or for the state of an entry.
+    gauge: Gauge,
+    spawn: Arc<dyn Spawn>,
+    others: Mutex<threads::Others>,
 }
 
 /// One thread that walks.
@@ -180,81 +185,7 @@ struct Walker {
     /// Its own view of what may be relied on; it never writes.
     packer: RefCell<Packer>,
     has_room: Rc<Cell<bool>>,
-}
-
-/// Ends the walk for the others, however the one that holds it ended.
-struct Ends(Arc<Walk>);
-
-impl Drop for Ends {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.crew.sink.fail(Crew::panicked());
-        }
-        self.0.pool.end();
-    }
-}
-
-/// Walks the volume, on the calling thread and on as many more as the crew has workers beyond the first, and puts work into the crew. The
-/// root's entry is complete when the crew has finished.
-pub(crate) fn walk(
-    crew: &Arc<Crew>,
-    spawn: &dyn Spawn,
-    root: Box<dyn Dir>,
-    excludes: &Arc<Excludes>,
-    parent: Option<&SnapshotRow>,
-    options: &BackupOptions,
-    (started_nanos, descriptors): (i64, u64),
-) -> Result<()> {
-    let stat = root.stat_self()?;
-    let walkers = options.workers.max(1);
-    let walk = Arc::new(Walk {
-        crew: Arc::clone(crew),
-        excludes: Arc::clone(excludes),
-        options: options.clone(),
-        test: ChangeTest::new(parent.map(|row| row.snapshot.started_nanos), started_nanos, options.paranoid),
-        root_device: stat.device,
-        proof: crew.shared.cache.as_ref().map(|cache| Arc::new(Proof::new(cache, &crew.sink.index))),
-        pool: Arc::new(Pool::new()),
-        walkers,
-        share_levels: SHARED_LEVELS.min(descriptors / 4) / walkers as u64,
-    });
-    let previous = parent.map(|row| Box::new(row.snapshot.root.clone()));
-    let known = crew.shared.cache.as_ref().map(|cache| Known { cache: Arc::clone(cache), number: cache.root() });
-    let mut others = Vec::new();
-    let walked = {
-        let _ends = Ends(Arc::clone(&walk));
-        (|| {
-            for n in 1..walkers {
-                let walk = Arc::clone(&walk);
-                walk.pool.join();
-                others.push(spawn.spawn(&format!("walk-{n}"), Box::new(move || walk.help()))?);
-            }
-            let walker = Walker::new(&walk)?;
-            let first =
-                walker.enter(root, Vec::new(), b"", &stat, None, Before { previous, known, depth: 0 })?.ok_or_else(|| {
-                    Error::new(ErrorKind::Volume, format!("volume's root cannot be listed: path={}", options.path.display()))
-                        .with_next_step("check that the directory may be read")
-                })?;
-            walker.run(Some(first))
-        })()
-        .inspect_err(|error: &Error| crew.sink.fail(error.clone()))
-    };
-    let mut whole = true;
-    for handle in others {
-        whole &= handle.join();
-    }
-    if whole { walked } else { walked.and(Err(Crew::panicked())) }
-}
-
-impl Walk {
-    /// Walks what others give away, until there is nothing left.
-    fn help(self: Arc<Self>) {
-        // Dropped last: a walker that ends before its time ends the walk.
-        let _ends = Ends(Arc::clone(&self));
-        if let Err(error) = Walker::new(&self).and_then(|walker| walker.run(None)) {
-            self.crew.sink.fail(error);
-        }
-    }
+    share: (u64, u64),
 }
 
 impl Level {
@@ -333,12 +264,13 @@ impl Deref for Walker {
 }
 
 impl Walker {
-    fn new(walk: &Arc<Walk>) -> Result<Self> {
+    fn new(walk: &Arc<Walk>, share: (u64, u64)) -> Result<Self> {
         Ok(Self {
             walk: Arc::clone(walk),
             relied: walk.proof.as_ref().map(|proof| RefCell::new(Relied::new(proof))),
             packer: RefCell::new(Packer::new(Arc::clone(&walk.crew.sink))?),
             has_room: Rc::default(),
+            share,
         })
     }
 
@@ -384,7 +316,8 @@ impl Walker {
 
     /// Whether a directory of so many entries, so deep, is within this walker's share.
     fn is_within_share(&self, entries: u64, depth: u64) -> bool {
-        self.walkers == 1 || self.has_room.get() || entries <= SHARE_ENTRIES && depth <= self.share_levels
+        let (entries_max, levels_max) = self.share;
+        self.alone || self.has_room.get() || entries <= entries_max && depth <= levels_max
     }
 
     fn lose(&self, path: &[u8], error: &VolumeError, doing: &str) {
@@ -406,7 +339,7 @@ impl Walker {
         let before = block.map_or(0, |block| block.len() as u64).max(previous.as_deref().map_or(0, entries_in));
         let (mut names, mut room) = (None, None);
         if self.is_within_share(before, depth) {
-            names = Some(dir.names());
+            names = Some(self.list(&*dir)?);
         }
         if names.as_ref().is_none_or(|names| names.as_ref().is_ok_and(|names| !self.is_within_share(names.len() as u64, depth))) {
             room = self.pool.try_room();
@@ -422,7 +355,7 @@ impl Walker {
             self.has_room.set(true);
         }
         let room = room.map(|room| Held { _room: room, has_room: Rc::clone(&self.has_room) });
-        let mut names = match names.unwrap_or_else(|| dir.names()) {
+        let mut names = match names.map_or_else(|| self.list(&*dir), Ok)? {
             Ok(names) => names,
             Err(error) => {
                 self.lose(&path, &error, "directory cannot be listed");
@@ -440,7 +373,9 @@ impl Walker {
                 let own_is = previous.as_deref().is_none_or(|before| {
                     statcache::is_as_recorded(before, stat) && !self.test.is_fresh(times(stat).0, times(stat).1)
                 });
-                if let Some(survey) = self.survey(&*dir, &names, &block, &mut stats) {
+                let (survey, nanos) = self.timed(|| self.survey(&*dir, &names, &block, &mut stats));
+                self.gauge.note(nanos, stats.len() as u64, 0);
+                if let Some(survey) = survey {
                     let (mut own, mut stands) = (None, true);
                     if let (false, Some(before)) = (own_is, previous.as_deref()) {
                         own = Some(self.own_entry(&*dir, &path, name, stat));
@@ -541,6 +476,28 @@ impl Walker {
         }
     }
 
+    fn timed<T>(&self, work: impl FnOnce() -> T) -> (T, u64) {
+        timed(&*self.crew.shared.clock, work)
+    }
+
+    fn list(&self, dir: &dyn Dir) -> Result<std::result::Result<Names, VolumeError>> {
+        let (names, nanos) = self.timed(|| dir.names());
+        let count = names.as_ref().map_or(0, Names::len) as u64;
+        self.gauge.note(nanos, 1, count * NAME_BYTES_WORTH);
+        self.walk.hurry()?;
+        Ok(names)
+    }
+
+    /// The state of an entry; of each directory's first it is measured how long that takes.
+    fn look(&self, level: &Level, slot: usize, name: &[u8]) -> std::result::Result<Stat, VolumeError> {
+        if slot > 0 {
+            return level.node.dir.stat(name);
+        }
+        let (stat, nanos) = self.timed(|| level.node.dir.stat(name));
+        self.gauge.note(nanos, 1, 0);
+        stat
+    }
+
     fn visit(&self, level: &mut Level, todo: Todo) -> Result<Option<Level>> {
         let Todo { slot, was, name, stat } = todo;
         let (row, previous) = match was {
@@ -554,7 +511,7 @@ impl Walker {
             self.notes().lose(&self.crew.shared.job, LostReason::NameTooLong, &path, "name is longer than the format takes");
             return self.put(&level.node, slot, None, false).map(|()| None);
         }
-        let stat = match stat.map_or_else(|| level.node.dir.stat(&name), Ok) {
+        let stat = match stat.map_or_else(|| self.look(level, slot, &name), Ok) {
             Ok(stat) => stat,
             Err(error) => {
                 if error.kind == VolumeErrorKind::NotFound {
@@ -591,7 +548,7 @@ impl Walker {
         let (node, previous, depth) = (Arc::clone(&level.node), previous.map(Box::new), level.depth + 1);
         let mut below = Below { node, slot, row, name, stat, previous, depth };
         // While the workers have enough to do they are what the backup waits for, and neighbours are better read one after another.
-        if self.pool.is_wanted() && depth <= self.share_levels && self.crew.has_room() {
+        if self.pool.is_wanted() && depth <= self.share.1 && self.crew.has_room() {
             match self.pool.offer(below) {
                 None => return Ok(None),
                 Some(back) => below = back,
@@ -669,7 +626,7 @@ impl Walker {
             return self.put(&level.node, slot, Some(Settled::new(entry)), false);
         }
         level.batch_bytes += stat.size_bytes;
-        level.batch.push(FileJob { slot, name, stat, previous: previous.map(Box::new), begun });
+        level.batch.push(FileJob { slot, name, stat, previous: previous.map(Box::new), begun, fetched: None });
         if level.batch.len() >= BATCH_FILES || level.batch_bytes >= BATCH_BYTES {
             self.send_batch(level)?;
         }

@@ -285,8 +285,8 @@ impl Dir for MadeUpDir {
         Ok(Box::new(Self { shared: Arc::clone(&self.shared), inode }))
     }
 
-    fn open_file(&self, name: &[u8]) -> Result<Box<dyn ReadFile>, VolumeError> {
-        Ok(Box::new(self.file(self.find("open file", name, Kind::File)?)))
+    fn open_file(&self, name: &[u8]) -> Result<Arc<dyn ReadFile>, VolumeError> {
+        Ok(Arc::new(self.file(self.find("open file", name, Kind::File)?)))
     }
 
     fn read_link(&self, name: &[u8]) -> Result<Name, VolumeError> {

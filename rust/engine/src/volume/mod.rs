@@ -14,6 +14,7 @@ mod policy;
 
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
 pub use linux::{LinuxFs, raise_descriptor_limit};
 pub use names::{IntoNames, Names, NamesBuilder};
@@ -201,7 +202,7 @@ pub trait Dir: Send + Sync + fmt::Debug {
     /// Opens a subdirectory.
     fn open_dir(&self, name: &[u8]) -> Result<Box<dyn Dir>, VolumeError>;
     /// Opens a regular file to read: never blocks on a FIFO, never follows a link, does not move the access time where it may.
-    fn open_file(&self, name: &[u8]) -> Result<Box<dyn ReadFile>, VolumeError>;
+    fn open_file(&self, name: &[u8]) -> Result<Arc<dyn ReadFile>, VolumeError>;
     /// Target of a symbolic link.
     fn read_link(&self, name: &[u8]) -> Result<Name, VolumeError>;
     /// Extended attributes of the directory itself, ascending by name.

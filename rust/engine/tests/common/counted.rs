@@ -148,9 +148,9 @@ impl Dir for CountedDir {
     fn open_dir(&self, name: &[u8]) -> Tried<Box<dyn Dir>> {
         self.inner.open_dir(name).map(|dir| self.below(name, dir))
     }
-    fn open_file(&self, name: &[u8]) -> Tried<Box<dyn ReadFile>> {
+    fn open_file(&self, name: &[u8]) -> Tried<Arc<dyn ReadFile>> {
         let inner = self.inner.open_file(name)?;
-        Ok(Box::new(CountedRead { inner, name: name.to_vec(), reads: Arc::clone(&self.reads) }))
+        Ok(Arc::new(CountedRead { inner, name: name.to_vec(), reads: Arc::clone(&self.reads) }))
     }
     fn read_link(&self, name: &[u8]) -> Tried<Name> {
         self.inner.read_link(name)
@@ -205,7 +205,7 @@ impl Dir for CountedDir {
 
 #[derive(Debug)]
 struct CountedRead {
-    inner: Box<dyn ReadFile>,
+    inner: Arc<dyn ReadFile>,
     name: Name,
     reads: Reads,
 }

@@ -17,7 +17,7 @@ mod write;
 use std::any::Any;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -100,9 +100,9 @@ impl Dir for LinuxDir {
         Ok(Box::new(Self::new(fd, self.cross_mounts)))
     }
 
-    fn open_file(&self, name: &[u8]) -> Result<Box<dyn ReadFile>, VolumeError> {
+    fn open_file(&self, name: &[u8]) -> Result<Arc<dyn ReadFile>, VolumeError> {
         let fd = read::open_regular("open file", self.fd(), name, OFlags::RDONLY, self.cross_mounts)?;
-        Ok(Box::new(read::LinuxReadFile::new(fd)))
+        Ok(Arc::new(read::LinuxReadFile::new(fd)))
     }
 
     fn read_link(&self, name: &[u8]) -> Result<Name, VolumeError> {
