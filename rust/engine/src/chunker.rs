@@ -3,6 +3,7 @@
 //! Pure over slices: no I/O, no hashing of content. Promises that the cuts of a run depend only on its bytes, the key and the
 //! sizes, however the bytes are handed in and whichever kernel runs. Golden cut points are pinned below.
 
+pub mod media;
 pub mod pages;
 
 use crate::error::{Error, Result};
@@ -89,6 +90,82 @@ impl Cutter {
     }
 }
 
+/// How a file is cut, by the evidence of its first bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Profile {
+    /// By content, into chunks of the usual sizes.
+    #[default]
+    Usual,
+    /// Into fixed blocks: [`pages`].
+    Pages,
+    /// By content, into longer chunks: [`media`].
+    Media,
+}
+
+impl Profile {
+    /// Every one of them, each at the place of its number.
+    const ALL: [Self; 3] = [Self::Usual, Self::Pages, Self::Media];
+
+    /// What the first bytes of a file say.
+    #[must_use]
+    pub fn of(head: &[u8]) -> Self {
+        if pages::is_paged(head) {
+            Self::Pages
+        } else if media::is_media(head) {
+            Self::Media
+        } else {
+            Self::Usual
+        }
+    }
+
+    /// Its number, for a record.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// The profile of a number; none when no profile has it.
+    #[must_use]
+    pub fn numbered(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
+    }
+}
+
+/// The cutters of a repository, one for each way to cut by content.
+#[derive(Clone, Debug)]
+pub struct Cutters {
+    usual: Cutter,
+    media: Cutter,
+}
+
+impl Cutters {
+    /// The cutters of a repository.
+    ///
+    /// # Errors
+    /// As [`Cutter::new`].
+    pub fn new(keys: &Keys, cut: Cut) -> Result<Self> {
+        let half = 1 << (cut.size_bytes_max / 2).max(1).ilog2();
+        let longer = Cut { size_bytes_min: cut.size_bytes_usual, size_bytes_usual: half.max(cut.size_bytes_usual), ..cut };
+        Ok(Self { usual: Cutter::new(keys, cut)?, media: Cutter::new(keys, longer)? })
+    }
+
+    /// Longest chunk in bytes, whatever the profile.
+    #[must_use]
+    pub fn size_bytes_max(&self) -> usize {
+        self.usual.size_bytes_max()
+    }
+
+    /// Length of the first chunk of `run`, which begins at offset `at` of its file; for the rest as [`Cutter::first`].
+    #[must_use]
+    pub fn first(&self, profile: Profile, run: &[u8], at: u64, ended: bool) -> usize {
+        match profile {
+            Profile::Usual => self.usual.first(run, ended),
+            Profile::Media => self.media.first(run, ended),
+            Profile::Pages => run.len().min(pages::BLOCK_BYTES - (at % pages::BLOCK_BYTES as u64) as usize),
+        }
+    }
+}
+
 /// SipHash-2-4 of whole words.
 fn siphash((k0, k1): (u64, u64), bytes: &[u8]) -> u64 {
     let mut v = [k0 ^ 0x736f_6d65_7073_6575, k1 ^ 0x646f_7261_6e64_6f6d, k0 ^ 0x6c79_6765_6e65_7261, k1 ^ 0x7465_6462_7974_6573];
@@ -162,7 +239,7 @@ mod tests {
     }
 
     /// The same rule, written as chapter 14 says it, position by position, with nothing of the cutter but its keys.
-    fn by_the_book(cutter: &Cutter, run: &[u8]) -> usize {
+    fn by_the_book(cutter: &Cutter, min: usize, bits: u32, run: &[u8]) -> usize {
         #[expect(deprecated, reason = "the standard library's SipHash-2-4 is the oracle")]
         let hash = |window: &[u8]| {
             use std::hash::Hasher;
@@ -174,7 +251,7 @@ mod tests {
         blake3::Hasher::new_keyed(keys().cut_data()).update(b"sieve").finalize_xof().fill(&mut secret);
         let number = |bytes: &[u8]| bytes.iter().rev().fold(0u128, |n, b| n << 8 | u128::from(*b));
         let (a, b) = (number(&secret[..4]) | 1, number(&secret[4..8]) | 1);
-        let mut from = 64 << 10;
+        let mut from = min;
         for n in 1..=run.len() {
             if n == 1 << 20 {
                 return n;
@@ -184,7 +261,7 @@ mod tests {
             }
             let sum = number(&run[n - 8..n - 4]) * a + number(&run[n - 4..n]) * b;
             if sum >> 24 & 0xff == 0x7f {
-                let limit = if n < 256 << 10 { 1u64 << 53 } else { 1 << 57 };
+                let limit = if n < 1 << bits { 1u64 << (71 - bits) } else { 1 << (75 - bits) };
                 if hash(&run[n - 64..n]) < limit {
                     return n;
                 }
@@ -199,20 +276,23 @@ mod tests {
         assert_eq!(sizes(&cutter(), &noise(1, 4 << 20)), GOLDEN);
         let text: Vec<u8> = (0..60_000u32).flat_map(|n| format!("line {n} of a text\n").into_bytes()).collect();
         assert_eq!(sizes(&cutter(), &text), GOLDEN_TEXT);
+        assert_eq!(sizes(&Cutters::new(&keys(), Cut::default()).unwrap().media, &noise(1, 4 << 20)), GOLDEN_MEDIA);
     }
 
-    /// Sizes of the chunks of 4 MiB of noise, and of numbered lines; a change here is a change of format.
+    /// Sizes of the chunks of 4 MiB of noise, the same cut as media, and of numbered lines: who cuts elsewhere shares nothing with what is stored.
     const GOLDEN: &[usize] = &[
         286_385, 147_846, 123_891, 84_945, 283_791, 342_779, 202_788, 183_026, 290_238, 194_056, 364_494, 119_113, 82_620,
         288_424, 138_943, 407_575, 297_544, 300_261, 55_585,
     ];
+    const GOLDEN_MEDIA: &[usize] = &[434_231, 835_406, 423_109, 583_103, 347_503, 509_987, 539_419, 521_546];
     const GOLDEN_TEXT: &[usize] = &[85_739, 114_150, 427_269, 329_067, 292_665];
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
         fn cuts_equal_the_rule(seed: u8, length in 0..(3usize << 20), quiet in 0..(1usize << 20), fill: u8, period in 0usize..100) {
-            let cutter = cutter();
+            let cutters = Cutters::new(&keys(), Cut::default()).unwrap();
+            let (cutter, min, bits) = if seed % 2 == 0 { (cutters.usual, 64 << 10, 18) } else { (cutters.media, 256 << 10, 19) };
             let mut run = noise(seed, length);
             let quiet = quiet.min(run.len());
             run[..quiet].fill(fill);
@@ -223,7 +303,7 @@ mod tests {
             let mut rest = &run[..];
             while !rest.is_empty() {
                 let length = cutter.first(rest, true);
-                prop_assert_eq!(length, by_the_book(&cutter, rest));
+                prop_assert_eq!(length, by_the_book(&cutter, min, bits, rest));
                 prop_assert_eq!(length, twin.first(rest, true));
                 if rest.len() >= cutter.max {
                     prop_assert_eq!(length, cutter.first(&rest[..cutter.max], false), "what comes behind the largest size does not matter");
@@ -240,6 +320,22 @@ mod tests {
         let mean = (64 << 20) / sizes.len();
         assert!((230 << 10..300 << 10).contains(&mean), "{mean}");
         assert!(sizes[..sizes.len() - 1].iter().all(|size| (64 << 10..=1 << 20).contains(size)));
+    }
+
+    #[test]
+    fn media_are_cut_into_longer_chunks_and_numbers_name_profiles() {
+        let cutters = Cutters::new(&keys(), Cut::default()).unwrap();
+        let sizes = sizes(&cutters.media, &noise(9, 64 << 20));
+        let mean = (64 << 20) / sizes.len();
+        assert!((480 << 10..620 << 10).contains(&mean), "{mean}");
+        assert!(sizes[..sizes.len() - 1].iter().all(|size| (256 << 10..=1 << 20).contains(size)));
+        for profile in Profile::ALL {
+            assert_eq!(Profile::numbered(profile.number()), Some(profile));
+        }
+        assert_eq!((Profile::numbered(3), Profile::of(b"BZh9"), Profile::of(b"text")), (None, Profile::Media, Profile::Usual));
+        let odd = Cut { size_bytes_min: 4096, size_bytes_usual: 1 << 16, size_bytes_max: (1 << 16) + 1, ..Cut::default() };
+        let odd = Cutters::new(&keys(), odd).unwrap();
+        assert_eq!((odd.media.min, odd.media.usual, odd.media.max), (1 << 16, 1 << 16, (1 << 16) + 1));
     }
 
     #[test]

@@ -6,7 +6,7 @@ mod common;
 
 use common::{backup_options, init, noise};
 use longshore_engine::backup::{self, BackupOptions, ParentChoice};
-use longshore_engine::chunker::{Cutter, ZERO_BLOCK_BYTES, is_zero};
+use longshore_engine::chunker::{Cutters, Profile, ZERO_BLOCK_BYTES, is_zero};
 use longshore_engine::job::Job;
 use longshore_engine::repository::Repository;
 use longshore_engine::repository::reader::ChunkReader;
@@ -29,8 +29,8 @@ fn options(workers: usize) -> BackupOptions {
 }
 
 /// What a file consists of, by a reader who has all of it: docs/format.md chapter 14.
-fn by_the_book(repository: &Repository, bytes: &[u8]) -> Vec<Item> {
-    let cutter = Cutter::new(repository.keys(), Cut::default()).unwrap();
+fn by_the_book(repository: &Repository, profile: Profile, bytes: &[u8]) -> Vec<Item> {
+    let cutters = Cutters::new(repository.keys(), Cut::default()).unwrap();
     let is_hole = |at: usize| {
         let end = (at + ZERO_BLOCK_BYTES).min(bytes.len());
         is_zero(&bytes[at..end])
@@ -50,7 +50,7 @@ fn by_the_book(repository: &Repository, bytes: &[u8]) -> Vec<Item> {
         while block < bytes.len() && !is_hole(block) {
             block += ZERO_BLOCK_BYTES;
         }
-        let length = cutter.first(&bytes[at..block.min(bytes.len())], true);
+        let length = cutters.first(profile, &bytes[at..block.min(bytes.len())], at as u64, true);
         items.push(Item::Data { id: repository.keys().chunk_id(ChunkKind::Data, &bytes[at..at + length]), span: length as u64 });
         at += length;
     }
@@ -85,16 +85,20 @@ fn whoever_takes_part_cuts_a_file_where_one_reader_would() {
     }
     // Where nothing cuts: one byte over and over.
     whole[12 * MIB - 777..17 * MIB + 5].fill(0x55);
-    for length in [4 * MIB + 1, 6 * MIB, 8 * MIB + 1, whole.len()] {
-        let bytes = &whole[..length];
+    let lengths = [4 * MIB + 1, 6 * MIB, 8 * MIB + 1, whole.len()];
+    let begun = |mark: &[u8]| [mark, &whole[mark.len()..]].concat();
+    let files = lengths.iter().map(|length| (Profile::Usual, whole[..*length].to_vec()));
+    let marked = [(Profile::Pages, begun(b"SQLite format 3\0")), (Profile::Media, begun(b"OggS"))];
+    for (profile, bytes) in files.chain(marked) {
+        let (length, bytes) = (bytes.len(), &bytes[..]);
         let repository = init(Arc::new(MemoryStore::new()));
         let fs = MadeUpFs::default();
         let root = fs.root().create_dir(b"source").unwrap();
         root.create_file(b"file").unwrap().write_at(0, bytes).unwrap();
-        let wanted = by_the_book(&repository, bytes);
+        let wanted = by_the_book(&repository, profile, bytes);
         assert!(wanted.iter().map(Item::span).sum::<u64>() == length as u64 && wanted.len() > 8);
         for workers in [0, 1, 2, 7] {
-            assert!(items_of(&repository, &fs, workers) == wanted, "{length} bytes, {workers} workers");
+            assert!(items_of(&repository, &fs, workers) == wanted, "{profile:?}, {length} bytes, {workers} workers");
         }
     }
 }

@@ -15,7 +15,7 @@ use super::hints::{Dirty, Ranges, is_paged_item};
 use super::pieces::fold_content;
 use super::tree::{DirNode, settle};
 use super::windows::{Reading, is_large, read_run};
-use crate::chunker::{Cutter, ZERO_BLOCK_BYTES, pages};
+use crate::chunker::{Cutters, Profile, ZERO_BLOCK_BYTES, pages};
 use crate::error::Result;
 use crate::journal::{FilesRecord, ITEMS_MAX, Partial, push_span};
 use crate::repository::cursor::is_damage;
@@ -55,7 +55,7 @@ pub(crate) struct FileJob {
 /// Buffers and cutter of one thread.
 #[derive(Debug)]
 pub(crate) struct FileReader {
-    pub cutter: Cutter,
+    pub cutters: Cutters,
     pub buffer: Vec<u8>,
     measure: Measure,
 }
@@ -68,19 +68,19 @@ enum Outcome {
 
 impl FileReader {
     pub fn new(keys: &Keys, cut: Cut) -> Result<Self> {
-        Ok(Self { cutter: Cutter::new(keys, cut)?, buffer: Vec::new(), measure: Measure::default() })
+        Ok(Self { cutters: Cutters::new(keys, cut)?, buffer: Vec::new(), measure: Measure::default() })
     }
 
-    fn looks_paged(&mut self, file: &dyn ReadFile, stat: &Stat) -> std::result::Result<bool, VolumeError> {
+    fn profile_of(&mut self, file: &dyn ReadFile, stat: &Stat) -> std::result::Result<Profile, VolumeError> {
         if stat.size_bytes < pages::FROM_BYTES {
-            return Ok(false);
+            return Ok(Profile::Usual);
         }
         if self.buffer.len() < pages::BLOCK_BYTES {
             self.buffer.resize(pages::BLOCK_BYTES, 0);
         }
         let head = &mut self.buffer[..pages::BLOCK_BYTES];
         let got = file.read_once(0, head)?;
-        Ok(pages::is_paged(&head[..got]))
+        Ok(Profile::of(&head[..got]))
     }
 }
 
@@ -271,14 +271,14 @@ fn read_content(
     let mut at = 0u64;
     match begun.map_or(Ok(Ok(None)), |partial| go_on(worker, file, path, partial))? {
         Ok(Some(partial)) => {
-            reading.paged = partial.paged;
+            reading.profile = partial.profile;
             at = partial.bytes;
             reading.go_on_from(partial.items, at);
         }
         Ok(None) if hint.is_some() => {}
         Ok(None) => {
-            reading.paged = match worker.files.looks_paged(&**file, stat) {
-                Ok(paged) => paged,
+            reading.profile = match worker.files.profile_of(&**file, stat) {
+                Ok(profile) => profile,
                 Err(error) => return Ok(Err(error)),
             }
         }
@@ -349,10 +349,11 @@ impl Hinted<'_> {
     /// Reads what is to be read up to an offset. Whether the file went that far.
     fn catch_up(&mut self, worker: &mut Worker, to: u64) -> Result<std::result::Result<bool, VolumeError>> {
         let Some(from) = self.unread_from.take() else { return Ok(Ok(true)) };
-        self.reading.paged = match self.paged {
-            Some(paged) => paged && self.reading.stat.size_bytes >= pages::FROM_BYTES,
-            None => match worker.files.looks_paged(&**self.file, &self.reading.stat) {
-                Ok(paged) => paged,
+        self.reading.profile = match self.paged {
+            Some(true) if self.reading.stat.size_bytes >= pages::FROM_BYTES => Profile::Pages,
+            Some(_) => Profile::Usual,
+            None => match worker.files.profile_of(&**self.file, &self.reading.stat) {
+                Ok(profile) => profile,
                 Err(error) => return Ok(Err(error)),
             },
         };

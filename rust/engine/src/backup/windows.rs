@@ -12,7 +12,7 @@
 
 use super::crew::Worker;
 use super::lock;
-use crate::chunker::{Cutter, ZERO_BLOCK_BYTES, is_zero, pages};
+use crate::chunker::{Cutters, Profile, ZERO_BLOCK_BYTES, is_zero};
 use crate::error::{Error, Result};
 use crate::journal::{Journal, push_span};
 use crate::volume::{ReadFile, Stat, VolumeError};
@@ -47,8 +47,8 @@ pub(super) fn is_large(stat: &Stat) -> bool {
 pub(super) struct Reading {
     path: Vec<u8>,
     pub stat: Stat,
-    /// Whether it is cut into fixed blocks.
-    pub paged: bool,
+    /// How it is cut.
+    pub profile: Profile,
     pub items: Vec<Item>,
     noted: Noted,
     /// How far the file was read when it was told last.
@@ -77,7 +77,7 @@ impl Reading {
     /// Nothing of a file yet.
     pub fn new(path: &[u8], stat: &Stat) -> Self {
         let path = if is_large(stat) { path.to_vec() } else { Vec::new() };
-        Self { path, stat: stat.clone(), paged: false, items: Vec::new(), noted: Noted::default(), noted_at: 0 }
+        Self { path, stat: stat.clone(), profile: Profile::default(), items: Vec::new(), noted: Noted::default(), noted_at: 0 }
     }
 
     /// Takes over what an interrupted run read, up to an offset. The journal has it.
@@ -98,7 +98,7 @@ impl Reading {
         }
         stretch.retain(|item| item.span() > 0);
         if !stretch.is_empty() {
-            journal.note_part(&self.path, &self.stat, self.paged, self.noted.bytes, &stretch);
+            journal.note_part(&self.path, &self.stat, self.profile, self.noted.bytes, &stretch);
             let bytes = self.noted.bytes + stretch.iter().map(Item::span).sum::<u64>();
             self.noted = Noted::all(&self.items[..until], bytes);
         }
@@ -129,7 +129,7 @@ pub(super) fn read_run(
         };
         let mut head = 0;
         while head < got {
-            let (found, length) = cut_one(&worker.files.cutter, reading.paged, &buffer[head..got], start + head as u64, true);
+            let (found, length) = cut_one(&worker.files.cutters, reading.profile, &buffer[head..got], start + head as u64, true);
             match found {
                 Found::Zeros => push_span(&mut reading.items, Item::Zeros { span: length as u64 }),
                 Found::Chunk => {
@@ -171,15 +171,14 @@ enum Found {
 
 /// What `run` begins with, and its length. `run` begins at file offset `at`. When the run goes on behind it (`ended` is false) and it is
 /// shorter than the longest chunk, the answer is final only as far as [`sure_until`].
-fn cut_one(cutter: &Cutter, paged: bool, run: &[u8], at: u64, ended: bool) -> (Found, usize) {
-    let longest = cutter.size_bytes_max();
+fn cut_one(cutters: &Cutters, profile: Profile, run: &[u8], at: u64, ended: bool) -> (Found, usize) {
+    let longest = cutters.size_bytes_max();
     let window = &run[..run.len().min(longest)];
     let window_ends = ended && run.len() <= longest;
     match zero_block(window, at, window_ends) {
         Some((0, length)) => (Found::Zeros, length),
-        _ if paged => (Found::Chunk, window.len().min(pages::BLOCK_BYTES - (at % pages::BLOCK_BYTES as u64) as usize)),
-        Some((from, _)) => (Found::Chunk, cutter.first(&window[..from], true)),
-        None => (Found::Chunk, cutter.first(window, window_ends || window.len() < longest)),
+        Some((from, _)) => (Found::Chunk, cutters.first(profile, &window[..from], at, true)),
+        None => (Found::Chunk, cutters.first(profile, window, at, window_ends || window.len() < longest)),
     }
 }
 
@@ -206,7 +205,7 @@ pub(super) struct Run {
     file: Arc<dyn ReadFile>,
     start: u64,
     end: u64,
-    paged: bool,
+    profile: Profile,
     /// How many windows may be underway.
     ahead_max: u64,
     state: Mutex<State>,
@@ -271,7 +270,7 @@ fn read_windows(
         file: Arc::clone(file),
         start,
         end,
-        paged: lent.paged,
+        profile: lent.profile,
         ahead_max: worker.threads() as u64 + 1,
         state: Mutex::new(State {
             reading: Some(lent),
@@ -358,7 +357,7 @@ impl Run {
         buffer: &mut Vec<u8>,
         cuts: &mut Vec<(Found, Range<usize>)>,
     ) -> Result<()> {
-        let longest = worker.files.cutter.size_bytes_max();
+        let longest = worker.files.cutters.size_bytes_max();
         if buffer.len() < longest + WINDOW_BYTES {
             buffer.resize(longest + WINDOW_BYTES, 0);
         }
@@ -391,7 +390,7 @@ impl Run {
         cuts.clear();
         while head < fill {
             let run = &buffer[head..fill];
-            let (found, length) = cut_one(&worker.files.cutter, self.paged, run, at, ended);
+            let (found, length) = cut_one(&worker.files.cutters, self.profile, run, at, ended);
             if !ended && length > sure_until(longest, run, at) {
                 break;
             }
@@ -454,8 +453,8 @@ mod tests {
 
     #[test]
     fn what_is_sure_does_not_depend_on_what_follows() {
-        let cutter = Cutter::new(&Keys::derive(&MasterKey::new([1; 32]), RepositoryId([2; 16])), Cut::default()).unwrap();
-        let (longest, zeros) = (cutter.size_bytes_max(), 5 * ZERO_BLOCK_BYTES);
+        let cutters = Cutters::new(&Keys::derive(&MasterKey::new([1; 32]), RepositoryId([2; 16])), Cut::default()).unwrap();
+        let (longest, zeros) = (cutters.size_bytes_max(), 5 * ZERO_BLOCK_BYTES);
         // One byte over and over is cut nowhere, so what is drawn before the zeros decides; and where it cuts among the first of
         // them, that does not hold, for they are a block of their own.
         let mut run = vec![0x55; zeros + ZERO_BLOCK_BYTES];
@@ -464,9 +463,9 @@ mod tests {
         // One draw of some thousands cuts there, and number 6695 does.
         for draw in 6_600..6_800u32 {
             blake3::Hasher::new().update(&draw.to_le_bytes()).finalize_xof().fill(&mut run[zeros - 56..zeros]);
-            let whole = cut_one(&cutter, false, &run, 0, false).1;
+            let whole = cut_one(&cutters, Profile::Usual, &run, 0, false).1;
             for seen in [zeros - 1, zeros, zeros + 1000, run.len() - 1] {
-                let length = cut_one(&cutter, false, &run[..seen], 0, false).1;
+                let length = cut_one(&cutters, Profile::Usual, &run[..seen], 0, false).1;
                 let sure = length <= sure_until(longest, &run[..seen], 0);
                 assert!(!sure || length == whole, "{draw}: {length} of {seen} instead of {whole}");
                 missed += u32::from(!sure && length < seen);

@@ -15,6 +15,7 @@ mod places;
 mod records;
 mod resume;
 
+use crate::chunker::Profile;
 use crate::repository::Repository;
 use crate::volume::Stat;
 pub(crate) use checked::Checked;
@@ -103,10 +104,10 @@ impl Journal {
     }
 
     /// Notes a stretch of a large file, from `from_bytes` on: it may begin in the middle of zeros. A stretch from 0 begins the file anew.
-    pub fn note_part(&self, path: &[u8], stat: &Stat, paged: bool, from_bytes: u64, items: &[Item]) {
+    pub fn note_part(&self, path: &[u8], stat: &Stat, profile: Profile, from_bytes: u64, items: &[Item]) {
         let mut body = vec![KIND_PART];
         put_bytes(&mut body, path);
-        body.push(u8::from(paged));
+        body.push(profile.number());
         for number in [stat.size_bytes, stat.inode, stat.mtime.secs as u64, stat.ctime.secs as u64] {
             body.extend_from_slice(&number.to_le_bytes());
         }

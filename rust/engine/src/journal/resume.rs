@@ -7,6 +7,7 @@
 use super::places::{Places, hash};
 use super::records::{Left, RECORD_BYTES_MAX};
 use super::{KIND_FILES, KIND_PART, KIND_SESSION};
+use crate::chunker::Profile;
 use crate::system::Draft;
 use longshore_format::id::SessionId;
 use longshore_format::limits;
@@ -79,7 +80,7 @@ pub(crate) struct Partial {
     /// What `statx` said of it; neither name nor content.
     pub facts: Entry,
     /// Whether it was cut into fixed blocks.
-    pub paged: bool,
+    pub profile: Profile,
     /// What it consists of.
     pub items: Vec<Item>,
     /// How far that goes.
@@ -95,7 +96,7 @@ impl Partial {
         let items = std::mem::take(content);
         let is_flat = items.iter().all(|item| matches!(item, Item::Data { .. } | Item::Hole { .. } | Item::Zeros { .. }));
         let bytes = items.iter().map(Item::span).sum();
-        is_flat.then_some(Self { facts: entry, paged: false, items, bytes, started_nanos })
+        is_flat.then_some(Self { facts: entry, profile: Profile::Usual, items, bytes, started_nanos })
     }
 }
 
@@ -156,7 +157,7 @@ impl Interrupted {
             let Some((from, next)) = self.started(at).and_then(|started| part(&body, path, started)) else { continue };
             match &mut found {
                 _ if from == 0 => found = Some(next),
-                Some(partial) if from == partial.bytes && partial.facts == next.facts && partial.paged == next.paged => {
+                Some(partial) if from == partial.bytes && partial.facts == next.facts && partial.profile == next.profile => {
                     next.items.into_iter().for_each(|item| push_span(&mut partial.items, item));
                     partial.bytes += next.bytes;
                 }
@@ -183,7 +184,7 @@ fn part(body: &[u8], path: &[u8], started_nanos: i64) -> Option<(u64, Partial)> 
     if fields.bytes_max(RECORD_BYTES_MAX).ok()? != path {
         return None;
     }
-    let paged = fields.u8().ok()? != 0;
+    let profile = Profile::numbered(fields.u8().ok()?)?;
     let (size_bytes, inode) = (fields.u64().ok()?, fields.u64().ok()?);
     let (mtime, ctime) = (fields.u64().ok()? as i64, fields.u64().ok()? as i64);
     let (mtime_nanos, ctime_nanos) = (fields.u32().ok()?, fields.u32().ok()?);
@@ -207,7 +208,7 @@ fn part(body: &[u8], path: &[u8], started_nanos: i64) -> Option<(u64, Partial)> 
         xattrs: Vec::new(),
         node: Node::File { size_bytes, content: Vec::new() },
     };
-    Some((from, Partial { facts, paged, items, bytes, started_nanos }))
+    Some((from, Partial { facts, profile, items, bytes, started_nanos }))
 }
 
 #[cfg(test)]
