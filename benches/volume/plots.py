@@ -74,7 +74,7 @@ def limit_seconds(stages: dict[str, float], files: int, size_bytes: int, *, chec
         "read": stages["read"] * gib,
         "cut": stages["cut"] * gib,
         "hash": stages["hash"] * gib,
-        "compress": stages["zstd 1"] * gib,
+        "compress": stages["zstd"] * gib,
         "seal": stages["seal"] * gib,
         "write": stages["write"] * gib,
     }
@@ -106,7 +106,7 @@ def _stages(name: str, title: str, folder: Path) -> tuple[str, str]:
     said = f"CPU seconds; the stages alone need {share:.0%} of what Longshore takes"
     cost = bars(f"Cost by stage: {title}", said, "s", drawn)
     speeds = []
-    for stage in ("read", "cut", "hash", "zstd -3", "zstd 1", "seal", "unseal", "unzip", "write"):
+    for stage in ("read", "cut", "hash", "zstd", "zstd 1", "zstd -3", "seal", "unseal", "unzip", "write"):
         for cores in ("1 core", "2 cores"):
             if cores in limits and limits[cores][stage] > 0:
                 count = 1 if cores == "1 core" else 2

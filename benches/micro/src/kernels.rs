@@ -53,9 +53,31 @@ pub const KERNELS: &[Kernel] = &[
     Kernel { name: "zero/block", amount: Amount::Bytes(RUN as u64), make: zero },
     Kernel { name: "hash/256KiB", amount: Amount::Bytes(RUN as u64), make: || hash(CHUNK) },
     Kernel { name: "hash/4KiB", amount: Amount::Bytes(RUN as u64), make: || hash(4 << 10) },
-    Kernel { name: "zstd/text-1", amount: Amount::Bytes(RUN as u64), make: || compress(made::text(1, RUN), 1) },
-    Kernel { name: "zstd/pages-1", amount: Amount::Bytes(RUN as u64), make: || compress(made::pages(1, RUN), 1) },
-    Kernel { name: "zstd/pages-3", amount: Amount::Bytes(RUN as u64), make: || compress(made::pages(1, RUN), 3) },
+    Kernel {
+        name: "zstd/text-1",
+        amount: Amount::Bytes(RUN as u64),
+        make: || compress(made::text(1, RUN), Compression::Zstd(1)),
+    },
+    Kernel {
+        name: "zstd/text-quick",
+        amount: Amount::Bytes(RUN as u64),
+        make: || compress(made::text(1, RUN), Compression::Quick),
+    },
+    Kernel {
+        name: "zstd/pages-1",
+        amount: Amount::Bytes(RUN as u64),
+        make: || compress(made::pages(1, RUN), Compression::Zstd(1)),
+    },
+    Kernel {
+        name: "zstd/pages-quick",
+        amount: Amount::Bytes(RUN as u64),
+        make: || compress(made::pages(1, RUN), Compression::Quick),
+    },
+    Kernel {
+        name: "zstd/pages-3",
+        amount: Amount::Bytes(RUN as u64),
+        make: || compress(made::pages(1, RUN), Compression::Zstd(3)),
+    },
     Kernel { name: "zstd/open", amount: Amount::Bytes(RUN as u64), make: decompress },
     Kernel { name: "seal/256KiB", amount: Amount::Bytes(RUN as u64), make: seal },
     Kernel { name: "pack/verify", amount: Amount::Bytes(RUN as u64), make: verify },
@@ -110,13 +132,13 @@ fn hash(length: usize) -> Result<Work> {
     }))
 }
 
-fn compress(input: Vec<u8>, level: i32) -> Result<Work> {
+fn compress(input: Vec<u8>, how: Compression) -> Result<Work> {
     let (mut codec, mut out) = (Codec::new()?, Vec::with_capacity(CHUNK + 64));
     Ok(Box::new(move || {
         let mut sum = 0;
         for chunk in input.chunks(CHUNK) {
             out.clear();
-            sum += codec.wrap(chunk, Compression::Zstd(level), &mut out)? as u64;
+            sum += codec.wrap(chunk, how, &mut out)? as u64;
         }
         Ok(sum)
     }))
@@ -170,7 +192,7 @@ fn verify() -> Result<Work> {
     let mut writer = PackWriter::new(&keys, name, [4; 32], Vec::new())?;
     for chunk in made::pages(1, RUN).chunks(CHUNK) {
         let id = keys.chunk_id(ChunkKind::Data, chunk);
-        writer.push(ChunkKind::Data, chunk, vec![(id, chunk.len() as u32)], Compression::Zstd(1), &mut codec)?;
+        writer.push(ChunkKind::Data, chunk, vec![(id, chunk.len() as u32)], Compression::Quick, &mut codec)?;
     }
     let pack = writer.finish(&mut codec)?;
     let (mut stored, mut payload) = (Vec::new(), Vec::new());

@@ -373,9 +373,9 @@ impl Packer {
         match self.sink.options.compression {
             CompressionChoice::None => Compression::None,
             CompressionChoice::Level(level) => Compression::Zstd(level),
-            // On code, libraries and documents level 1 takes a quarter less of the compressor's time than level 2; while packs wait for
-            // the store, time is free.
-            CompressionChoice::Auto => Compression::Zstd(if self.sink.is_store_slowest() { 3 } else { 1 }),
+            // While packs wait for the store, time is free. Else it is the compressor that everybody waits for.
+            CompressionChoice::Auto if self.sink.is_store_slowest() => Compression::Zstd(3),
+            CompressionChoice::Auto => Compression::Quick,
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! `limit SOURCE SCRATCH [THREADS] [BYTES]` reads files below SOURCE, at most BYTES of them, and prints one JSON object: for each stage its
 //! seconds of CPU for a GiB of source, measured on THREADS threads, each with data of its own. `stat` and `open` are microseconds a file.
-//! Stages: stat, open, read, cut, hash, zstd (1 with its sample test, and −3), seal, unseal, unzip, write (to SCRATCH, which must exist, by the
+//! Stages: stat, open, read, cut, hash, zstd (as the engine does it by default, with its sample test; level 1; level −3), seal, unseal, unzip, write (to SCRATCH, which must exist, by the
 //! local store, durably). Promises the same kernels as the engine uses, in frames of its size. Does not know the engine's pipeline: what it
 //! adds is what the figures leave out.
 
@@ -65,6 +65,7 @@ struct Stages {
     writer: Option<PackWriter>,
     packs: u32,
     session: SessionId,
+    pack: Vec<u8>,
     frame: Vec<u8>,
     squeezed: Vec<u8>,
     sealed: Vec<u8>,
@@ -82,6 +83,7 @@ impl Stages {
             store: LocalStore::open(scratch.join(format!("limit-{name}")), settings)?,
             writer: None,
             packs: 0,
+            pack: Vec::with_capacity(PACK + (4 << 20)),
             session: SessionId([name as u8; 16]),
             frame: Vec::with_capacity(2 * FRAME),
             squeezed: Vec::with_capacity(3 * FRAME),
@@ -91,6 +93,8 @@ impl Stages {
     }
 
     fn all(&mut self, paths: &[PathBuf]) -> Result<()> {
+        // Whatever the kernel has of them it has read by now.
+        paths.iter().for_each(|path| drop(File::open(path)));
         timed(&mut self.sums, "stat", || paths.iter().try_for_each(|path| Ok(std::fs::symlink_metadata(path).map(drop)?)))?;
         *self.sums.entry("files").or_default() += paths.len() as f64;
         let (mut batch, mut length) = (vec![0; BATCH], 0);
@@ -141,7 +145,7 @@ impl Stages {
         let (frame, codec, squeezed) = (std::mem::take(&mut self.frame), &mut self.codec, &mut self.squeezed);
         if !frame.is_empty() {
             // What does not shrink is stored as it is, by three samples.
-            let noise = timed(&mut self.sums, "zstd 1", || {
+            let noise = timed(&mut self.sums, "zstd", || {
                 for at in [0, frame.len() / 2, frame.len().saturating_sub(SAMPLE)] {
                     let sample = &frame[at..frame.len().min(at + SAMPLE)];
                     if codec.estimate(sample)? < sample.len() - sample.len() / 32 {
@@ -150,16 +154,18 @@ impl Stages {
                 }
                 Ok(true)
             })?;
-            for (stage, level) in [("zstd -3", -3), ("zstd 1", 1)] {
+            for (stage, how) in
+                [("zstd -3", Compression::Zstd(-3)), ("zstd 1", Compression::Zstd(1)), ("zstd", Compression::Quick)]
+            {
                 squeezed.clear();
-                let how = if noise { Compression::None } else { Compression::Zstd(level) };
+                let how = if noise { Compression::None } else { how };
                 timed(&mut self.sums, stage, || Ok(codec.wrap(&frame, how, squeezed)?))?;
             }
             *self.sums.entry("stored").or_default() += squeezed.len() as f64;
             if self.writer.is_none() {
                 self.packs += 1;
                 let name = PackName { session: self.session, number: self.packs };
-                self.writer = Some(PackWriter::new(&self.keys, name, [4; 32], Vec::with_capacity(PACK + (4 << 20)))?);
+                self.writer = Some(PackWriter::new(&self.keys, name, [4; 32], std::mem::take(&mut self.pack))?);
             }
             if let Some(writer) = &mut self.writer {
                 let chunks = vec![(ChunkId([0; 32]), squeezed.len() as u32)];
@@ -187,8 +193,10 @@ impl Stages {
         }
         // By the engine's own way to a disk; the sync is in it.
         let name = Key::new(pack.name.key())?;
-        timed(&mut self.sums, "write", || Ok(self.store.put_new(&name, pack.bytes.into())?))?;
+        let body = bytes::Bytes::from(pack.bytes);
+        timed(&mut self.sums, "write", || Ok(self.store.put_new(&name, body.clone())?))?;
         self.store.delete(&name)?;
+        self.pack = body.try_into_mut().map(Vec::from).unwrap_or_default();
         Ok(())
     }
 }
