@@ -1,13 +1,13 @@
 //! The threads of a backup and the queue between them.
 //!
-//! Walkers (`walkers`) put tasks in; workers take them. The queue is short, so walkers wait for the workers and memory stays bounded; workers
+//! Walkers (`walkers`) put tasks into a queue (`queue`); workers take them. Walkers wait for the workers, so memory stays bounded; workers
 //! never wait for a walker. With no workers each task runs when it is put in.
 //!
-//! Who begins a long run of a large file invites the others, by a second queue that workers look at first (`windows`). Nobody waits for
-//! it: what does not fit into it is not said, and who comes to a run that is over goes on with something else.
+//! Who begins a long run of a large file invites the others (`windows`); who comes to a run that is over goes on with something else.
 
 use super::fetch::Fetchers;
 use super::file::{FileBatch, FileReader};
+use super::queue::{Deserted, Next, Queue, Seat};
 use super::slowness::Gauge;
 use super::tree::{DirNode, Place, close_directory};
 use super::windows::Run;
@@ -20,7 +20,6 @@ use crate::repository::reader::ChunkReader;
 use crate::repository::session::Writer;
 use crate::seams::{Clock, Handle};
 use crate::statcache::{Recorder, StatCache};
-use crossbeam_channel::{Receiver, Sender};
 use longshore_format::SessionId;
 use longshore_format::tree::Entry;
 use longshore_format::usage::Usage;
@@ -34,17 +33,28 @@ pub(crate) enum Task {
     Files(FileBatch),
     /// A directory whose entries are all known.
     Close(Arc<DirNode>),
-    /// No more: one for each worker, behind everything else.
-    Stop,
 }
+
+impl Task {
+    /// What it is to do, in files.
+    pub fn weight(&self) -> usize {
+        match self {
+            Self::Files(batch) => batch.files.len(),
+            Self::Close(_) => 1,
+        }
+    }
+}
+
+/// What waits for workers.
+pub(super) type Tasks = Queue<Task, Arc<Run>>;
 
 /// What one thread works with.
 pub(crate) struct Worker {
     pub packer: Packer,
     pub files: FileReader,
     pub shared: Arc<Shared>,
-    /// Where others are invited; none in a crew without threads.
-    invitations: Option<Sender<Arc<Run>>>,
+    /// Where tasks come from and others are invited; none in a crew without threads.
+    seat: Option<Seat<Task, Arc<Run>>>,
     threads: usize,
 }
 
@@ -104,7 +114,7 @@ pub(crate) struct Remembered {
 pub(crate) struct Crew {
     pub shared: Arc<Shared>,
     pub sink: Arc<Sink>,
-    sender: Option<Sender<Task>>,
+    queue: Option<Arc<Tasks>>,
     fetchers: Option<Fetchers>,
     inline: Mutex<Option<Worker>>,
 }
@@ -121,7 +131,6 @@ impl Worker {
         match task {
             Task::Files(batch) => super::file::read_batch(self, batch),
             Task::Close(node) => close_directory(self, node),
-            Task::Stop => Ok(()),
         }
     }
 
@@ -132,39 +141,22 @@ impl Worker {
 
     /// Tells the others of a run that they may help with.
     pub fn invite(&self, run: &Arc<Run>) {
-        let Some(invitations) = &self.invitations else { return };
-        for _ in 1..self.threads {
-            // Full: there is more to do than there are threads.
-            if invitations.try_send(Arc::clone(run)).is_err() {
-                break;
-            }
+        if let Some(seat) = &self.seat {
+            seat.invite(run);
         }
     }
 
-    fn serve(&mut self, tasks: &Receiver<Task>, runs: &Receiver<Arc<Run>>) {
-        loop {
-            // After a failure the queues are drained so that nobody waits for a worker that has given up.
-            let done = crossbeam_channel::select_biased! {
-                recv(runs) -> run => match run {
-                    Ok(run) if self.packer.sink().check().is_ok() => run.work(self),
-                    _ => Ok(()),
-                },
-                recv(tasks) -> task => match task {
-                    Ok(Task::Stop) | Err(_) => break,
-                    Ok(task) if self.packer.sink().check().is_ok() => self.run(task),
-                    Ok(_) => Ok(()),
-                },
+    fn serve(&mut self) {
+        while let Some(next) = self.seat.as_mut().and_then(Seat::next) {
+            // After a failure the queue is drained so that nobody waits for a worker that has given up.
+            if self.packer.sink().check().is_err() {
+                continue;
+            }
+            let done = match next {
+                Next::Invitation(run) => run.work(self),
+                Next::Task(task) => self.run(task),
             };
             if let Err(error) = done {
-                self.packer.sink().fail(error);
-            }
-        }
-        // Others may still read large files, and want help until they come here too.
-        self.invitations = None;
-        for run in runs {
-            if self.packer.sink().check().is_ok()
-                && let Err(error) = run.work(self)
-            {
                 self.packer.sink().fail(error);
             }
         }
@@ -215,26 +207,25 @@ impl Crew {
             trust: remembered.trust,
             usage: Mutex::default(),
         });
-        let mut crew = Self { shared, sink: Arc::clone(&sink), sender: None, fetchers: None, inline: Mutex::new(None) };
+        let mut crew = Self { shared, sink: Arc::clone(&sink), queue: None, fetchers: None, inline: Mutex::new(None) };
         if options.workers == 0 {
             *lock(&crew.inline) = Some(crew.worker(writer, None, 1)?);
             return Ok(Threads { crew: Arc::new(crew), workers: Vec::new(), uploaders: Vec::new() });
         }
-        let (sender, receiver) = crossbeam_channel::bounded(2 * options.workers);
+        let queue = Queue::new(options.workers);
         let (world, gauge) = (&repository.world, Arc::clone(&crew.shared.gauge));
         let seams = (Arc::clone(&world.clock), Arc::clone(&world.spawn));
-        crew.fetchers = Some(Fetchers::new(gauge, seams, Arc::clone(&sink), sender.clone(), fetch_bytes));
-        crew.sender = Some(sender);
+        crew.fetchers = Some(Fetchers::new(gauge, seams, Arc::clone(&sink), Arc::clone(&queue), fetch_bytes));
+        crew.queue = Some(Arc::clone(&queue));
         let mut threads = Threads { crew: Arc::new(crew), workers: Vec::new(), uploaders: Vec::new() };
-        let (invitations, runs) = crossbeam_channel::bounded(options.workers);
         let spawn = &repository.world.spawn;
-        for n in 0..options.workers {
-            let mut worker = threads.crew.worker(writer, Some(invitations.clone()), options.workers)?;
-            let (receiver, runs) = (receiver.clone(), runs.clone());
+        let seats: Vec<_> = (0..options.workers).map(|_| queue.seat()).collect();
+        for (n, seat) in seats.into_iter().enumerate() {
+            let mut worker = threads.crew.worker(writer, Some(seat), options.workers)?;
             threads.workers.push(spawn.spawn(
                 &format!("backup-{n}"),
                 Box::new(move || {
-                    worker.serve(&receiver, &runs);
+                    worker.serve();
                     worker.finish();
                 }),
             )?);
@@ -248,13 +239,13 @@ impl Crew {
         Ok(threads)
     }
 
-    fn worker(&self, writer: &Writer, invitations: Option<Sender<Arc<Run>>>, threads: usize) -> Result<Worker> {
+    fn worker(&self, writer: &Writer, seat: Option<Seat<Task, Arc<Run>>>, threads: usize) -> Result<Worker> {
         let repository = writer.repository();
         Ok(Worker {
             packer: Packer::new(Arc::clone(&self.sink))?,
             files: FileReader::new(&repository.keys, repository.config.cut)?,
             shared: Arc::clone(&self.shared),
-            invitations,
+            seat,
             threads,
         })
     }
@@ -268,9 +259,10 @@ impl Crew {
             },
             (task, _) => task,
         };
-        match &self.sender {
-            Some(sender) => {
-                sender.send(task).map_err(|_| Error::internal("the workers are gone"))?;
+        match &self.queue {
+            Some(queue) => {
+                let weight = task.weight();
+                queue.send(task, weight).map_err(|Deserted| Error::internal("the workers are gone"))?;
                 self.sink.check()
             }
             None => {
@@ -283,7 +275,7 @@ impl Crew {
 
     /// Whether the workers have less to do than they could.
     pub fn has_room(&self) -> bool {
-        self.sender.as_ref().is_some_and(|sender| !sender.is_full())
+        self.queue.as_ref().is_some_and(|queue| queue.has_few())
     }
 
     /// Adds frames of older packs that a walker relied on.
@@ -313,10 +305,8 @@ impl Threads {
             worker.finish();
         }
         let mut whole = crew.fetchers.as_ref().is_none_or(Fetchers::end);
-        if let Some(sender) = &crew.sender {
-            for _ in 0..self.workers.len() {
-                let _ = sender.send(Task::Stop);
-            }
+        if let Some(queue) = &crew.queue {
+            queue.close();
         }
         for handle in self.workers {
             whole &= handle.join();

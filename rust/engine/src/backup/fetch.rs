@@ -9,7 +9,7 @@
 //! memory, is left to the worker, who meets for itself whatever is wrong with it; and that a fetcher waits for nobody but the volume and
 //! the workers. Does not know what becomes of the bytes.
 
-use super::crew::Task;
+use super::crew::{Task, Tasks};
 use super::file::{FileBatch, FileJob};
 use super::lock;
 use super::slowness::{Gauge, Watch};
@@ -67,6 +67,9 @@ struct Watched {
 impl ReadFile for Watched {
     fn stat(&self) -> std::result::Result<Stat, VolumeError> {
         self.watch.time(|| self.inner.stat())
+    }
+    fn stat_before(&self) -> std::result::Result<Stat, VolumeError> {
+        self.watch.time(|| self.inner.stat_before())
     }
     fn read_at(&self, offset_bytes: u64, buf: &mut [u8]) -> std::result::Result<usize, VolumeError> {
         self.watch.time(|| self.inner.read_at(offset_bytes, buf))
@@ -147,7 +150,7 @@ fn fetch(dir: &dyn Dir, job: &FileJob, room: &Arc<Room>) -> Option<Box<Fetched>>
     // What a name, a stat and an entry of a map take beside the bytes.
     let room = room.take(size + size_of::<Fetched>() as u64)?;
     let file = dir.open_file(&job.name).ok()?;
-    let before = file.stat().ok()?;
+    let before = file.stat_before().ok()?;
     if before.size_bytes != size || before.allocated_bytes < size {
         return None;
     }
@@ -165,7 +168,7 @@ pub(super) struct Fetchers {
     pub clock: Arc<dyn Clock>,
     spawn: Arc<dyn Spawn>,
     sink: Arc<Sink>,
-    tasks: Sender<Task>,
+    tasks: Arc<Tasks>,
     room: Arc<Room>,
     started: Mutex<Started>,
 }
@@ -189,7 +192,7 @@ impl Fetchers {
         gauge: Arc<Gauge>,
         (clock, spawn): (Arc<dyn Clock>, Arc<dyn Spawn>),
         sink: Arc<Sink>,
-        tasks: Sender<Task>,
+        tasks: Arc<Tasks>,
         bytes: usize,
     ) -> Self {
         let room = Arc::new(Room(AtomicU64::new(bytes as u64)));
@@ -212,7 +215,7 @@ impl Fetchers {
             tracing::info!(threads = FETCHERS, "The volume is slow, reading small files ahead");
             let (sender, receiver) = crossbeam_channel::bounded(FETCHERS);
             for n in 0..FETCHERS {
-                let (receiver, tasks, room) = (receiver.clone(), self.tasks.clone(), Arc::clone(&self.room));
+                let (receiver, tasks, room) = (receiver.clone(), Arc::clone(&self.tasks), Arc::clone(&self.room));
                 let (sink, gauge, clock) = (Arc::clone(&self.sink), Arc::clone(&self.gauge), Arc::clone(&self.clock));
                 let body = move || serve(&receiver, &tasks, &room, &sink, &gauge, &clock);
                 let thread = self.spawn.spawn(&format!("fetch-{n}"), Box::new(body))?;
@@ -239,14 +242,7 @@ impl Fetchers {
     }
 }
 
-fn serve(
-    batches: &Receiver<FileBatch>,
-    tasks: &Sender<Task>,
-    room: &Arc<Room>,
-    sink: &Sink,
-    gauge: &Gauge,
-    clock: &Arc<dyn Clock>,
-) {
+fn serve(batches: &Receiver<FileBatch>, tasks: &Tasks, room: &Arc<Room>, sink: &Sink, gauge: &Gauge, clock: &Arc<dyn Clock>) {
     for mut batch in batches {
         // After a failure the queue is drained, and workers throw away what comes.
         if sink.check().is_ok() {
@@ -260,7 +256,9 @@ fn serve(
             }
             gauge.note(watch.nanos(), files, bytes);
         }
-        if tasks.send(Task::Files(batch)).is_err() {
+        let task = Task::Files(batch);
+        let weight = task.weight();
+        if tasks.send(task, weight).is_err() {
             return;
         }
     }

@@ -180,7 +180,7 @@ fn capture(worker: &mut Worker, node: &DirNode, job: &mut FileJob, path: &[u8]) 
     let mut begun = job.begun.take().map(|begun| *begun).or_else(large);
     loop {
         attempt += 1;
-        let before = match file.stat() {
+        let before = match if attempt == 1 { file.stat_before() } else { file.stat() } {
             Ok(stat) => stat,
             Err(error) => return Ok(lost(&error)),
         };

@@ -18,6 +18,7 @@ mod notes;
 mod patch;
 mod pieces;
 mod proof;
+mod queue;
 mod rows;
 mod shares;
 mod slowness;

@@ -20,6 +20,7 @@ use longshore_format::id::{ChunkId, PackName, RandomName, SessionId, UsageName};
 use longshore_format::index::{self, FramePlace, Segment, SegmentBuilder, index_key};
 use longshore_format::limits;
 use longshore_format::usage::Usage;
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, RwLock};
 
@@ -56,6 +57,12 @@ pub struct Index {
     pub(crate) unknown_dead: Option<Error>,
     /// Segments that could not be read, by name and reason.
     pub damaged: Vec<(RandomName, String)>,
+}
+
+thread_local! {
+    /// Which segment, of whatever index, had what this thread looked for last. What was stored together is asked for together, so mostly
+    /// the first segment that is looked into is the right one, of sixteen that a million files have.
+    static LAST_FOUND: Cell<usize> = const { Cell::new(0) };
 }
 
 /// What is done about packs that no segment lists.
@@ -492,15 +499,71 @@ impl Index {
 
     fn find_where(&self, id: &ChunkId, good: impl Fn(&FramePlace) -> bool) -> Option<Found> {
         let segments = self.segments.read().ok()?;
-        for segment in segments.iter().rev() {
+        let last = LAST_FOUND.get();
+        for at in std::iter::once(last).chain((0..segments.len()).rev().filter(|at| *at != last)) {
+            let Some(segment) = segments.get(at) else { continue };
             for place in segment.find(id) {
                 if let Some(frame) = segment.frame(place.frame)
                     && good(&frame)
                 {
+                    LAST_FOUND.set(at);
                     return Some(Found { frame, offset_bytes: place.offset_bytes, length_bytes: place.length_bytes });
                 }
             }
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use longshore_format::id::ChunkKind;
+    use longshore_format::pack::{BirthName, Frame};
+
+    fn pack(number: u32) -> PackName {
+        PackName { session: SessionId([7; 16]), number }
+    }
+
+    fn segment(number: u32, ids: &[u8]) -> Segment<SegmentBytes> {
+        let mut builder = SegmentBuilder::new();
+        let frame = Frame {
+            birth: BirthName { pack: pack(number), ordinal: 0 },
+            birth_salt: [0; 32],
+            kind: ChunkKind::Data,
+            offset_bytes: 0,
+            stored_bytes: 9,
+            chunks: ids.iter().map(|id| (ChunkId([*id; 32]), 1)).collect(),
+        };
+        builder.add_pack(pack(number), [0; 32], 99, &[frame]);
+        Segment::new(SegmentBytes::Held(builder.payload().unwrap())).unwrap()
+    }
+
+    #[test]
+    fn what_was_found_last_keeps_nothing_else_from_being_found() {
+        let index = Index::default();
+        for (number, ids) in [(0, &[1, 2][..]), (1, &[2, 3]), (2, &[4])] {
+            index.add_segment(segment(number, ids));
+            index.add_own_pack(pack(number));
+        }
+        let found = |id: u8| index.find(&ChunkId([id; 32])).map(|found| found.frame.pack.number);
+        for (id, others) in [(1, [Some(0)].as_slice()), (2, &[Some(0), Some(1)]), (3, &[Some(1)]), (4, &[Some(2)]), (5, &[None])]
+        {
+            for before in 1..=5 {
+                found(before);
+                assert!(others.contains(&found(id)), "{id} after {before}");
+            }
+        }
+        // A pack that may no longer be relied on is passed over, also where it was found last.
+        for (gone, left) in [(0, 1), (1, 0)] {
+            found(if gone == 0 { 1 } else { 3 });
+            index.usable.write().unwrap().remove(&pack(gone));
+            assert_eq!(found(2), Some(left));
+            index.add_own_pack(pack(gone));
+        }
+        // Another index of fewer segments.
+        found(4);
+        let small = Index::default();
+        assert_eq!(small.find(&ChunkId([1; 32])), None);
     }
 }

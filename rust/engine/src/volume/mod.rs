@@ -251,6 +251,10 @@ pub trait Dir: Send + Sync + fmt::Debug {
 pub trait ReadFile: Send + Sync + fmt::Debug {
     /// State through the open descriptor.
     fn stat(&self) -> Result<Stat, VolumeError>;
+    /// The same file's state at some moment before anything was read from it; costs nothing where opening had to ask for it.
+    fn stat_before(&self) -> Result<Stat, VolumeError> {
+        self.stat()
+    }
     /// Reads at an offset until `buf` is full or the file ends; returns how much was read.
     fn read_at(&self, offset_bytes: u64, buf: &mut [u8]) -> Result<usize, VolumeError>;
     /// The next extent at or after `offset_bytes` (data or hole); `None` at the end of the file.

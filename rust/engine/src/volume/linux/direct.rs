@@ -10,10 +10,10 @@
 use std::cell::RefCell;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use rustix::fs::{FallocateFlags, Mode, OFlags};
+use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::Errno;
 
-use super::sys::{error, proc_path, refusal, retry};
+use super::sys::{error, refusal, reopen, retry};
 use crate::volume::{Gather, VolumeError, VolumeErrorKind};
 
 /// Shorter runs are written plainly.
@@ -41,7 +41,7 @@ impl Direct {
             return None;
         }
         let flags = OFlags::WRONLY | OFlags::DIRECT | OFlags::NOCTTY | OFlags::CLOEXEC;
-        retry(|| rustix::fs::open(proc_path(fd).as_c_str(), flags, Mode::empty())).ok().map(Self)
+        reopen(fd, flags).ok().map(Self)
     }
 
     /// Begins a run of writes; `plain` writes what is no whole block.

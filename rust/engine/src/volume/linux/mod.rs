@@ -101,8 +101,8 @@ impl Dir for LinuxDir {
     }
 
     fn open_file(&self, name: &[u8]) -> Result<Arc<dyn ReadFile>, VolumeError> {
-        let fd = read::open_regular("open file", self.fd(), name, OFlags::RDONLY, self.cross_mounts)?;
-        Ok(Arc::new(read::LinuxReadFile::new(fd)))
+        let (fd, pinned) = read::open_regular("open file", self.fd(), name, OFlags::RDONLY, self.cross_mounts)?;
+        Ok(Arc::new(read::LinuxReadFile::new(fd, pinned)))
     }
 
     fn read_link(&self, name: &[u8]) -> Result<Name, VolumeError> {
@@ -143,7 +143,7 @@ impl Dir for LinuxDir {
     }
 
     fn open_file_for_update(&self, name: &[u8]) -> Result<Box<dyn WriteFile>, VolumeError> {
-        let fd = read::open_regular("open file to write", self.fd(), name, OFlags::RDWR, self.cross_mounts)?;
+        let (fd, _) = read::open_regular("open file to write", self.fd(), name, OFlags::RDWR, self.cross_mounts)?;
         Ok(Box::new(write::LinuxWriteFile::new(fd)))
     }
 

@@ -13,7 +13,7 @@ use rustix::fs::{Advice, Mode, OFlags, SeekFrom};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::meta;
-use super::sys::{error, handle, open_beneath, proc_path, refusal, retry, stat_fd};
+use super::sys::{error, handle, open_beneath, refusal, reopen, retry, stat_fd};
 use crate::volume::{Extent, Kind, Name, ReadFile, Stat, VolumeError, VolumeErrorKind};
 
 /// Shorter reads are not dropped from memory: the calls cost more than their few pages.
@@ -25,32 +25,32 @@ const NOT_ASKED: u64 = u64::MAX - 1;
 /// How often `next_extent` looks again when a file's holes move between its two questions.
 const EXTENT_ATTEMPTS_MAX: u32 = 8;
 
-/// Opens a regular file with `access` (`RDONLY` or `RDWR`), anything else is `WrongKind`.
+/// Opens a regular file with `access` (`RDONLY` or `RDWR`), anything else is `WrongKind`; with its state as it was pinned.
 pub(super) fn open_regular(
     call: &'static str,
     dir: BorrowedFd<'_>,
     name: &[u8],
     access: OFlags,
     cross_mounts: bool,
-) -> Result<OwnedFd, VolumeError> {
+) -> Result<(OwnedFd, Stat), VolumeError> {
     let (pinned, stat) = handle(call, dir, name, cross_mounts)?;
     if stat.kind != Kind::File {
         return Err(refusal(call, VolumeErrorKind::WrongKind));
     }
     let flags = access | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let flags = if access == OFlags::RDONLY { flags | OFlags::NOATIME } else { flags };
-    let path = proc_path(pinned.as_fd());
-    let mut opened = retry(|| rustix::fs::open(&path, flags, Mode::empty()));
+    let pinned = pinned.as_fd();
+    let mut opened = reopen(pinned, flags);
     if opened.as_ref().err() == Some(&Errno::PERM) {
-        opened = retry(|| rustix::fs::open(&path, flags - OFlags::NOATIME, Mode::empty()));
+        opened = reopen(pinned, flags - OFlags::NOATIME);
     }
     if opened.as_ref().err() == Some(&Errno::AGAIN) {
         // Somebody holds a lease on the file (Samba does). It is a regular file, so this waits for `fs.lease-break-time` at most.
-        opened = retry(|| rustix::fs::open(&path, flags - OFlags::NONBLOCK - OFlags::NOATIME, Mode::empty()));
+        opened = reopen(pinned, flags - OFlags::NONBLOCK - OFlags::NOATIME);
     }
     match opened {
-        Ok(fd) => Ok(fd),
-        Err(Errno::NOENT) => open_without_proc(call, dir, name, flags, cross_mounts, &stat),
+        Ok(fd) => Ok((fd, stat)),
+        Err(Errno::NOENT) => open_without_proc(call, dir, name, flags, cross_mounts, &stat).map(|fd| (fd, stat)),
         Err(errno) => Err(error(call, errno)),
     }
 }
@@ -102,13 +102,14 @@ fn fill(fd: BorrowedFd<'_>, offset_bytes: u64, buf: &mut [u8], flags: ReadWriteF
 #[derive(Debug)]
 pub(super) struct LinuxReadFile {
     fd: OwnedFd,
+    pinned: Stat,
     /// Where the window begins that `read_once` has asked the kernel to read ahead.
     ahead: AtomicU64,
 }
 
 impl LinuxReadFile {
-    pub(super) fn new(fd: OwnedFd) -> Self {
-        Self { fd, ahead: AtomicU64::new(NOT_BEGUN) }
+    pub(super) fn new(fd: OwnedFd, pinned: Stat) -> Self {
+        Self { fd, pinned, ahead: AtomicU64::new(NOT_BEGUN) }
     }
 
     fn data_to_end(&self, offset_bytes: u64, hole: bool) -> Result<Option<Extent>, VolumeError> {
@@ -120,6 +121,10 @@ impl LinuxReadFile {
 impl ReadFile for LinuxReadFile {
     fn stat(&self) -> Result<Stat, VolumeError> {
         stat_fd("stat open file", self.fd.as_fd())
+    }
+
+    fn stat_before(&self) -> Result<Stat, VolumeError> {
+        Ok(self.pinned.clone())
     }
 
     fn read_at(&self, offset_bytes: u64, buf: &mut [u8]) -> Result<usize, VolumeError> {

@@ -222,6 +222,18 @@ fn removal_racing_with_a_link_leaves_the_outside_alone() {
 }
 
 #[test]
+fn the_state_before_is_of_before_whatever_came_after() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = open(folder.path());
+    put(root.as_ref(), b"f", b"inside");
+    let file = root.open_file(b"f").unwrap();
+    assert_eq!(file.stat_before().unwrap(), file.stat().unwrap());
+    root.open_file_for_update(b"f").unwrap().write_at(6, b"more").unwrap();
+    let (before, now) = (file.stat_before().unwrap(), file.stat().unwrap());
+    assert_eq!((before.size_bytes, now.size_bytes, before.inode), (6, 10, now.inode));
+}
+
+#[test]
 fn a_fifo_or_device_in_a_files_place_never_blocks() {
     let folder = tempfile::tempdir().unwrap();
     let root = open(folder.path());
